@@ -1,0 +1,1 @@
+"""Networks that turn RGB images into tokens or feature pyramids."""

@@ -1,0 +1,102 @@
+"""Strict, frozen settings: read from YAML, changed by ``--set a.b=c``, errors in the user's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tagmask.errors import ConfigError, nearest
+
+__all__ = ["Config", "apply_overrides", "read_yaml", "validate"]
+
+_C = TypeVar("_C", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of all settings: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+def validate(schema: type[_C], values: Mapping[str, Any], where: str = "settings") -> _C:
+    """Settings of type `schema`, or one ConfigError that names every problem.
+
+    Args:
+        schema: The settings class.
+        values: Plain values, as read from YAML.
+        where: What the user knows the values as (a file name, "--set"), for the message.
+
+    Raises:
+        ConfigError: A key is unknown (the nearest known one is named) or a value does not fit.
+    """
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_explain(schema, item) for item in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _explain(schema: type[BaseModel], item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        return f"'{path}': {item['msg']} (got {item['input']!r})"
+    model = schema
+    for part in item["loc"][:-1]:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return f"unknown key '{path}'. {nearest(str(item['loc'][-1]), model.model_fields)}"
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Plain values of one YAML file (data only: tags that would build objects are refused).
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or does not hold a mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read recipe {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold 'key: value' lines, not a {type(values).__name__}")
+    return values
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of `values` with every ``a.b=c`` applied; c is read as YAML (numbers, lists, true/false).
+
+    Raises:
+        ConfigError: An override has no "=" or walks through a value that is not a mapping.
+    """
+    result = _copy(values)
+    for item in overrides:
+        key, found, text = item.partition("=")
+        if not found or not key:
+            raise ConfigError(f"--set needs key=value (for example train.iterations=1000), got '{item}'")
+        node = result
+        *parents, leaf = key.strip().split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {item}: '{parent}' is a value, not a group of settings")
+        try:
+            node[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            node[leaf] = text
+    return result
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}

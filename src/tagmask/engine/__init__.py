@@ -1,0 +1,1 @@
+"""How training runs: devices, loop, optimisers, logs. Knows no method and no data set."""

@@ -1,0 +1,40 @@
+"""Errors a user can act on. Every message says what came, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["CheckpointError", "ConfigError", "DataError", "UserError", "nearest"]
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used as it is; the command line prints it without a traceback."""
+
+
+class ConfigError(UserError):
+    """A setting, recipe or command-line value is unknown or out of range."""
+
+
+class DataError(UserError):
+    """An image, mask, tag list or folder cannot be used."""
+
+
+class CheckpointError(UserError):
+    """A weight file or saved model does not fit, is damaged or cannot be written."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Sentence that lists the allowed names and, if one is close, suggests it.
+
+    Args:
+        name: What the user wrote.
+        known: The names that would have been accepted.
+
+    Returns:
+        For example ``"Did you mean 'more'? Known: afa, more."``.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(names) if names else 'none'}."

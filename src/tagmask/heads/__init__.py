@@ -1,0 +1,1 @@
+"""Small decoder networks that sit on a backbone's features."""

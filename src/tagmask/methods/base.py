@@ -1,0 +1,112 @@
+"""The contract of a method: one paper, one file, one settings class, one module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tagmask.config import Config
+from tagmask.ops.multiscale import multi_scale
+from tagmask.types import Batch, OptimPlan, StepResult, ViewPlan
+
+__all__ = ["Method", "MethodConfig"]
+
+
+class MethodConfig(Config):
+    """Settings every method has; each method adds its own, with the paper's reason beside each default."""
+
+    backbone: str
+    """Name of the network, for example a timm ViT."""
+    weights: str = "hub"
+    """Where the pretrained backbone comes from: "hub", "none" or a path to a local file."""
+
+
+class Method(nn.Module, ABC):
+    """A network with its training step and what it can say about an image afterwards.
+
+    The forward pass is the training step, so that a wrapper for several processes wraps the method once.
+    Scales, flips, thresholds and files belong to the caller; a method answers for one view.
+
+    Args:
+        config: Settings of the method.
+        num_classes: K, the number of foreground classes.
+    """
+
+    config_class: ClassVar[type[MethodConfig]]
+    map_kinds: ClassVar[tuple[str, ...]] = ()
+    """Kinds of class maps the method offers ("cam", "aux_cam", "lam", ...), the default first."""
+    segments: ClassVar[bool] = False
+    """Whether `segment` gives a mask (single-stage methods and segmenters)."""
+
+    def __init__(self, config: MethodConfig, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    @abstractmethod
+    def forward(self, batch: Batch, step: int) -> StepResult:
+        """One training step: total loss and what to log, for the 0-based update `step`."""
+
+    @abstractmethod
+    def optim_plan(self, iterations: int) -> OptimPlan:
+        """Optimiser, parameter groups and rate curve for a run of `iterations` updates."""
+
+    @abstractmethod
+    def initialise(self, weights: str) -> None:
+        """Load the pretrained backbone from "hub", "none" (leave random) or a local file.
+
+        Raises:
+            CheckpointError: The file is missing, damaged or of another shape, or the hub cannot be reached.
+        """
+
+    @classmethod
+    def convert_weights(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' published checkpoint under this module's names, to be loaded strictly."""
+        return {key.removeprefix("module."): value for key, value in state.items()}
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Class logits (B, K) for images (B, 3, H, W) in [0, 1]."""
+        raise AttributeError(f"{type(self).__name__} has no image classifier")
+
+    def segment(self, images: Tensor) -> Tensor:
+        """Segmentation logits (B, K + 1, h', w') for images (B, 3, H, W) in [0, 1]."""
+        raise AttributeError(f"{type(self).__name__} makes no segmentation; train a segmenter on its labels")
+
+    def view_maps(self, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
+        """Raw class maps of one view on the patch grid: {kind: (B, K, h, w)}, any range, detached."""
+        raise AttributeError(f"{type(self).__name__} makes no class maps")
+
+    def view_plan(self, kind: str) -> ViewPlan:
+        """How the paper merges scales and flips for maps of this kind."""
+        return ViewPlan()
+
+    def maps(
+        self, images: Tensor, kinds: Sequence[str] | None = None, plan: ViewPlan | None = None
+    ) -> dict[str, Tensor]:
+        """Class maps merged over scales and flips, scaled to [0, 1] per image and class.
+
+        Args:
+            images: RGB in [0, 1], (B, 3, H, W).
+            kinds: Which maps; the method's first kind if None. Kinds that share a plan share their passes.
+            plan: Overrides the paper's scales and flips.
+
+        Returns:
+            {kind: (B, K, H, W)}, for all K classes whether tagged or not.
+        """
+        wanted = tuple(kinds or self.map_kinds[:1])
+        groups: dict[ViewPlan, list[str]] = {}
+        for kind in wanted:
+            groups.setdefault(plan or self.view_plan(kind), []).append(kind)
+        merged: dict[str, Tensor] = {}
+        for shared, names in groups.items():
+            merged |= multi_scale(lambda view, names=names: self.view_maps(view, names), images, shared)  # type: ignore[misc]
+        return {kind: merged[kind] for kind in wanted}
+
+    def config_values(self) -> dict[str, Any]:
+        """Settings as plain values, for the checkpoint header."""
+        config: MethodConfig = self.config
+        return config.model_dump(mode="json")
+
+    config: Any

@@ -1,0 +1,1 @@
+"""Scores computed once from sums over a whole set, never averaged over images unless the name says so."""

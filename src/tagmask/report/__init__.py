@@ -1,0 +1,1 @@
+"""Panels and the self-contained HTML page that shows a run."""

@@ -1,0 +1,151 @@
+"""What passes between the parts of tagmask.
+
+Letters used in every docstring: B batch, K foreground classes, C = K + 1 channels (background first),
+D embedding width, L blocks, A attention heads, H x W pixels, h x w patch grid, N = h * w patch tokens,
+P prefix tokens, T = P + N tokens. Sizes are (height, width). Label 0 is background, k + 1 is class k,
+255 is "ignore".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["IGNORE", "Batch", "OptimPlan", "ParamGroup", "StepResult", "ViewPlan"]
+
+IGNORE = 255
+"""Label of pixels that take no part in a loss or a score."""
+
+_T = TypeVar("_T", bound="Batch")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with what is known about them.
+
+    Attributes:
+        images: RGB in [0, 1], float32, (B, 3, H, W). Backbones normalise, nobody else.
+        tags: Image-level labels, 0 or 1, float32, (B, K).
+        names: One name per image.
+        boxes: Valid content as [top, bottom, left, right) in pixels, int64, (B, 4); None if all of it is.
+        labels: Per-pixel labels to learn from (pseudo labels or corrections, never evaluation masks),
+            int64, (B, H, W), 255 = ignore; None if the method makes its own.
+    """
+
+    images: Tensor
+    tags: Tensor
+    names: tuple[str, ...]
+    boxes: Tensor | None = None
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise ValueError(f"images must be (B, 3, H, W), got {tuple(self.images.shape)}")
+        size = self.images.shape[0]
+        if self.tags.ndim != 2 or self.tags.shape[0] != size or len(self.names) != size:
+            raise ValueError(
+                f"{size} images need {size} rows of tags and names, "
+                f"got tags {tuple(self.tags.shape)} and {len(self.names)} names"
+            )
+        if self.boxes is not None and tuple(self.boxes.shape) != (size, 4):
+            raise ValueError(f"boxes must be ({size}, 4), got {tuple(self.boxes.shape)}")
+        if self.labels is not None and self.labels.shape != (size, *self.images.shape[2:]):
+            raise ValueError(
+                f"labels must be (B, H, W) like the images, got {tuple(self.labels.shape)} "
+                f"for images {tuple(self.images.shape)}"
+            )
+
+    def _map(self: _T, fn: Callable[[Tensor], Tensor]) -> _T:
+        changed = {
+            f.name: fn(value)
+            for f in dataclasses.fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return dataclasses.replace(self, **changed)
+
+    def to(self: _T, device: torch.device | str, non_blocking: bool = True) -> _T:
+        """The same batch with every tensor on `device`."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self: _T) -> _T:
+        """The same batch in page-locked memory, for fast copies to a GPU."""
+        return self._map(lambda t: t.pin_memory())
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one training step gives back.
+
+    Attributes:
+        loss: Total loss, scalar with gradient.
+        logs: Named detached scalars worth plotting (the single losses); read by the loop at log time only,
+            so that a step never waits for the device.
+    """
+
+    loss: Tensor
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters that share a learning rate and a weight decay.
+
+    Attributes:
+        name: Shown in logs.
+        params: The parameters, in the model's order.
+        lr: Base learning rate of the group; the schedule multiplies it.
+        weight_decay: Decoupled weight decay for AdamW, L2 for SGD.
+    """
+
+    name: str
+    params: Sequence[nn.Parameter]
+    lr: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class OptimPlan:
+    """How a method wants to be optimised.
+
+    Attributes:
+        name: "adamw" or "sgd".
+        groups: Parameter groups in the order of the paper's code.
+        factor: Update index (0-based) to the multiplier of every group's base rate; or one multiplier per
+            group when the groups follow different curves.
+        betas: AdamW's moments.
+        eps: AdamW's epsilon.
+        momentum: SGD's momentum.
+        nesterov: SGD's look-ahead.
+        max_grad_norm: Gradient clipping by global norm; None switches it off.
+    """
+
+    name: str
+    groups: Sequence[ParamGroup]
+    factor: Callable[[int], float | Sequence[float]]
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.0
+    nesterov: bool = False
+    max_grad_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """How the views of one image become one stack of class maps in [0, 1].
+
+    Attributes:
+        scales: Resize factors of the image; the first one is usually 1.
+        flip: "max" keeps the larger of a view and its mirrored twin, "sum" adds them, "none" does not mirror.
+        relu: "view" rectifies every view before the sum, "sum" rectifies the sum, "none" keeps negatives.
+        epsilon: Added to the maximum when a map is scaled to [0, 1]; papers differ.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: str = "max"
+    relu: str = "view"
+    epsilon: float = 1e-5
