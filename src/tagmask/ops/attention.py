@@ -1,0 +1,44 @@
+"""Maps and affinities read from class tokens, patch tokens and attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["class_patch_similarity", "class_to_patch", "patch_to_patch"]
+
+
+def class_patch_similarity(class_tokens: Tensor, patches: Tensor) -> Tensor:
+    """Localization attention maps (LAM): dot product of every class token with every patch token.
+
+    Neither side is normalised and negatives stay (MoRe, AAAI 2025).
+
+    Args:
+        class_tokens: (B, K, D).
+        patches: Patch tokens as a map, (B, D, h, w).
+
+    Returns:
+        (B, K, h, w).
+    """
+    return torch.einsum("bkd,bdhw->bkhw", class_tokens, patches)
+
+
+def class_to_patch(attention: Tensor, num_prefix: int, num_classes: int, grid: tuple[int, int]) -> Tensor:
+    """What class tokens see of the patches, as maps.
+
+    Args:
+        attention: Scores or probabilities, (B, A, T, T), or without heads (B, T, T).
+        num_prefix: P, tokens in front of the patches; the class tokens are the last of them.
+        num_classes: Number of class tokens.
+        grid: (h, w) of the patches.
+
+    Returns:
+        (B, A, K, h, w), or (B, K, h, w).
+    """
+    rows = attention[..., num_prefix - num_classes : num_prefix, num_prefix:]
+    return rows.reshape(*rows.shape[:-1], *grid)
+
+
+def patch_to_patch(attention: Tensor, num_prefix: int) -> Tensor:
+    """The patch part of attention, (..., N, N), from (..., T, T) with P prefix tokens."""
+    return attention[..., num_prefix:, num_prefix:]

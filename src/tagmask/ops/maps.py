@@ -1,0 +1,94 @@
+"""Class maps: made from features and classifier weights, limited to the classes that occur, scaled, fused."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["class_maps", "fuse", "keep_present", "min_max", "present_classes", "take_classes"]
+
+
+def class_maps(features: Tensor, weight: Tensor) -> Tensor:
+    """Class activation maps: what a linear classifier says at every place (Zhou et al., CVPR 2016).
+
+    Args:
+        features: Feature map the classifier pools, (B, D, h, w).
+        weight: Classifier weights, (K, D), or (K, D, 1, 1) as a 1x1 convolution stores them.
+
+    Returns:
+        Maps before any rectification, (B, K, h, w).
+
+    Raises:
+        ValueError: If the widths of features and weights differ.
+    """
+    weight = weight.flatten(1)
+    if features.ndim != 4 or features.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"features must be (B, {weight.shape[1]}, h, w) for weights {tuple(weight.shape)}, "
+            f"got {tuple(features.shape)}"
+        )
+    return F.conv2d(features, weight[:, :, None, None])
+
+
+def keep_present(maps: Tensor, tags: Tensor) -> Tensor:
+    """Maps with the classes an image does not show set to zero.
+
+    Args:
+        maps: Class maps, (B, K, H, W).
+        tags: 1 for classes in the image, 0 for others, (B, K).
+    """
+    return maps * tags.to(maps.dtype)[:, :, None, None]
+
+
+def present_classes(tags: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of the classes each image shows, padded to the largest number in the batch.
+
+    Args:
+        tags: 1 for classes in the image, 0 for others, (B, K).
+
+    Returns:
+        Class indices in ascending order, int64, (B, M), and a bool mask (B, M) of the entries that are not
+        padding. M is at least 1, so that images without any tag keep their shape.
+    """
+    present = tags > 0
+    count = max(int(present.sum(1).max()), 1)
+    # A stable sort of "absent" puts the present classes first and leaves each part in class order.
+    order = torch.sort((~present).to(torch.uint8), dim=1, stable=True).indices[:, :count]
+    return order, present.gather(1, order)
+
+
+def take_classes(maps: Tensor, keys: Tensor) -> Tensor:
+    """The maps of chosen classes, image by image.
+
+    Args:
+        maps: Class maps, (B, K, H, W).
+        keys: Class indices, int64, (B, M).
+
+    Returns:
+        (B, M, H, W).
+    """
+    return maps.gather(1, keys[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
+
+
+def min_max(maps: Tensor, epsilon: float = 1e-5) -> Tensor:
+    """Scale every map of every image to [0, 1) by its own smallest and largest value.
+
+    Args:
+        maps: Any range, (B, K, H, W).
+        epsilon: Added to the range before dividing; keeps constant maps at zero. Papers differ.
+    """
+    low, high = torch.aminmax(maps.flatten(2), dim=2)
+    low, high = low[:, :, None, None], high[:, :, None, None]
+    return (maps - low) / (high - low + epsilon)
+
+
+def fuse(first: Tensor, second: Tensor, epsilon: float = 1e-5) -> Tensor:
+    """Product of two kinds of maps, scaled to [0, 1): high only where both agree.
+
+    Args:
+        first: Maps in [0, 1], (B, K, H, W).
+        second: Maps of the same shape.
+        epsilon: See `min_max`.
+    """
+    return min_max(first * second, epsilon)
