@@ -1,4 +1,4 @@
-"""Pixel-adaptive refinement (PAR): maps diffuse along neighbours of similar colour (AFA, Ru et al., CVPR 2022)."""
+"""Pixel-adaptive refinement (PAR): maps diffuse along similar colours (AFA, Ru et al., CVPR 2022)."""
 
 from __future__ import annotations
 
