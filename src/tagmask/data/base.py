@@ -1,0 +1,215 @@
+"""What a data set is: named images with tags, and masks that only an evaluation can open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tagmask.data.classes import ClassTable
+from tagmask.data.images import read_image, read_size
+from tagmask.errors import DataError
+
+__all__ = ["Item", "Problem", "Scan", "Source", "TagDataset"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a data set.
+
+    Attributes:
+        name: Unique in the data set; "/" separates sub-folders, no file ending. Names the outputs.
+        image: The picture file.
+        tags: 0-based classes in the image, ascending; empty for a negative image, None if nobody said.
+        mask: File of the true mask; None if there is none.
+    """
+
+    name: str
+    image: Path
+    tags: tuple[int, ...] | None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a data set.
+
+    Attributes:
+        kind: Group it is reported in, for example "missing image".
+        name: The image, file or row it is about.
+        detail: What came, what is allowed, what to do.
+        fatal: Whether the data set cannot be opened with it; otherwise a note of the check.
+    """
+
+    kind: str
+    name: str
+    detail: str
+    fatal: bool = True
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set lies and how to read it: what the caller of `open_dataset` said.
+
+    Attributes:
+        root: Folder of the data set.
+        split: Which part of it; None for all there is.
+        masks: Whether true masks may be read (evaluation only).
+        tags: Where the tags come from instead of the usual place: a file, or a word the kind knows.
+        classes: Class names, or a file with one a line, instead of the data set's own.
+        mask_folder: Folder of the masks instead of the usual place.
+        mask_values: What the numbers in the mask files mean, see `tagmask.data.masks.MaskValues`.
+    """
+
+    root: Path
+    split: str | None = None
+    masks: bool = False
+    tags: str | Path | None = None
+    classes: Sequence[str] | str | Path | None = None
+    mask_folder: Path | None = None
+    mask_values: Mapping[int | str, str] | str | Path | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a kind of data set found at a source.
+
+    Attributes:
+        classes: The classes.
+        items: Everything usable, in the order of the list.
+        split: Name of the part that was read.
+        problems: What is wrong; one fatal problem forbids opening.
+        read_mask: Labels of a mask file, (H, W) uint8 in the classes' numbering.
+        about: Where things came from, for logs and result files.
+    """
+
+    classes: ClassTable
+    items: tuple[Item, ...]
+    split: str
+    problems: tuple[Problem, ...]
+    read_mask: Callable[[Path], NDArray[np.uint8]]
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+class TagDataset:
+    """Images with tags. Masks can be read only if the data set was opened for evaluation.
+
+    Args:
+        classes: The K foreground classes.
+        items: The images; names must be unique.
+        split: Name of the part this is.
+        masks: True allows `mask`. Training opens without, so no truth can leak into it.
+        read_mask: How to read a mask file; needed with `masks`.
+        about: Where things came from, for logs and result files.
+        keep_decoded: Keep every decoded image in memory (per process); for sets that fit.
+
+    Raises:
+        DataError: Two items share a name, or there are none.
+    """
+
+    def __init__(
+        self,
+        classes: ClassTable,
+        items: Sequence[Item],
+        split: str,
+        masks: bool = False,
+        *,
+        read_mask: Callable[[Path], NDArray[np.uint8]] | None = None,
+        about: Mapping[str, str] | None = None,
+        keep_decoded: bool = False,
+    ) -> None:
+        self.classes = classes
+        self.items = tuple(items)
+        self.split = split
+        self.about = dict(about or {})
+        self.masks = masks
+        self._read_mask = read_mask
+        self._decoded: dict[tuple[int, int | None], NDArray[np.uint8]] | None = {} if keep_decoded else None
+        self._index = {item.name: i for i, item in enumerate(self.items)}
+        if not self.items:
+            raise DataError(f"split '{split}' holds no images")
+        if len(self._index) != len(self.items):
+            raise DataError(f"split '{split}' has images that share a name; give every image its own")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all images, in order."""
+        return tuple(item.name for item in self.items)
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of foreground classes."""
+        return self.classes.num_classes
+
+    def position(self, name: str) -> int:
+        """Index of a named image.
+
+        Raises:
+            DataError: There is no such image.
+        """
+        if name not in self._index:
+            raise DataError(f"no image named '{name}' in split '{self.split}' ({len(self)} images)")
+        return self._index[name]
+
+    def image(self, index: int, max_side: int | None = None) -> NDArray[np.uint8]:
+        """RGB pixels, (H, W, 3) uint8, upright; shrunk to `max_side` if given.
+
+        Raises:
+            DataError: The file cannot be decoded; the message names it.
+        """
+        if self._decoded is None:
+            return read_image(self.items[index].image, max_side=max_side)
+        key = (index, max_side)
+        if key not in self._decoded:
+            self._decoded[key] = read_image(self.items[index].image, max_side=max_side)
+        return self._decoded[key]
+
+    def has_tags(self, index: int) -> bool:
+        """Whether somebody said what is in the image (a negative image has tags: none)."""
+        return self.items[index].tags is not None
+
+    def tags(self, index: int) -> Tensor:
+        """Image-level labels, 0 or 1, float32, (K,).
+
+        Raises:
+            DataError: The image was never tagged.
+        """
+        item = self.items[index]
+        if item.tags is None:
+            raise DataError(f"'{item.name}' has no tags; they are needed here")
+        result = torch.zeros(self.num_classes)
+        result[list(item.tags)] = 1.0
+        return result
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of an image, from its header."""
+        return read_size(self.items[index].image)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """True labels, (H, W) uint8: 0 background, k + 1 class k, 255 ignore.
+
+        Raises:
+            DataError: The data set was opened without masks, there is none, it cannot be decoded, holds
+                other labels, or is not of the image's size.
+        """
+        if not self.masks or self._read_mask is None:
+            raise DataError("masks are for evaluation: this data set was opened without them (masks=True)")
+        item = self.items[index]
+        if item.mask is None:
+            raise DataError(f"'{item.name}' has no mask")
+        mask = self._read_mask(item.mask)
+        expected = self.size(index)
+        if mask.shape != expected:
+            raise DataError(
+                f"{item.mask} is {mask.shape[1]} x {mask.shape[0]} but its image {item.image} is "
+                f"{expected[1]} x {expected[0]}; masks must match their images pixel by pixel"
+            )
+        return mask

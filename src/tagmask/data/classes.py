@@ -1,0 +1,111 @@
+"""What the labels mean: names, colours and the ignore value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagmask.errors import DataError, nearest
+from tagmask.types import IGNORE
+
+__all__ = ["VOC_CLASSES", "ClassTable", "read_class_file", "voc_palette"]
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""PASCAL VOC's 20 classes in the order of its masks (aeroplane is 1)."""
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Foreground classes of a data set; label 0 is background and label k + 1 is `names[k]`.
+
+    Attributes:
+        names: The K class names, unique, without the background.
+        ignore: Label of pixels that count nowhere.
+
+    Raises:
+        DataError: There are no names, more than 254, or one is empty, repeated or called "background".
+    """
+
+    names: tuple[str, ...]
+    ignore: int = IGNORE
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= 254:
+            raise DataError(f"{len(self.names)} classes given; 1 to 254 are possible (labels are one byte)")
+        seen: set[str] = set()
+        for name in self.names:
+            if not name.strip() or name != name.strip():
+                raise DataError(f"class name {name!r} is empty or has blanks around it")
+            if name.lower() == "background":
+                raise DataError("'background' is label 0 of every data set; leave it out of the class names")
+            if name in seen:
+                raise DataError(f"class '{name}' is named twice")
+            seen.add(name)
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of foreground classes."""
+        return len(self.names)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of all K + 1 labels, the background first."""
+        return ("background", *self.names)
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """(256, 3) colour of each label value."""
+        return voc_palette()
+
+    def index(self, name: str) -> int:
+        """0-based class index of a name.
+
+        Raises:
+            DataError: The name is unknown; the message suggests the nearest one.
+        """
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise DataError(f"'{name}' is not a class. {nearest(name, self.names)}") from None
+
+
+def voc_palette(num_colours: int = 256) -> NDArray[np.uint8]:
+    """PASCAL VOC's colours, (num_colours, 3): bit 3j + c of a label is bit 7 - j of colour channel c."""
+    labels = np.arange(num_colours)
+    palette = np.zeros((num_colours, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return palette
+
+
+def read_class_file(path: str | Path) -> ClassTable:
+    """Classes from a text file, one name a line; blank lines and lines starting with "#" are skipped.
+
+    Raises:
+        DataError: The file cannot be read or the names do not make a class table.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the class names in {path}: {error}") from None
+    return class_table([line.strip() for line in lines if line.strip() and not line.startswith("#")], path)
+
+
+def class_table(names: Sequence[str] | Iterable[str], where: str | Path) -> ClassTable:
+    """A class table whose errors say where the names came from.
+
+    Raises:
+        DataError: The names do not make a class table.
+    """
+    try:
+        return ClassTable(tuple(names))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None

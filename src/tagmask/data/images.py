@@ -1,0 +1,135 @@
+"""Decode one picture or mask file, or say in one sentence why not. Nothing else opens image files."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tagmask.errors import DataError
+
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "read_image", "read_indices", "read_size"]
+
+MAX_PIXELS = 80_000_000
+"""Largest declared size that is decoded; below the size at which Pillow itself starts to warn."""
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif"})
+"""File name endings that are taken for pictures when a folder is listed."""
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # none of them starts another program
+_ORIENTATION = 0x0112
+# What Pillow's decoders are known to raise on damaged files, besides its own classes.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError)
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """The file as a lazily decoded picture; everything that goes wrong inside becomes a DataError."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            height, width = image.height, image.width
+            if height * width > max_pixels:
+                raise DataError(
+                    f"{path} declares {width} x {height} pixels; at most {max_pixels:,} are decoded here. "
+                    "Make it smaller or cut it into tiles"
+                )
+            if image.format != "MPO" and getattr(image, "is_animated", False):
+                raise DataError(f"{path} holds several frames; save the one you mean as its own picture")
+            yield image
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"{path} declares far more than {max_pixels:,} pixels and is not decoded") from None
+    except UnidentifiedImageError:
+        if path.is_file() and path.stat().st_size == 0:
+            raise DataError(f"{path} is empty (0 bytes)") from None
+        known = ", ".join(_FORMATS)
+        raise DataError(f"{path} is not a picture (readable are {known})") from None
+    except (*_DAMAGE, struct.error, zlib.error, MemoryError) as error:
+        raise DataError(f"{path} cannot be decoded: {error or type(error).__name__}") from None
+
+
+def _upright(image: Image.Image) -> bool:
+    return int(image.getexif().get(_ORIENTATION, 1)) not in (5, 6, 7, 8)
+
+
+def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) after the EXIF rotation, from the header alone.
+
+    Raises:
+        DataError: The file is missing, no picture, or declares more than `max_pixels`.
+    """
+    with _opened(Path(path), max_pixels) as image:
+        return (image.height, image.width) if _upright(image) else (image.width, image.height)
+
+
+def read_image(
+    path: str | Path, max_pixels: int = MAX_PIXELS, max_side: int | None = None
+) -> NDArray[np.uint8]:
+    """RGB pixels of a picture file, (H, W, 3) uint8, turned upright by its EXIF tag.
+
+    The format is taken from the content, not the name. Grey, palette and CMYK pictures become RGB;
+    transparent pixels become black, the colour of padding. 16-bit and float pictures are refused, because
+    which of their values should be black and white is not written in them.
+
+    Args:
+        path: The file.
+        max_pixels: Larger declared sizes are refused before anything is decoded.
+        max_side: Shrink to at most this longer side; JPEGs are then decoded at a fraction of their size.
+
+    Raises:
+        DataError: The file is missing, empty, truncated, no picture, animated, too large or not 8-bit.
+    """
+    path = Path(path)
+    with _opened(path, max_pixels) as image:
+        _refuse_deep(image, path)
+        target = _shrunk(image.size, max_side)
+        if target != image.size:
+            image.draft(None, target)
+        upright = ImageOps.exif_transpose(image)
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+            canvas = Image.new("RGBA", upright.size, (0, 0, 0, 255))
+            upright = Image.alpha_composite(canvas, upright)
+        rgb = upright.convert("RGB")
+        if target != image.size or max(rgb.size) > max(target):
+            rgb = rgb.resize(_shrunk(rgb.size, max_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return np.array(rgb)
+
+
+def _shrunk(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    factor = 1.0 if max_side is None else min(1.0, max_side / max(size))
+    return (
+        (size[0], size[1])
+        if factor == 1
+        else (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
+    )
+
+
+def _refuse_deep(image: Image.Image, path: Path) -> None:
+    # Pillow silently drops the low byte of 16-bit colour, so the raw mode has to be asked as well.
+    if image.mode in ("I", "F") or ";16" in f"{image.mode}{getattr(image, 'tile', '')}":
+        raise DataError(
+            f"{path} has more than 8 bits per channel ({image.mode}); save it as 8-bit, "
+            "choosing which values become black and white"
+        )
+
+
+def read_indices(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The stored numbers of a one-channel mask file (palette or grey PNG), (H, W) uint8.
+
+    Raises:
+        DataError: The file cannot be decoded, has several channels, or holds numbers above 255.
+    """
+    path = Path(path)
+    with _opened(path, max_pixels) as image:
+        if image.mode not in ("P", "L", "1", "I", "I;16"):
+            raise DataError(f"{path} is a {image.mode} picture; a mask is one channel of label numbers")
+        values = np.array(image)
+    if values.size and (values.max() > 255 or values.min() < 0):
+        raise DataError(f"{path} holds label {int(values.max())}; labels are 0 to 255")
+    return values.astype(np.uint8)
