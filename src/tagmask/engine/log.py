@@ -1,0 +1,221 @@
+"""What a person sees while it runs, and what is kept: progress display, CSV, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as RichTask
+from rich.text import Text
+
+__all__ = ["CsvLog", "Display", "Task", "TensorBoardLog", "figures_text"]
+
+_PLAIN_EVERY = 10.0
+
+
+def figures_text(figures: Mapping[str, float], names: int = 6) -> str:
+    """Figures on one line: ``loss 1.234  cls 0.321``.
+
+    Args:
+        figures: Name to value.
+        names: At most so many of them, in order.
+    """
+    return "  ".join(f"{name} {value:.4g}" for name, value in list(figures.items())[:names])
+
+
+class _Rate(ProgressColumn):
+    """Steps per second, or seconds per step where that reads better."""
+
+    def render(self, task: RichTask) -> Text:
+        """The column's text."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("- it/s")
+        return Text(f"{speed:.1f} it/s" if speed >= 1 else f"{1 / speed:.1f} s/it")
+
+
+class Task:
+    """One long piece of work on the display.
+
+    Args:
+        display: Where it is shown.
+        title: A word or two.
+        total: Number of items; None if unknown.
+        done: Items finished before (a resumed run).
+    """
+
+    def __init__(self, display: Display, title: str, total: int | None, done: int) -> None:
+        self._display = display
+        self._title, self._total, self._first, self._done = title, total, done, done
+        self._start = self._spoken = time.monotonic()
+        self._figures = ""
+        self._id = (
+            display.progress.add_task(title, total=total, completed=done, figures="")
+            if display.live
+            else None
+        )
+
+    def advance(self, count: int = 1) -> None:
+        """Note that `count` more items are done."""
+        self._done += count
+        if self._id is not None:
+            self._display.progress.update(self._id, completed=self._done)
+        elif time.monotonic() - self._spoken > _PLAIN_EVERY:
+            self._speak()
+
+    def show(self, figures: Mapping[str, float]) -> None:
+        """Show the latest losses or scores beside the bar."""
+        self._figures = figures_text(figures)
+        if self._id is not None:
+            self._display.progress.update(self._id, figures=self._figures)
+
+    def close(self) -> None:
+        """Take the work off the display."""
+        if self._id is not None:
+            self._display.progress.stop_task(self._id)
+            self._display.progress.remove_task(self._id)
+
+    def _speak(self) -> None:
+        # Without a terminal (a log file, CI) a bar would be noise: one plain line now and then.
+        self._spoken = time.monotonic()
+        speed = (self._done - self._first) / (self._spoken - self._start)
+        left = f", {(self._total - self._done) / speed:.0f} s left" if self._total and speed else ""
+        total = f"/{self._total}" if self._total else ""
+        self._display.say(
+            f"{self._title} {self._done}{total}, {speed:.2f} it/s{left}  {self._figures}".rstrip()
+        )
+
+
+class Display:
+    """Progress of a run on the terminal (standard error), or plain lines where there is none.
+
+    Args:
+        quiet: Show nothing at all (processes other than the first, the Python API).
+        console: Where to write instead.
+    """
+
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, quiet=quiet, highlight=False)
+        self.live = self.console.is_terminal and not self.console.quiet
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            transient=True,
+        )
+
+    def say(self, text: str) -> None:
+        """One line of text."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, title: str, total: int | None = None, done: int = 0) -> Iterator[Task]:
+        """A piece of work, shown while the context lasts.
+
+        Args:
+            title: A word or two.
+            total: Number of items; None if unknown.
+            done: Items finished before.
+
+        Yields:
+            The task to advance.
+        """
+        outer = self.live and not self.progress.live.is_started
+        if outer:
+            self.progress.start()
+        task = Task(self, title, total, done)
+        try:
+            yield task
+        finally:
+            task.close()
+            if outer:
+                self.progress.stop()
+
+
+class CsvLog:
+    """A table that grows by rows and, when a new figure turns up, by columns.
+
+    Args:
+        path: The file; rows up to step `start` of an earlier run are kept.
+        start: Steps done before.
+    """
+
+    def __init__(self, path: Path, start: int = 0) -> None:
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+        self._fields = ["step"]
+        if start and path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self._rows = [
+                    row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) <= start
+                ]
+                self._fields = list(reader.fieldnames or self._fields)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._rewrite()
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Add one row."""
+        row = {"step": step, **{name: f"{value:.6g}" for name, value in figures.items()}}
+        self._rows.append(row)
+        new = [name for name in row if name not in self._fields]
+        if new:
+            self._fields += new
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                file.write(self._text([row]))
+
+    def _rewrite(self) -> None:
+        text = self._text(self._rows)
+        self.path.write_text(",".join(self._fields) + "\n" + text, encoding="utf-8", newline="")
+
+    def _text(self, rows: list[dict[str, Any]]) -> str:
+        buffer = io.StringIO()
+        csv.DictWriter(buffer, self._fields, restval="", lineterminator="\n").writerows(rows)
+        return buffer.getvalue()
+
+
+class TensorBoardLog:
+    """Scalars for TensorBoard.
+
+    Args:
+        folder: Where the event files go.
+        start: Steps done before; later ones of an earlier run are hidden.
+    """
+
+    def __init__(self, folder: Path, start: int = 0) -> None:
+        # Costs a second to import, and only a training needs it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder), purge_step=start or None)
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Add one point to every curve."""
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()

@@ -1,0 +1,223 @@
+"""Device, precision, processes, seeds and signals: the only file that knows Hugging Face Accelerate."""
+
+from __future__ import annotations
+
+import os
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from tagmask.errors import ConfigError
+
+__all__ = ["PRECISIONS", "Runtime"]
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+"""fp32: full; tf32: fp32 with fast matrix products on GPUs; bf16, fp16: autocast, weights stay fp32."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how tensors are worked on.
+
+    Attributes:
+        accelerator: Accelerate's object; nothing outside this file looks inside.
+        device: Device of this process.
+        precision: One of `PRECISIONS`.
+        seed: Seed of every random stream; each process adds its rank.
+    """
+
+    accelerator: Accelerator
+    device: torch.device
+    precision: str
+    seed: int
+
+    @classmethod
+    def create(
+        cls,
+        device: str = "auto",
+        precision: str = "fp32",
+        seed: int = 0,
+        threads: int | None = None,
+        deterministic: bool = False,
+    ) -> Runtime:
+        """Choose the device, start the processes' group if there are several, and seed.
+
+        Args:
+            device: "auto" (CUDA, then Apple's MPS, then the CPU), "cpu", "mps", "cuda" or "cuda:1".
+            precision: One of `PRECISIONS`.
+            seed: 0 or more.
+            threads: CPU threads for tensor work; the environment decides if None.
+            deterministic: Refuse algorithms whose result changes from run to run (slower on GPUs).
+
+        Raises:
+            ConfigError: The device is not here, or cannot do the precision.
+        """
+        chosen = _choose(device)
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision '{precision}' is unknown; one of {', '.join(PRECISIONS)}")
+        if precision == "fp16" and chosen.type != "cuda":
+            raise ConfigError(f"precision fp16 needs a CUDA device, not '{chosen}'; use bf16 or fp32")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if chosen.type == "cuda" and chosen.index is not None and "LOCAL_RANK" not in os.environ:
+            torch.cuda.set_device(chosen)
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        if deterministic:
+            # cuBLAS reads this when it starts; without it deterministic mode raises at the first product.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        accelerator = _accelerator(chosen, precision)
+        launched = accelerator.num_processes > 1 or chosen.index is None
+        runtime = cls(accelerator, accelerator.device if launched else chosen, precision, seed)
+        runtime.reseed()
+        return runtime
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, 0 to `world` - 1."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        """How many processes work together."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return bool(self.accelerator.is_main_process)
+
+    def reseed(self) -> None:
+        """Start every random stream of this process anew from the seed."""
+        seed = self.seed + self.rank
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - other packages may draw from the global stream
+        torch.manual_seed(seed)
+
+    def wrap(self, method: nn.Module) -> nn.Module:
+        """The module on the device, wrapped for several processes if there are several."""
+        method.to(self.device)
+        return self.accelerator.prepare_model(method) if self.world > 1 else method
+
+    def autocast(self) -> Any:
+        """Context in which forward passes run in the chosen precision."""
+        if self.precision in ("bf16", "fp16"):
+            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+            return torch.autocast(self.device.type, dtype=dtype)
+        return nullcontext()
+
+    @contextmanager
+    def accumulating(self, method: nn.Module, last: bool) -> Iterator[None]:
+        """Context of one micro-batch; gradients are exchanged between processes at the `last` one only."""
+        quiet = nullcontext() if last or self.world == 1 else self.accelerator.no_sync(method)
+        with quiet:
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a loss, scaled where the precision needs it."""
+        self.accelerator.backward(loss)
+
+    @property
+    def scaler(self) -> Any:
+        """Gradient scaler of fp16, else None."""
+        return self.accelerator.scaler
+
+    def reduce(self, values: Tensor, how: str = "sum") -> Tensor:
+        """Sum, or mean, of a tensor over all processes."""
+        if self.world == 1:
+            return values
+        reduced: Tensor = self.accelerator.reduce(values.to(self.device), reduction=how)
+        return reduced
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.accelerator.wait_for_everyone()
+
+    def rng_state(self) -> dict[str, Tensor]:
+        """Random streams of all processes (torch, device, NumPy, Python), each (world, n) uint8."""
+        rows = {name: state[None].to(self.device) for name, state in self._own_rng().items()}
+        if self.world > 1:
+            rows = {name: self.accelerator.gather(row) for name, row in rows.items()}
+        return {name: row.cpu() for name, row in rows.items()}
+
+    def set_rng_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue the random streams; rows of other process counts or devices are left out."""
+        rows = {name: value[self.rank] for name, value in state.items() if self.rank < len(value)}
+        if "torch" in rows:
+            torch.set_rng_state(rows["torch"])
+        if "numpy" in rows:
+            words = rows["numpy"].numpy().view(np.int64)
+            key = words[:624].astype(np.uint32)
+            full = ("MT19937", key, int(words[624]), int(words[625]), float(words[626:].view(np.float64)[0]))
+            np.random.set_state(full)  # noqa: NPY002
+        if "python" in rows:
+            words = rows["python"].numpy().view(np.int64)
+            spare = float(words[-1:].view(np.float64)[0])
+            random.setstate((3, tuple(int(w) for w in words[:-1]), None if np.isnan(spare) else spare))
+        if "cuda" in rows and self.device.type == "cuda":
+            torch.cuda.set_rng_state(rows["cuda"], self.device)
+
+    def _own_rng(self) -> dict[str, Tensor]:
+        _, key, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+        words = np.concatenate([np.asarray(key, np.int64), np.asarray([position, has_gauss], np.int64)])
+        packed = np.concatenate([words, np.asarray([gauss], np.float64).view(np.int64)])
+        _, state, spare = random.getstate()
+        last = np.asarray([np.nan if spare is None else spare], np.float64).view(np.int64)
+        python = np.concatenate([np.asarray(state, np.int64), last])
+        states = {
+            "torch": torch.get_rng_state(),
+            "numpy": torch.from_numpy(packed.view(np.uint8).copy()),
+            "python": torch.from_numpy(python.view(np.uint8).copy()),
+        }
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def about(self) -> dict[str, Any]:
+        """Device, precision and processes in words, for logs and result files."""
+        on_gpu = self.device.type == "cuda"
+        name = torch.cuda.get_device_name(self.device) if on_gpu else self.device.type
+        threads = torch.get_num_threads()
+        return {"device": name, "precision": self.precision, "processes": self.world, "threads": threads}
+
+
+def _choose(device: str) -> torch.device:
+    if device == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(name)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"device '{device}' is unknown; use auto, cpu, mps, cuda or cuda:N") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device '{device}' is not here: {torch.cuda.device_count()} CUDA devices found; "
+            "use --device auto or --device cpu"
+        )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device 'mps' is not here; use --device auto or --device cpu")
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device '{device}' is not supported; use auto, cpu, mps, cuda or cuda:N")
+    return chosen
+
+
+def _accelerator(device: torch.device, precision: str) -> Accelerator:
+    mixed = precision if precision in ("bf16", "fp16") else "no"
+    if "LOCAL_RANK" not in os.environ:
+        # Accelerate keeps one state per process; a second run here may want another device or precision.
+        AcceleratorState._reset_state(reset_partial_state=True)
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", kwargs_handlers=[ddp])

@@ -1,0 +1,191 @@
+"""Models and training states on disk: safetensors with a JSON header, never a pickle.
+
+A model folder holds ``weights.safetensors`` and ``meta.json``. The header is stored inside the weight file as
+well, so that one rename replaces model and header together; ``meta.json`` is the copy for people and tools.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tagmask import __version__
+from tagmask.errors import CheckpointError
+from tagmask.store.files import atomic_write, write_json
+
+__all__ = ["FORMAT", "load_model", "load_tensors", "read_foreign", "save_model", "save_tensors"]
+
+FORMAT = 1
+"""Number of the header's layout; raised whenever a reader of the old one would misread it."""
+
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Old format number to the function that turns its header into the next format's."""
+
+_NEEDED = ("method", "settings", "classes")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and plain values into one file, atomically and with a checksum.
+
+    Args:
+        path: Ends in ``.safetensors``.
+        tensors: Any tensors, on any device.
+        header: Plain values (what JSON can hold).
+
+    Raises:
+        CheckpointError: The file cannot be written; the one that was there before is unchanged.
+    """
+    own = _separate(tensors)
+    text = json.dumps({**header, "format": FORMAT, "tagmask": __version__, "tensors": _digest(own)})
+    with atomic_write(path, CheckpointError) as target:
+        try:
+            save_file(own, target, {"tagmask": text})
+        except SafetensorError as error:
+            raise OSError(f"{error}") from None
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU, none sharing memory with another (the file format forbids it)."""
+    seen: set[int] = set()
+    own: dict[str, Tensor] = {}
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        pointer = value.untyped_storage().data_ptr()
+        if pointer in seen or value.numel() * value.element_size() != value.untyped_storage().nbytes():
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        own[name] = value
+    return own
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        if value.numel():
+            total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header written by `save_tensors`.
+
+    Returns:
+        The tensors on the CPU, and the header in the layout of `FORMAT`.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, of a newer format, or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("tagmask")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"no saved weights at {path}") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or not a safetensors file ({error})") from None
+    if text is None:
+        raise CheckpointError(
+            f"{path} was not written by tagmask (its header is missing); a plain weight file is given with "
+            "--weights, or with --method as a published checkpoint"
+        )
+    header = _upgrade(path, json.loads(text))
+    if _digest(tensors) != header.pop("tensors", None):
+        raise CheckpointError(f"{path} is damaged: its content does not match its checksum; use another one")
+    return tensors, header
+
+
+def _upgrade(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+    number = header.get("format", 0)
+    if number > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {number}, written by tagmask {header.get('tagmask')}; this is tagmask "
+            f"{__version__}, which reads formats up to {FORMAT}. Update tagmask"
+        )
+    while number < FORMAT:
+        if number not in _UPGRADES:
+            raise CheckpointError(f"{path} has format {number}, which no tagmask reads")
+        header = _UPGRADES[number](header)
+        number += 1
+    return header
+
+
+def save_model(folder: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
+    """Write a model folder: ``weights.safetensors`` and ``meta.json``.
+
+    Args:
+        folder: Made if missing.
+        state: The method's state dict.
+        meta: At least "method", "settings" and "classes"; also "metrics" and "extra".
+
+    Returns:
+        The weight file.
+
+    Raises:
+        ValueError: A needed entry is missing from `meta`.
+        CheckpointError: A file cannot be written; the model that was there before still loads.
+    """
+    if missing := [key for key in _NEEDED if key not in meta]:
+        raise ValueError(f"meta lacks {missing}")
+    weights = folder / "weights.safetensors"
+    save_tensors(weights, state, meta)
+    write_json(folder / "meta.json", {"format": FORMAT, "tagmask": __version__, **meta})
+    return weights
+
+
+def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict and header of a model folder, or of its weight file given directly.
+
+    Raises:
+        CheckpointError: There is no model, it is damaged, or it comes from a newer tagmask.
+    """
+    path = folder / "weights.safetensors" if folder.is_dir() else folder
+    state, meta = load_tensors(path)
+    if missing := [key for key in _NEEDED if key not in meta]:
+        raise CheckpointError(f"{path} is not a model: its header lacks {', '.join(missing)}")
+    return state, meta
+
+
+def read_foreign(path: Path) -> dict[str, Tensor]:
+    """State dict of a published checkpoint (.pth, .pt, .bin, .safetensors); nothing in it is executed.
+
+    A checkpoint that keeps its weights under "model", "state_dict" or "model_state_dict" is unwrapped.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, holds no tensors, or asks for code to be run.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint at {path}") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise CheckpointError(
+            f"{path} is refused: it is damaged, or loading it would run code ({reason}). "
+            "Ask for a file that holds tensors only, best as .safetensors"
+        ) from None
+    except (OSError, RuntimeError, SafetensorError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or ["it is empty"])[0]
+        raise CheckpointError(f"{path} is not a readable checkpoint ({reason})") from None
+    for key in ("model_state_dict", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    state = dict(content) if isinstance(content, Mapping) else {}
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors under names; expected a state dict")
+    return tensors

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tagmask.errors import DataError
+from tagmask.store.manifest import Manifest
+
+
+def finished(folder):
+    manifest = Manifest(folder)
+    manifest.begin("refine", {"method": "par"}, {"maps": "abc"})
+    (folder / "labels").mkdir()
+    (folder / "labels" / "a.png").write_bytes(b"1234")
+    manifest.finish("refine", [folder / "labels"], 1.5, {"images": 1})
+    return folder / "labels" / "a.png"
+
+
+def done(folder, settings=None, inputs=None):
+    return Manifest(folder).is_done("refine", settings or {"method": "par"}, inputs or {"maps": "abc"})
+
+
+def test_a_finished_step_is_done_until_something_changes(tmp_path):
+    output = finished(tmp_path)
+    assert done(tmp_path)
+    assert not done(tmp_path, settings={"method": "crf"})
+    assert not done(tmp_path, inputs={"maps": "other"})
+    os.utime(output, (1, 1))
+    assert done(tmp_path), "a new date alone is no change"
+    output.write_bytes(b"1235")
+    assert not done(tmp_path)
+    output.unlink()
+    assert not done(tmp_path)
+
+
+def test_stopped_and_running_steps_are_not_done(tmp_path):
+    manifest = Manifest(tmp_path)
+    manifest.begin("train", {"a": 1}, {})
+    assert not Manifest(tmp_path).is_done("train", {"a": 1}, {})
+    assert Manifest(tmp_path).same_work("train", {"a": 1}, {})
+    assert not Manifest(tmp_path).same_work("train", {"a": 2}, {})
+    manifest.stop("train", "stopped", "SIGTERM")
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content["steps"]["train"]["status"] == "stopped"
+    assert content["steps"]["train"]["versions"]["torch"]
+
+
+def test_checksum_of_an_output_feeds_the_next_step(tmp_path):
+    finished(tmp_path)
+    assert len(Manifest(tmp_path).checksum(tmp_path / "labels") or "") == 64
+    assert Manifest(tmp_path).checksum(tmp_path / "maps") is None
+    assert Manifest(tmp_path).checksum(tmp_path.parent) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1, "steps": 3}', '{"steps": {}}'])
+def test_damaged_manifest_is_said(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(DataError, match=r"run\.json is damaged"):
+        Manifest(tmp_path)
+
+
+def test_newer_manifest_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text('{"format": 99, "steps": {}}')
+    with pytest.raises(DataError, match="newer tagmask"):
+        Manifest(tmp_path)
