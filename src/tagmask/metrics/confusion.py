@@ -33,7 +33,7 @@ class Scores:
 
     Attributes:
         miou: Mean intersection over union under the policy.
-        iou: (C,) TP / (T + P - TP); NaN for classes the policy leaves out.
+        iou: (C,) TP / (T + P - TP); NaN if absent from both (0 under "zero").
         precision: (C,) TP / P; NaN if never predicted.
         recall: (C,) TP / T; NaN if absent from the truth.
         confusion: (C,) FP / TP, MoRe's confusion ratio; infinite if predicted but never hit.
@@ -133,16 +133,16 @@ class ConfusionMatrix:
         with np.errstate(divide="ignore", invalid="ignore"):
             iou = hit / union
             wrong, missed = (predicted - hit) / union, (truth - hit) / union
-            accuracy = hit / truth
             ratios = hit / (predicted + epsilon), hit / (truth + epsilon), (predicted - hit) / hit
             weighted = float(np.nansum(np.where(truth > 0, truth * iou, 0.0)) / counts.sum())
             overall = float(hit.sum() / counts.sum())
-        if absent == "skip_truth":
-            iou, wrong, missed = (np.where(truth > 0, v, np.nan) for v in (iou, wrong, missed))
-        elif absent == "zero":
+        if absent == "zero":
             iou, wrong, missed = (np.nan_to_num(v, nan=0.0) for v in (iou, wrong, missed))
-        means = (nan_mean(wrong), nan_mean(missed))
-        return Scores(nan_mean(iou), iou, *ratios, overall, nan_mean(accuracy), weighted, *means, absent)
+        # A class outside the truth still gets its 0 in the table; only the means leave it out.
+        meant = truth > 0 if absent == "skip_truth" else np.ones(self.num_classes, bool)
+        means = [nan_mean(v[meant]) for v in (iou, wrong, missed)]
+        accuracy = nan_mean(hit[truth > 0] / truth[truth > 0])
+        return Scores(means[0], iou, *ratios, overall, accuracy, weighted, means[1], means[2], absent)
 
 
 def nan_mean(values: Floats) -> float:
