@@ -14,7 +14,14 @@ from torch import Tensor
 from tagmask.ops.maps import keep_present, present_classes, take_classes
 from tagmask.ops.resize import resize_bilinear
 
-__all__ = ["box_mask", "labels_from_maps", "labels_with_ignore", "predicted_tags", "refine_labels"]
+__all__ = [
+    "box_mask",
+    "labels_from_maps",
+    "labels_with_ignore",
+    "predicted_tags",
+    "refine_labels",
+    "refine_shares",
+]
 
 IGNORE = 255
 
@@ -107,14 +114,57 @@ def refine_labels(
         stack[:, 1:].masked_fill_(~valid[:, :, None, None], -torch.inf)
         planes.append(stack.softmax(1))
     refined = refine(resize_bilinear(images, small), torch.cat(planes, dim=1))
+    return _outside_ignored(_two_sided(refined, keys, size), boxes)
+
+
+def refine_shares(
+    images: Tensor,
+    shares: Tensor,
+    keys: Tensor,
+    refine: Callable[[Tensor, Tensor], Tensor],
+    boxes: Tensor | None = None,
+    shrink: int = 2,
+) -> Tensor:
+    """As `refine_labels`, for maps in which background and classes have already shared out every pixel.
+
+    Refinement sees nothing but the inside of the boxes, so that padding cannot leak into the labels; images
+    with the same box are refined together (AFA's labels from its random walk).
+
+    Args:
+        images: RGB in [0, 1], (B, 3, H, W).
+        shares: Shares against the high and against the low background plane, (2, B, M + 1, H, W), background
+            first, 0 for classes that do not count.
+        keys: Class index of the channels behind the background, int64, (B, M).
+        refine: See `refine_labels`.
+        boxes: Valid content as [top, bottom, left, right), int, (B, 4); the rest becomes 255.
+        shrink: Refinement runs at 1/shrink of the box.
+
+    Returns:
+        Labels, int64, (B, H, W).
+    """
+    batch, _, height, width = images.shape
+    groups: dict[tuple[int, int, int, int], list[int]] = {}
+    rows = [[0, height, 0, width]] * batch if boxes is None else boxes.tolist()
+    for index, (top, bottom, left, right) in enumerate(rows):
+        box = (max(top, 0), min(bottom, height), max(left, 0), min(right, width))
+        groups.setdefault(box, []).append(index)
+    labels = torch.full((batch, height, width), IGNORE, dtype=torch.int64, device=images.device)
+    for (top, bottom, left, right), members in groups.items():
+        size = (bottom - top, right - left)
+        small = (max(size[0] // shrink, 1), max(size[1] // shrink, 1))
+        inside = shares[:, members, :, top:bottom, left:right].transpose(0, 1).flatten(1, 2)
+        view = resize_bilinear(images[members, :, top:bottom, left:right], small)
+        refined = refine(view, resize_bilinear(inside, small, align_corners=True))
+        labels[members, top:bottom, left:right] = _two_sided(refined, keys[members], size)
+    return labels
+
+
+def _two_sided(refined: Tensor, keys: Tensor, size: tuple[int, int]) -> Tensor:
+    """Foreground from the first half of the channels, background where both halves agree, else ignore."""
     # Class 0 of the lookup is the background plane; padded channels are zero and never win.
     names = torch.cat([torch.zeros_like(keys[:, :1]), keys + 1], dim=1)
-    high_labels, low_labels = (
-        _look_up(names, resize_bilinear(part, size).argmax(1)) for part in refined.chunk(2, dim=1)
-    )
-    labels = high_labels.masked_fill(high_labels == 0, IGNORE)
-    labels = labels.masked_fill((high_labels == 0) & (low_labels == 0), 0)
-    return _outside_ignored(labels, boxes)
+    high, low = (_look_up(names, resize_bilinear(part, size).argmax(1)) for part in refined.chunk(2, dim=1))
+    return high.masked_fill(high == 0, IGNORE).masked_fill((high == 0) & (low == 0), 0)
 
 
 def box_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,24 @@
+"""AFA against the stored outputs that are present here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.parity.cases.afa import CASES
+from tests.parity.check import run_case
+
+FOLDERS = [Path(__file__).parent / "data"]
+if extra := os.environ.get("TAGMASK_PARITY"):
+    FOLDERS.append(Path(extra))
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_case(name):
+    files = [folder / f"{name}.npz" for folder in FOLDERS if (folder / f"{name}.npz").is_file()]
+    if not files:
+        pytest.skip("no such file; set TAGMASK_PARITY to a folder that has it")
+    failed = [c for c in run_case(files[-1], CASES) if not c.passes()]
+    assert not failed, [(c.name, c.difference(), c.tolerance) for c in failed]
