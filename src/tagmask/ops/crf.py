@@ -94,9 +94,9 @@ def dense_crf(
         image: RGB, uint8, (H, W, 3).
         unary: Energies, (K, H, W), from `unary_from_probabilities` or `unary_from_labels`.
         params: One of `PRESETS` or your own.
-        present: Classes that compete; None for all. Leaving out classes that cannot occur saves their time and
-            slightly changes the others: with score 0 an absent class still starts with 1e-5 of the mass, in
-            a label unary with (1 - g) / (K - 1).
+        present: Classes that compete; None for all. Leaving out classes that cannot occur saves time and
+            slightly changes the others: with score 0 an absent class still starts with 1e-5 of the mass, or
+            in a label unary with (1 - g) / (K - 1).
 
     Returns:
         Marginals, float32, (K, H, W).
