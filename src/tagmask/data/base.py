@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -148,6 +148,22 @@ class TagDataset:
     def num_classes(self) -> int:
         """K, the number of foreground classes."""
         return self.classes.num_classes
+
+    def subset(self, indices: Iterable[int]) -> TagDataset:
+        """The same data set with some of its images, in the order given.
+
+        Raises:
+            DataError: No index was given, or one twice.
+        """
+        return TagDataset(
+            self.classes,
+            [self.items[i] for i in indices],
+            self.split,
+            self.masks,
+            read_mask=self._read_mask,
+            about=self.about,
+            keep_decoded=self._decoded is not None,
+        )
 
     def position(self, name: str) -> int:
         """Index of a named image.
