@@ -1,0 +1,162 @@
+"""From one image to maps, scores and labels at its own size; shared by stages and the Python API."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tagmask.config import Config
+from tagmask.engine.runtime import Runtime
+from tagmask.errors import ConfigError, nearest
+from tagmask.methods.base import Method
+from tagmask.ops.labels import predicted_tags
+from tagmask.ops.maps import fuse
+from tagmask.ops.multiscale import segment_views, view_sizes
+from tagmask.ops.resize import resize_bilinear
+from tagmask.types import ViewPlan
+
+__all__ = ["MapConfig", "SegmentationConfig", "image_maps", "image_scores", "image_tags", "map_views"]
+
+FUSED = "fused"
+
+
+class MapConfig(Config):
+    """How class maps of whole images are made."""
+
+    kinds: tuple[str, ...] | None = None
+    """Which maps: kinds the method offers, or "fused" (CAM times LAM). All of them if not given."""
+    size: int | None = Field(default=None, ge=16)
+    """Images become squares of this side first, as MoRe does; their own size if not given."""
+    scales: tuple[float, ...] | None = None
+    """Resize factors of the views, merged; the method's own if not given."""
+    flip: Literal["max", "sum", "none"] | None = None
+    """How a view merges with its mirrored twin; the method's own if not given."""
+
+
+class SegmentationConfig(Config):
+    """How whole images are segmented."""
+
+    size: int | None = Field(default=None, ge=16)
+    """Images become squares of this side first; their own size if not given."""
+    scales: tuple[float, ...] = (1.0,)
+    """Resize factors of the views."""
+    flip: Literal["sum", "mean", "none"] = "none"
+    """How a view merges with its mirrored twin."""
+    merge: Literal["max", "mean", "sum"] = "max"
+    """How scales merge."""
+    probabilities: bool = False
+    """Merge probabilities instead of logits."""
+
+
+def map_kinds(method: Method, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The kinds of maps to make.
+
+    Raises:
+        ConfigError: The method does not offer one of them.
+    """
+    known = (*method.map_kinds, *((FUSED,) if {"cam", "lam"} <= set(method.map_kinds) else ()))
+    for kind in wanted or ():
+        if kind not in known:
+            raise ConfigError(f"{type(method).__name__} makes no '{kind}' maps. {nearest(kind, known)}")
+    return tuple(wanted or method.map_kinds)
+
+
+def image_maps(method: Method, images: Tensor, runtime: Runtime, config: MapConfig) -> dict[str, Tensor]:
+    """Class maps at the images' own size.
+
+    Args:
+        method: In eval mode.
+        images: RGB in [0, 1], (B, 3, H, W).
+        runtime: Precision.
+        config: Which, and from which views.
+
+    Returns:
+        {kind: (B, K, H, W)} float32 in [0, 1], for all K classes whether tagged or not.
+
+    Raises:
+        ConfigError: The method does not offer a kind.
+    """
+    kinds = map_kinds(method, config.kinds)
+    needed = tuple(dict.fromkeys(k for kind in kinds for k in (("cam", "lam") if kind == FUSED else (kind,))))
+    size = (images.shape[2], images.shape[3])
+    if config.size is not None:
+        images = resize_bilinear(images, (config.size, config.size))
+    maps: dict[str, Tensor] = {}
+    with torch.inference_mode(), runtime.autocast():
+        for kind in needed:
+            plan = method.view_plan(kind)
+            if kind not in maps:
+                maps |= method.maps(images, _same_plan(method, needed, plan), _changed(plan, config))
+        if FUSED in kinds:
+            maps[FUSED] = fuse(maps["cam"], maps["lam"], method.view_plan("cam").epsilon)
+        return {kind: resize_bilinear(maps[kind].float(), size) for kind in kinds}
+
+
+def _same_plan(method: Method, kinds: Sequence[str], plan: ViewPlan) -> tuple[str, ...]:
+    # Kinds that are seen through the same views share their passes.
+    return tuple(kind for kind in kinds if method.view_plan(kind) == plan)
+
+
+def _changed(plan: ViewPlan, config: MapConfig) -> ViewPlan:
+    scales, flip = config.scales or plan.scales, config.flip or plan.flip
+    return dataclasses.replace(plan, scales=scales, flip=flip)
+
+
+def map_views(method: Method, config: MapConfig) -> dict[str, dict[str, Any]]:
+    """Scales and flip rule of every kind of map, for result files."""
+    kinds = [kind for kind in map_kinds(method, config.kinds) if kind != FUSED]
+    plans = {kind: _changed(method.view_plan(kind), config) for kind in kinds}
+    return {kind: {"scales": list(plan.scales), "flip": plan.flip} for kind, plan in plans.items()}
+
+
+def image_scores(method: Method, images: Tensor, runtime: Runtime, config: SegmentationConfig) -> Tensor:
+    """Segmentation scores at the images' own size.
+
+    Args:
+        method: In eval mode; must segment.
+        images: RGB in [0, 1], (B, 3, H, W).
+        runtime: Precision.
+        config: Views and how they merge.
+
+    Returns:
+        (B, K + 1, H, W) float32, background first.
+    """
+    size = (images.shape[2], images.shape[3])
+    sizes = view_sizes(*size, config.scales, base=config.size)
+    with torch.inference_mode(), runtime.autocast():
+        return segment_views(
+            method.segment,
+            images,
+            sizes,
+            size,
+            flip=config.flip,
+            merge=config.merge,
+            probabilities=config.probabilities,
+        )
+
+
+def image_tags(
+    method: Method, images: Tensor, runtime: Runtime, rule: Literal["classifier", "mask"]
+) -> Tensor:
+    """Which classes images show, when nobody tagged them.
+
+    Args:
+        method: In eval mode; must classify, and segment for "mask".
+        images: RGB in [0, 1], (B, 3, H, W).
+        runtime: Precision.
+        rule: What is trusted first, see `tagmask.ops.labels.predicted_tags`.
+
+    Returns:
+        (B, K), 0 or 1; never all 0 unless the method also sees nothing.
+    """
+    with torch.inference_mode(), runtime.autocast():
+        logits = method.classify(images).float()
+        if not method.segments:
+            return (logits > 0).float()
+        labels = method.segment(images).argmax(1)
+        return predicted_tags(logits, labels, rule, min_cells=5 if rule == "classifier" else 4)

@@ -1,0 +1,56 @@
+"""Scores of a method in memory, while it trains."""
+
+from __future__ import annotations
+
+import torch
+
+from tagmask.data import TagDataset
+from tagmask.data.loader import eval_images
+from tagmask.methods.base import Method
+from tagmask.metrics.confusion import ConfusionMatrix
+from tagmask.ops.labels import labels_from_maps
+from tagmask.stages._common import Context
+from tagmask.stages._infer import MapConfig, SegmentationConfig, image_maps, image_scores, map_kinds
+
+__all__ = ["validate_method"]
+
+
+def validate_method(
+    method: Method, dataset: TagDataset, context: Context, config: MapConfig, background: float
+) -> dict[str, float]:
+    """Mean IoU of every kind of map (true tags, fixed threshold) and of the segmentation (one view).
+
+    Processes share the images; one confusion matrix per kind is summed over them.
+
+    Args:
+        method: In eval mode.
+        dataset: Opened with masks.
+        context: The run.
+        config: Which maps, from which views.
+        background: Map values up to this are background.
+
+    Returns:
+        {kind or "segmentation": mIoU}, classes absent from the truth left out.
+    """
+    runtime = context.runtime
+    names = [
+        *(map_kinds(method, config.kinds) if method.map_kinds else ()),
+        *(["segmentation"] * method.segments),
+    ]
+    matrices = {name: ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore) for name in names}
+    view = SegmentationConfig(size=config.size)
+    with context.display.task("evaluate", len(dataset)) as task:
+        for index, batch in eval_images(dataset, runtime.rank, runtime.world, prefetch=1):
+            batch = batch.to(runtime.device)
+            truth = torch.from_numpy(dataset.mask(index))[None]
+            if method.map_kinds:
+                for kind, maps in image_maps(method, batch.images, runtime, config).items():
+                    labels = labels_from_maps(maps, batch.tags, background)
+                    matrices[kind].update(truth, labels.cpu())
+            if method.segments:
+                labels = image_scores(method, batch.images, runtime, view).argmax(1)
+                matrices["segmentation"].update(truth, labels.cpu())
+            task.advance(runtime.world)
+    for matrix in matrices.values():
+        matrix.counts = runtime.reduce(matrix.counts).cpu()
+    return {name: matrix.compute().miou for name, matrix in matrices.items()}

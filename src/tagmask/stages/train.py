@@ -1,0 +1,286 @@
+"""Fit a method to images and tags."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tagmask.config import Config
+from tagmask.data import TagDataset
+from tagmask.data.loader import TrainBatches, train_batches
+from tagmask.data.transforms import make_view
+from tagmask.engine.log import CsvLog, Task, TensorBoardLog, figures_text
+from tagmask.engine.loop import Hooks, LoopSettings, fit
+from tagmask.engine.optim import build_optimizer
+from tagmask.engine.state import Progress, capture, restore
+from tagmask.errors import CheckpointError, ConfigError
+from tagmask.methods.base import Method
+from tagmask.stages._checkpoints import Checkpoints
+from tagmask.stages._common import Context, has_masks, open_part
+from tagmask.stages._infer import MapConfig
+from tagmask.stages._methods import build_method, load_trained, save_method
+from tagmask.stages._validate import validate_method
+
+__all__ = ["TrainConfig", "train"]
+
+
+class TrainConfig(Config):
+    """How long, on what views, and what is kept."""
+
+    iterations: int = Field(default=20000, ge=1)
+    """Updates of the weights."""
+    batch_size: int = Field(default=4, ge=1)
+    """Images per update, over all processes and micro-batches."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches per update: the same update in less memory."""
+    size: int = Field(default=448, ge=16)
+    """Side of the training views in pixels."""
+    view: str = "resized_crop"
+    """Random training view: resized_crop, scale_pad_crop or scale_crop."""
+    view_settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the view that differ from the paper's."""
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that read images ahead; chosen by the machine if not given."""
+    labels: Path | None = None
+    """Folder of label images to learn from, for methods that need them."""
+    max_side: int | None = Field(default=None, ge=16)
+    """Shrink larger pictures to this side before the view."""
+    log_every: int = Field(default=20, ge=1)
+    """Updates between two rows of the log."""
+    eval_every: int = Field(default=2000, ge=0)
+    """Updates between two evaluations on masks; 0 leaves them out."""
+    eval_images: int | None = Field(default=None, ge=1)
+    """How many images an evaluation uses; all if not given."""
+    eval_maps: MapConfig = MapConfig()
+    """Which maps are evaluated on the way, and how they are made."""
+    eval_background: float = Field(default=0.5, ge=0, le=1)
+    """Map values up to this are background in these evaluations."""
+    save_every: int = Field(default=1000, ge=0)
+    """Updates between two saved states; 0 saves at the end and when stopped."""
+    keep: int = Field(default=2, ge=1)
+    """How many saved states are kept."""
+    final: Literal["last", "best"] = "last"
+    """Which weights become the model; "best" chose by true masks, so scores on those are optimistic."""
+    best_by: str | None = None
+    """Score that decides what is best; segmentation, else the first kind of map, if not given."""
+    tensorboard: bool = True
+    """Write event files for TensorBoard."""
+    max_bad: int = Field(default=20, ge=1)
+    """Stop after this many updates in a row without a finite loss."""
+    broken_limit: int = Field(default=10, ge=0)
+    """Unreadable images that are stepped over before training stops."""
+
+
+_NOT_SHOWN = ("lr", "grad_norm", "skipped", "steps_per_second", "images_per_second")
+
+
+@dataclass
+class _Run:
+    """The pieces of one training."""
+
+    config: TrainConfig
+    context: Context
+    name: str
+    method: Method
+    dataset: TagDataset
+    progress: Progress
+    task: Task
+    logs: list[CsvLog | TensorBoardLog] = field(default_factory=list)
+    scores: list[CsvLog | TensorBoardLog] = field(default_factory=list)
+
+
+def train(
+    config: TrainConfig,
+    context: Context,
+    name: str,
+    values: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Fit a method and write its model folder.
+
+    Reads the images and tags of the part to learn from; if there are masks for the part to score on, reads
+    those for the curves. Writes ``train/`` (log.csv, scores.csv, events, checkpoints/, best/) and ``model/``.
+
+    Args:
+        config: How.
+        context: The run.
+        name: The method's key.
+        values: The method's settings.
+        extra: What the model folder should remember about its use.
+        resume: Continue from the newest saved state, if there is one.
+
+    Returns:
+        Figures worth keeping: iterations, skipped updates, best and last scores.
+
+    Raises:
+        Stopped: A stop signal came; the state was saved.
+        UserError: Settings, data, weights or the disk do not allow it.
+    """
+    runtime = context.runtime
+    dataset = open_part(context.data, "train")
+    view = make_view(config.view, config.size, **config.view_settings)
+    runtime.reseed()
+    method = build_method(name, values, dataset.num_classes, "model")
+    checkpoints = Checkpoints(context.folder / "train" / "checkpoints", config.keep)
+    newest = checkpoints.newest() if resume else None
+    if newest is None:
+        # A resumed run's weights come from its state; the pretrained file need not be there any more.
+        method.initialise(str(method.config.weights))
+    wrapped = runtime.wrap(method)
+    plan = method.optim_plan(config.iterations)
+    optimizer = build_optimizer(plan)
+    progress = restore(method, optimizer, runtime, *newest) if newest else Progress()
+    batches = _batches(config, context, dataset, view, progress.step)
+    done = progress.step
+    with context.display.task("train", config.iterations, done) as task:
+        run = _Run(config, context, name, method, dataset, progress, task)
+        _open_logs(run)
+        truth = _truth(config, context)
+        hooks = Hooks(
+            log=lambda step, figures: _on_log(run, batches, step, figures),
+            evaluate=lambda step: _on_evaluate(run, truth, extra, step),
+            save=lambda step: _on_save(run, checkpoints, capture(method, optimizer, runtime, progress)),
+            tick=lambda step: task.advance(),
+        )
+        settings = LoopSettings(
+            config.iterations,
+            config.accumulate,
+            config.log_every,
+            config.eval_every,
+            config.save_every,
+            config.max_bad,
+        )
+        fit(wrapped, batches, optimizer, plan, runtime, settings, progress, hooks)
+    for log in (*run.logs, *run.scores):
+        if isinstance(log, TensorBoardLog):
+            log.close()
+    return _finish(run, extra)
+
+
+def _batches(
+    config: TrainConfig, context: Context, dataset: TagDataset, view: Any, step: int
+) -> TrainBatches:
+    runtime = context.runtime
+    parts = runtime.world * config.accumulate
+    if config.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size {config.batch_size} cannot be shared by {runtime.world} processes with "
+            f"{config.accumulate} micro-batches each; it must be a multiple of {parts}"
+        )
+    workers = config.workers
+    if workers is None:
+        # On a CPU, readers would take the cores that compute.
+        workers = (
+            0 if runtime.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // runtime.world))
+        )
+    return train_batches(
+        dataset,
+        view,
+        config.batch_size // parts,
+        runtime.seed,
+        start_step=step * config.accumulate,
+        num_workers=workers,
+        rank=runtime.rank,
+        world=runtime.world,
+        labels=config.labels,
+        max_side=config.max_side,
+        broken_limit=config.broken_limit,
+    )
+
+
+def _truth(config: TrainConfig, context: Context) -> TagDataset | None:
+    """The images to score on along the way, if they have masks."""
+    if not config.eval_every or not has_masks(context.data, "auto"):
+        return None
+    dataset = open_part(context.data, "auto", masks=True)
+    if config.eval_images is None or config.eval_images >= len(dataset):
+        return dataset
+    return dataset.subset(range(config.eval_images))
+
+
+def _open_logs(run: _Run) -> None:
+    if not run.context.runtime.is_main:
+        return
+    folder, step = run.context.folder / "train", run.progress.step
+    run.logs.append(CsvLog(folder / "log.csv", step))
+    run.scores.append(CsvLog(folder / "scores.csv", step))
+    if run.config.tensorboard:
+        board = TensorBoardLog(folder, step)
+        run.logs.append(board)
+        run.scores.append(board)
+
+
+def _on_log(run: _Run, batches: TrainBatches, step: int, figures: Mapping[str, float]) -> None:
+    for log in run.logs:
+        log.write(step, figures)
+    run.task.show(
+        {k: v for k, v in figures.items() if k not in ("lr", "grad_norm", "skipped", "steps_per_second")}
+    )
+    if batches.broken:
+        names = ", ".join(sorted(batches.broken)[:5])
+        run.context.display.say(f"{len(batches.broken)} images cannot be read and are left out: {names}")
+
+
+def _on_evaluate(run: _Run, truth: TagDataset | None, extra: Mapping[str, Any], step: int) -> None:
+    if truth is None:
+        return
+    config, progress = run.config, run.progress
+    scores = validate_method(run.method, truth, run.context, config.eval_maps, config.eval_background)
+    progress.scores = scores
+    for log in run.scores:
+        log.write(step, scores)
+    run.context.display.say(f"step {step}: mIoU  {figures_text({k: 100 * v for k, v in scores.items()})}")
+    key = config.best_by or ("segmentation" if run.method.segments else next(iter(scores)))
+    if key not in scores:
+        raise ConfigError(f"train.best_by is '{key}', but the scores are {', '.join(scores)}")
+    if progress.best is None or scores[key] > progress.best:
+        progress.best, progress.best_step = scores[key], step
+        if run.context.runtime.is_main:
+            folder = run.context.folder / "train" / "best"
+            save_method(folder, run.method, run.name, run.dataset.classes, scores, {**extra, "step": step})
+
+
+def _on_save(run: _Run, checkpoints: Checkpoints, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    if run.context.runtime.is_main:
+        checkpoints.write(run.progress.step, *state)
+    run.context.runtime.barrier()
+
+
+def _finish(run: _Run, extra: Mapping[str, Any]) -> dict[str, Any]:
+    progress, folder = run.progress, run.context.folder
+    best = folder / "train" / "best"
+    if run.context.runtime.is_main:
+        extra = {**extra, "step": progress.step, "chosen": "last"}
+        if run.config.final == "best" and (best / "weights.safetensors").exists():
+            _use_best(run, best, extra)
+        else:
+            save_method(folder / "model", run.method, run.name, run.dataset.classes, progress.scores, extra)
+    run.context.runtime.barrier()
+    return {
+        "iterations": progress.step,
+        "skipped": progress.skipped,
+        "scores": progress.scores,
+        "best": progress.best,
+        "best_step": progress.best_step,
+    }
+
+
+def _use_best(run: _Run, best: Path, extra: Mapping[str, Any]) -> None:
+    trained = load_trained(best)
+    if trained.classes != run.dataset.classes:
+        raise CheckpointError(f"{best} belongs to other classes; delete it and train again")
+    chosen = {**extra, "chosen": "best", "step": trained.meta["extra"]["step"]}
+    save_method(
+        run.context.folder / "model",
+        trained.method,
+        run.name,
+        trained.classes,
+        trained.meta["metrics"],
+        chosen,
+    )
