@@ -143,9 +143,23 @@ class ViewPlan:
         flip: "max" keeps the larger of a view and its mirrored twin, "sum" adds them, "none" does not mirror.
         relu: "view" rectifies every view before the sum, "sum" rectifies the sum, "none" keeps negatives.
         epsilon: Added to the maximum when a map is scaled to [0, 1]; papers differ.
+        scaling: "min_max", "shifted" (TransCAM) or "max" (PSA); see `ops.maps.scale_maps`.
+        base: Side of a square that replaces the image's own size; the aspect ratio is lost (TransCAM).
+        rounding: Sides of views are rounded "down" or to the "nearest" pixel.
+        resample: "bilinear", or "pillow" for Pillow's bicubic on 8 bits.
+        pad: Views are padded at the bottom and right to multiples of this; 1 leaves them as they are.
+        pad_colour: RGB of the padding; the ImageNet mean is zero after normalisation.
+        mirror_padding: Whether the twin mirrors the padded view or pads the mirrored one.
     """
 
     scales: tuple[float, ...] = (1.0,)
     flip: str = "max"
     relu: str = "view"
     epsilon: float = 1e-5
+    scaling: str = "min_max"
+    base: int | None = None
+    rounding: str = "down"
+    resample: str = "bilinear"
+    pad: int = 1
+    pad_colour: tuple[float, ...] = (0.485, 0.456, 0.406)
+    mirror_padding: bool = False

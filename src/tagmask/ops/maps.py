@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["class_maps", "fuse", "keep_present", "min_max", "present_classes", "take_classes"]
+__all__ = ["class_maps", "fuse", "keep_present", "min_max", "present_classes", "scale_maps", "take_classes"]
 
 
 def class_maps(features: Tensor, weight: Tensor) -> Tensor:
@@ -71,16 +71,40 @@ def take_classes(maps: Tensor, keys: Tensor) -> Tensor:
     return maps.gather(1, keys[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
 
 
-def min_max(maps: Tensor, epsilon: float = 1e-5) -> Tensor:
+def min_max(maps: Tensor, epsilon: float = 1e-5, shifted: bool = False) -> Tensor:
     """Scale every map of every image to [0, 1) by its own smallest and largest value.
 
     Args:
         maps: Any range, (B, K, H, W).
         epsilon: Added to the range before dividing; keeps constant maps at zero. Papers differ.
+        shifted: PSA's and TransCAM's variant: values within epsilon of the smallest are set to 0 first, and
+            the smallest value plus epsilon becomes 0. The rest falls just below 0, a map that is 0
+            everywhere to -1; a map far above 0 gets strongly negative values where it is smallest.
     """
     low, high = torch.aminmax(maps.flatten(2), dim=2)
     low, high = low[:, :, None, None], high[:, :, None, None]
+    if shifted:
+        return (maps.masked_fill(maps < low + epsilon, 0) - low - epsilon) / (high - low + epsilon)
     return (maps - low) / (high - low + epsilon)
+
+
+def scale_maps(maps: Tensor, rule: str, epsilon: float = 1e-5) -> Tensor:
+    """Scale every map of every image by one of the papers' rules.
+
+    Args:
+        maps: Any range, (B, K, H, W).
+        rule: "min_max", "shifted" (see `min_max`), or "max": divided by the largest value (PSA's
+            classifier), so that 0 stays 0.
+        epsilon: Added to the divisor.
+
+    Raises:
+        ValueError: The rule is unknown.
+    """
+    if rule == "max":
+        return maps / (maps.amax(dim=(2, 3), keepdim=True) + epsilon)
+    if rule not in ("min_max", "shifted"):
+        raise ValueError(f"maps are scaled by 'min_max', 'shifted' or 'max', got {rule!r}")
+    return min_max(maps, epsilon, rule == "shifted")
 
 
 def fuse(first: Tensor, second: Tensor, epsilon: float = 1e-5) -> Tensor:

@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tagmask.ops.maps import min_max
-from tagmask.ops.resize import resize_bilinear
+from tagmask.ops.maps import scale_maps
+from tagmask.ops.pillow import pillow_bicubic
+from tagmask.ops.resize import pad_to_multiple, resize_bilinear
 
 __all__ = ["Views", "multi_scale", "segment_views", "view_sizes"]
 
@@ -35,21 +36,51 @@ class Views(Protocol):
     def epsilon(self) -> float:
         """Added to the range when maps are scaled to [0, 1)."""
 
+    @property
+    def scaling(self) -> str:
+        """How the merged maps are scaled, see `ops.maps.scale_maps`."""
+
+    @property
+    def base(self) -> int | None:
+        """Side of a square that replaces the image's size, or None."""
+
+    @property
+    def rounding(self) -> str:
+        """How view sizes are rounded: "down" or "nearest"."""
+
+    @property
+    def resample(self) -> str:
+        """How views are made: "bilinear" or "pillow"."""
+
+    @property
+    def pad(self) -> int:
+        """Views are padded to multiples of this."""
+
+    @property
+    def pad_colour(self) -> tuple[float, ...]:
+        """What they are padded with."""
+
+    @property
+    def mirror_padding(self) -> bool:
+        """Whether the twin mirrors the padded view."""
+
 
 def view_sizes(
-    height: int, width: int, scales: Sequence[float], base: int | None = None
+    height: int, width: int, scales: Sequence[float], base: int | None = None, rounding: str = "down"
 ) -> list[tuple[int, int]]:
-    """Sizes of the views: ``int(scale * side)``, of the image or of a square.
+    """Sizes of the views: ``scale * side``, of the image or of a square.
 
     Args:
         height: Image height in pixels.
         width: Image width in pixels.
         scales: Resize factors.
         base: Side of a square that replaces the image's own size (the aspect ratio is lost).
+        rounding: "down", or "nearest" (halves to the even side, as Python's `round`).
     """
     if base is not None:
         height = width = base
-    return [(int(scale * height), int(scale * width)) for scale in scales]
+    whole = round if rounding == "nearest" else int
+    return [(whole(scale * height), whole(scale * width)) for scale in scales]
 
 
 def multi_scale(
@@ -75,13 +106,13 @@ def multi_scale(
     _check_plan(plan)
     size = (images.shape[2], images.shape[3])
     total: dict[str, Tensor] = {}
-    for view_size in view_sizes(*size, plan.scales):
+    for view_size in view_sizes(*size, plan.scales, plan.base, plan.rounding):
         given = known if view_size == size else None
         for kind, maps in _one_scale(fn, images, view_size, plan, given).items():
             total[kind] = total[kind].add_(maps) if kind in total else maps
     if plan.relu == "sum":
         total = {kind: maps.relu() for kind, maps in total.items()}
-    return {kind: min_max(maps, plan.epsilon) for kind, maps in total.items()}
+    return {kind: scale_maps(maps, plan.scaling, plan.epsilon) for kind, maps in total.items()}
 
 
 def _one_scale(
@@ -92,26 +123,52 @@ def _one_scale(
     known: Mapping[str, Tensor] | None,
 ) -> dict[str, Tensor]:
     count, size = images.shape[0], (images.shape[2], images.shape[3])
-    view = resize_bilinear(images, view_size)
+    view, mirrored_view = _make_views(images, view_size, plan)
     plain: Mapping[str, Tensor]
     twin: Mapping[str, Tensor]
     if plan.flip == "none":
         plain, twin = known or fn(view), {}
     elif known is not None:
-        plain, twin = known, fn(view.flip(3))
+        plain, twin = known, fn(mirrored_view)
     else:
-        both = fn(torch.cat([view, view.flip(3)]))
+        both = fn(torch.cat([view, mirrored_view]))
         plain = {kind: maps[:count] for kind, maps in both.items()}
         twin = {kind: maps[count:] for kind, maps in both.items()}
     merged = {}
     for kind, maps in plain.items():
-        # Mirroring the small map before it is enlarged gives the same values for less work.
-        large = resize_bilinear(maps.float(), size)
+        large = _enlarge(maps.float(), view_size, size, plan, mirrored=False)
         if kind in twin:
-            mirrored = resize_bilinear(twin[kind].float().flip(3), size)
+            mirrored = _enlarge(twin[kind].float(), view_size, size, plan, mirrored=True)
             large = torch.maximum(large, mirrored) if plan.flip == "max" else large + mirrored
         merged[kind] = large.relu() if plan.relu == "view" else large
     return merged
+
+
+def _make_views(images: Tensor, view_size: tuple[int, int], plan: Views) -> tuple[Tensor, Tensor]:
+    resample = pillow_bicubic if plan.resample == "pillow" else resize_bilinear
+    view = resample(images, view_size)
+    if plan.mirror_padding:
+        view = pad_to_multiple(view, plan.pad, plan.pad_colour)
+        return view, view.flip(3)
+    plain, mirrored = (pad_to_multiple(x, plan.pad, plan.pad_colour) for x in (view, view.flip(3)))
+    return plain, mirrored
+
+
+def _enlarge(
+    maps: Tensor, view_size: tuple[int, int], size: tuple[int, int], plan: Views, mirrored: bool
+) -> Tensor:
+    """Maps of one view at image size: padding cut off, mirroring undone."""
+    if plan.pad == 1:
+        # Mirroring the small map before it is enlarged gives the same values for less work.
+        return resize_bilinear(maps.flip(3) if mirrored else maps, size)
+    height, width = view_size
+    large = resize_bilinear(maps, (height + -height % plan.pad, width + -width % plan.pad))
+    if mirrored and plan.mirror_padding:
+        large = large.flip(3)
+    large = large[:, :, :height, :width]
+    if mirrored and not plan.mirror_padding:
+        large = large.flip(3)
+    return resize_bilinear(large, size)
 
 
 def segment_views(
@@ -189,3 +246,9 @@ def _check_plan(plan: Views) -> None:
         raise ValueError(f"flip must be max, sum or none, got {plan.flip!r}")
     if plan.relu not in ("view", "sum", "none"):
         raise ValueError(f"relu must be view, sum or none, got {plan.relu!r}")
+    if plan.rounding not in ("down", "nearest"):
+        raise ValueError(f"rounding must be down or nearest, got {plan.rounding!r}")
+    if plan.resample not in ("bilinear", "pillow") or plan.pad < 1:
+        raise ValueError(
+            f"resample must be bilinear or pillow and pad at least 1, got {plan.resample!r} and {plan.pad}"
+        )

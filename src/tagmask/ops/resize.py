@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -70,13 +72,21 @@ def resize_positions(
     return table.flatten(2).transpose(1, 2)
 
 
-def pad_to_multiple(images: Tensor, multiple: int, value: float = 0.0) -> Tensor:
+def pad_to_multiple(images: Tensor, multiple: int, value: float | Sequence[float] = 0.0) -> Tensor:
     """Pad at the bottom and right until both sides are multiples of a patch.
 
     Args:
         images: (B, C, H, W).
         multiple: Patch side in pixels.
-        value: What the border holds.
+        value: What the border holds, one value or one per channel.
     """
     bottom, right = -images.shape[2] % multiple, -images.shape[3] % multiple
-    return F.pad(images, (0, right, 0, bottom), value=value) if bottom or right else images
+    if not (bottom or right):
+        return images
+    if isinstance(value, float | int):
+        return F.pad(images, (0, right, 0, bottom), value=value)
+    height, width = images.shape[2:]
+    colour = images.new_tensor(list(value)).view(1, -1, 1, 1)
+    padded = colour.repeat(images.shape[0], 1, height + bottom, width + right)
+    padded[:, :, :height, :width] = images
+    return padded
