@@ -35,7 +35,7 @@ def _module(kind: str) -> Any:
 
 
 def find_kind(source: Source) -> str:
-    """The kind a folder looks like; a tag file of one's own always means "folder".
+    """The kind a folder looks like; a tag file of one's own decides by its ending.
 
     Raises:
         DataError: The root is no folder.
@@ -43,8 +43,11 @@ def find_kind(source: Source) -> str:
     if not source.root.is_dir():
         state = "is no folder" if source.root.exists() else "does not exist"
         raise DataError(f"data root {source.root} {state}")
-    if source.tags is not None and Path(source.tags).suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson"):
+    ending = Path(source.tags).suffix.lower() if source.tags is not None else ""
+    if ending in (".csv", ".tsv", ".jsonl", ".ndjson"):
         return "folder"
+    if ending == ".json":
+        return "coco"
     for kind in names():
         if kind != "folder" and _module(kind).matches(source.root):
             return kind

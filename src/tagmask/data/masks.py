@@ -78,7 +78,14 @@ class MaskValues:
         Raises:
             DataError: The file cannot be decoded or holds a value outside the table.
         """
-        values = read_indices(path)
+        return self.labels(read_indices(path), path)
+
+    def labels(self, values: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+        """Labels for values that came from a file, (H, W) uint8.
+
+        Raises:
+            DataError: A value is outside the table; the message names the file.
+        """
         wrong = self.unexpected(values)
         if wrong:
             raise DataError(

@@ -69,7 +69,7 @@ class ThresholdSweep:
 
     A pixel is the class of its strongest map where that exceeds the threshold, else background (also at
     equality). So its strongest value only has to be placed among the thresholds: one count of
-    (truth, class, place) gives all matrices by cumulative sums. Values and thresholds are compared in float32.
+    (truth, class, place) gives all matrices by cumulative sums. All is compared in float32.
 
     Args:
         num_classes: C, background included.
@@ -94,7 +94,7 @@ class ThresholdSweep:
         places = len(self.thresholds) + (0 if softmax else 1)
         self.counts = torch.zeros(num_classes, num_classes, places, dtype=torch.int64)
         """(C, C, places) int64; sum over processes to reduce. [t, c, j] counts pixels of truth t whose
-        strongest class is c with a value above exactly j thresholds; with softmax, predictions at the j-th."""
+        strongest class is c, its value above exactly j thresholds; with softmax, predictions at the j-th."""
 
     def update(
         self,

@@ -1,0 +1,205 @@
+"""Look through a whole data set and report everything that is wrong with it, each by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagmask.data import find_kind, scan_dataset
+from tagmask.data.base import Item, Problem, Scan, Source
+from tagmask.data.images import read_image
+from tagmask.errors import DataError
+
+__all__ = ["CheckReport", "check"]
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        root: The folder.
+        kind: Which kind of data set it is.
+        split: Which part was checked.
+        num_images: Listed images that exist.
+        num_masks: Masks that were read; 0 if none were looked for.
+        classes: Images per class, in class order.
+        negatives: Images tagged with no class.
+        untagged: Images nobody tagged.
+        smallest: (height, width) of the image with the fewest pixels; None if no image could be read.
+        largest: The same for the most pixels.
+        problems: Everything found, errors first.
+        about: Where images, tags and masks were found.
+    """
+
+    root: Path
+    kind: str
+    split: str
+    num_images: int
+    num_masks: int
+    classes: Mapping[str, int]
+    negatives: int
+    untagged: int
+    smallest: tuple[int, int] | None
+    largest: tuple[int, int] | None
+    problems: tuple[Problem, ...]
+    about: Mapping[str, str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the data set can be used as it is; notes do not count."""
+        return not any(problem.fatal for problem in self.problems)
+
+    def text(self, limit: int = 20) -> str:
+        """The report for people.
+
+        Args:
+            limit: Lines per kind of problem; the rest is counted.
+        """
+        lines = [f"{self.root}: {self.kind}, split {self.split}, {self.num_images} images"]
+        lines += [f"  {key}: {value}" for key, value in self.about.items() if key != "kind"]
+        if self.smallest and self.largest:
+            low, high = (f"{width} x {height}" for height, width in (self.smallest, self.largest))
+            lines.append(f"  sizes: {low} to {high} (width x height)")
+        width = max((len(name) for name in self.classes), default=0)
+        lines.append(f"{len(self.classes)} classes (images with each):")
+        lines += [f"  {name:<{width}}  {count}" for name, count in self.classes.items()]
+        lines.append(f"images without any class: {self.negatives}; never tagged: {self.untagged}")
+        lines.append(f"masks read: {self.num_masks}")
+        for fatal, title in ((True, "problems"), (False, "notes")):
+            chosen = [problem for problem in self.problems if problem.fatal == fatal]
+            lines.append(f"{title}: {len(chosen) or 'none'}")
+            for kind, count in Counter(problem.kind for problem in chosen).items():
+                lines.append(f"  {kind}: {count}")
+                of_kind = [problem for problem in chosen if problem.kind == kind]
+                lines += [f"    {problem.name}: {problem.detail}" for problem in of_kind[:limit]]
+                lines += [f"    ... and {count - limit} more"] if count > limit else []
+        return "\n".join(lines)
+
+
+def check(
+    root: str | Path,
+    kind: str = "auto",
+    split: str | None = None,
+    *,
+    masks: bool | None = None,
+    tags: str | Path | None = None,
+    classes: list[str] | str | Path | None = None,
+    mask_folder: str | Path | None = None,
+    mask_values: Mapping[int | str, str] | str | Path | None = None,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Read every image of a data set, and its masks, and report what is wrong.
+
+    Args:
+        root: Folder of the data set; this and the next arguments are as in `tagmask.data.open_dataset`.
+        kind: Kind of data set, or "auto".
+        split: Part to check; None for all there is.
+        masks: True needs a mask for every image, False leaves masks alone, None reads those there are.
+        tags: Where tags come from.
+        classes: Class names, or a file of them.
+        mask_folder: Where masks lie.
+        mask_values: What the numbers in masks mean.
+        workers: Threads that read.
+        progress: Called with (images done, images in all).
+
+    Returns:
+        The report; nothing is raised for anything inside the data set.
+
+    Raises:
+        DataError: The data set cannot even be listed: no such folder, an unreadable tag file.
+    """
+    folder = None if mask_folder is None else Path(mask_folder)
+    source = Source(Path(root), split, masks is not False, tags, classes, folder, mask_values)
+    name = find_kind(source) if kind == "auto" else kind
+    scan = _scan(name, source, optional=masks is None)
+    problems = list(scan.problems)
+    sizes: list[tuple[int, int]] = []
+    num_masks = 0
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        looked = pool.map(lambda item: _look(item, scan), scan.items)
+        for done, (found, size, read) in enumerate(looked, start=1):
+            problems += found
+            sizes += [size] if size else []
+            num_masks += read
+            if progress is not None:
+                progress(done, len(scan.items))
+    tagged = [item.tags for item in scan.items if item.tags is not None]
+    count = Counter(index for indices in tagged for index in indices)
+    problems += [
+        Problem("class without images", label, "no image has this tag", fatal=False)
+        for k, label in enumerate(scan.classes.names)
+        if tagged and not count[k]
+    ]
+    by_area = sorted(sizes, key=lambda size: size[0] * size[1])
+    return CheckReport(
+        root=Path(root),
+        kind=name,
+        split=scan.split,
+        num_images=len(scan.items),
+        num_masks=num_masks,
+        classes={label: count[k] for k, label in enumerate(scan.classes.names)},
+        negatives=sum(1 for indices in tagged if not indices),
+        untagged=len(scan.items) - len(tagged),
+        smallest=by_area[0] if by_area else None,
+        largest=by_area[-1] if by_area else None,
+        problems=tuple(sorted(problems, key=lambda problem: not problem.fatal)),
+        about=scan.about,
+    )
+
+
+def _scan(kind: str, source: Source, optional: bool) -> Scan:
+    """List the data set; where masks are optional, missing ones become notes."""
+    try:
+        scan = scan_dataset(kind, source)
+    except DataError:
+        if not (optional and source.masks):
+            raise
+        # Perhaps only the masks are to blame; if not, the same message comes again.
+        return scan_dataset(kind, replace(source, masks=False))
+    if not optional:
+        return scan
+    notes = tuple(replace(p, fatal=p.fatal and p.kind != "missing mask") for p in scan.problems)
+    return replace(scan, problems=notes)
+
+
+def _look(item: Item, scan: Scan) -> tuple[list[Problem], tuple[int, int] | None, int]:
+    """Problems of one image and its mask, the image's size, and how many masks were read (0 or 1)."""
+    found: list[Problem] = []
+    size: tuple[int, int] | None = None
+    try:
+        pixels = read_image(item.image)
+        size = (pixels.shape[0], pixels.shape[1])
+    except DataError as error:
+        found.append(Problem("unreadable image", item.name, str(error)))
+    if item.mask is None:
+        return found, size, 0
+    try:
+        mask = scan.read_mask(item.mask)
+    except DataError as error:
+        found.append(Problem("unusable mask", item.name, str(error)))
+        return found, size, 0
+    found += _compare(item, mask, size, scan)
+    return found, size, 1
+
+
+def _compare(
+    item: Item, mask: NDArray[np.uint8], size: tuple[int, int] | None, scan: Scan
+) -> Iterator[Problem]:
+    if size is not None and mask.shape != size:
+        detail = f"mask is {mask.shape[1]} x {mask.shape[0]}, image {size[1]} x {size[0]}"
+        yield Problem("mask of another size", item.name, detail)
+    labels = np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256))
+    present = {int(label) - 1 for label in labels if 0 < label < scan.classes.ignore}
+    if item.tags is not None and present - set(item.tags):
+        names = ", ".join(scan.classes.names[k] for k in sorted(present - set(item.tags)))
+        yield Problem("mask without tag", item.name, f"the mask shows {names}, the tags do not", fatal=False)

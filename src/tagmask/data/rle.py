@@ -1,0 +1,150 @@
+"""COCO's region formats as masks, pixel for pixel what the official toolkit draws from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["decode_counts", "draw_polygon", "parse_counts", "region_mask"]
+
+_FINE = 5  # the official toolkit walks outlines on a grid five times finer than the pixels
+Bools = NDArray[np.bool_]
+
+
+def region_mask(region: Any, size: tuple[int, int]) -> Bools:
+    """Pixels of one annotated region.
+
+    Args:
+        region: The "segmentation" of an annotation: a list of polygons [x0, y0, x1, y1, ...] in pixels, or
+            run lengths {"counts": list or compressed text, "size": [H, W]}.
+        size: (H, W) of the image.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        ValueError: The region is none of these, or does not fit the size.
+    """
+    if isinstance(region, Mapping):
+        own = region.get("size", size)
+        if not isinstance(own, Sequence) or tuple(own) != tuple(size):
+            raise ValueError(f"run lengths are of size {own}, the image is {list(size)}")
+        counts = region.get("counts")
+        if isinstance(counts, (str, bytes)):
+            counts = parse_counts(counts if isinstance(counts, str) else counts.decode("ascii"))
+        if not isinstance(counts, Sequence):
+            raise ValueError("run lengths need 'counts', a list of numbers or a text")
+        return decode_counts(counts, size)
+    if not isinstance(region, Sequence) or isinstance(region, str):
+        raise ValueError(f"a region is a list of polygons or run lengths, not {type(region).__name__}")
+    mask = np.zeros(size, bool)
+    for polygon in region:
+        mask |= draw_polygon(polygon, size)
+    return mask
+
+
+def decode_counts(counts: Sequence[int], size: tuple[int, int]) -> Bools:
+    """Mask from run lengths: unset, set, unset, ... down the columns, (H, W) bool.
+
+    Raises:
+        ValueError: A run is negative, or the runs do not add up to H * W.
+    """
+    runs = np.asarray(counts)
+    if runs.size and runs.dtype.kind not in "iu":
+        raise ValueError("run lengths must be whole numbers")
+    if (runs < 0).any() or int(runs.sum(dtype=object)) != size[0] * size[1]:
+        raise ValueError(f"run lengths must be at least 0 and add up to {size[0]} x {size[1]} pixels")
+    flat = np.repeat(np.arange(runs.size) % 2 == 1, runs.astype(np.int64))
+    return flat.reshape(size[1], size[0]).T
+
+
+def parse_counts(text: str) -> list[int]:
+    """Run lengths from COCO's compressed text.
+
+    Each number is written five bits a character, lowest first, offset by 48; bit 6 says that more follow, and
+    from the third on it is the difference to the number two before.
+
+    Raises:
+        ValueError: The text holds other characters or breaks off inside a number.
+    """
+    counts: list[int] = []
+    value, shift = 0, 0
+    for character in text:
+        part = ord(character) - 48
+        if not 0 <= part < 64 or shift > 60:
+            raise ValueError(f"'{character}' cannot stand there in compressed run lengths")
+        value |= (part & 31) << shift
+        shift += 5
+        if part & 32:
+            continue
+        if part & 16:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value, shift = 0, 0
+    if shift:
+        raise ValueError("compressed run lengths break off inside a number")
+    return counts
+
+
+def draw_polygon(points: Sequence[float], size: tuple[int, int]) -> Bools:
+    """Pixels inside one closed outline, (H, W) bool.
+
+    Args:
+        points: [x0, y0, x1, y1, ...] in pixels, at least three corners.
+        size: (H, W).
+
+    Raises:
+        ValueError: There are fewer corners, an odd count, or coordinates that are no numbers or far outside.
+    """
+    height, width = size
+    corners = _corners(points, size)
+    u, v = _walk(corners)
+    # Fill by parity: every time the outline changes column, the pixels below the crossing flip.
+    crossing = np.flatnonzero(np.diff(u))
+    before, after = u[crossing], u[crossing + 1]
+    column = (np.where(after < before, after, after - 1) + 0.5) / _FINE - 0.5
+    row = (np.minimum(v[crossing], v[crossing + 1]) + 0.5) / _FINE - 0.5
+    inside = (column == np.floor(column)) & (column >= 0) & (column <= width - 1)
+    row = np.ceil(np.clip(row[inside], 0, height))
+    flips = (column[inside] * height + row).astype(np.int64)
+    parity = np.bincount(flips, minlength=height * width + 1)[: height * width].cumsum() & 1
+    return parity.astype(bool).reshape(width, height).T
+
+
+def _corners(points: Sequence[float], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Corners on the fine grid, closed, (n + 1, 2) as (x, y)."""
+    try:
+        flat = np.asarray(points, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("a polygon is a list of numbers [x0, y0, x1, y1, ...]") from None
+    if flat.ndim != 1 or flat.size < 6 or flat.size % 2:
+        raise ValueError(f"a polygon needs x and y of at least 3 corners, got {flat.size} numbers")
+    # An outline far outside would be walked step by step for nothing, so it is taken for damage.
+    if not (np.abs(flat) <= 10 * max(size) + 1000).all():
+        raise ValueError("a polygon has corners far outside its image, or that are no numbers")
+    corners = np.trunc(_FINE * flat.reshape(-1, 2) + 0.5).astype(np.int64)
+    return np.concatenate([corners, corners[:1]])
+
+
+def _walk(corners: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All points of the outline on the fine grid, one step of the longer axis at a time: (x, y)."""
+    start, end = corners[:-1], corners[1:]
+    span = np.abs(end - start)
+    flat = span[:, 0] >= span[:, 1]  # walks along x
+    length = span.max(axis=1)
+    # Every line is computed from its lower end, so that rounding does not depend on the direction.
+    major = np.where(flat, 0, 1)
+    edge = np.arange(len(start))
+    back = start[edge, major] > end[edge, major]
+    low, high = np.where(back[:, None], end, start), np.where(back[:, None], start, end)
+    slope = (high[edge, 1 - major] - low[edge, 1 - major]) / np.maximum(length, 1)
+    count = length + 1
+    line = np.repeat(edge, count)
+    step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    step = np.where(back[line], length[line] - step, step)
+    along = low[line, major[line]] + step
+    across = np.trunc(low[line, 1 - major[line]] + slope[line] * step + 0.5).astype(np.int64)
+    return np.where(flat[line], along, across), np.where(flat[line], across, along)
