@@ -83,7 +83,11 @@ class Method(nn.Module, ABC):
         return ViewPlan()
 
     def maps(
-        self, images: Tensor, kinds: Sequence[str] | None = None, plan: ViewPlan | None = None
+        self,
+        images: Tensor,
+        kinds: Sequence[str] | None = None,
+        plan: ViewPlan | None = None,
+        tags: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Class maps merged over scales and flips, scaled to [0, 1] per image and class.
 
@@ -91,6 +95,8 @@ class Method(nn.Module, ABC):
             images: RGB in [0, 1], (B, 3, H, W).
             kinds: Which maps; the method's first kind if None. Kinds that share a plan share their passes.
             plan: Overrides the paper's scales and flips.
+            tags: Classes the images are known to show, (B, K); for kinds in which the classes of an image
+                compete, which then do without a guess.
 
         Returns:
             {kind: (B, K, H, W)}, for all K classes whether tagged or not.

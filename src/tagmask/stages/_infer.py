@@ -66,7 +66,9 @@ def map_kinds(method: Method, wanted: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(wanted or method.map_kinds)
 
 
-def image_maps(method: Method, images: Tensor, runtime: Runtime, config: MapConfig) -> dict[str, Tensor]:
+def image_maps(
+    method: Method, images: Tensor, runtime: Runtime, config: MapConfig, tags: Tensor | None = None
+) -> dict[str, Tensor]:
     """Class maps at the images' own size.
 
     Args:
@@ -74,6 +76,7 @@ def image_maps(method: Method, images: Tensor, runtime: Runtime, config: MapConf
         images: RGB in [0, 1], (B, 3, H, W).
         runtime: Precision.
         config: Which, and from which views.
+        tags: Classes the images are known to show, (B, K), if anybody knows.
 
     Returns:
         {kind: (B, K, H, W)} float32 in [0, 1], for all K classes whether tagged or not.
@@ -91,7 +94,7 @@ def image_maps(method: Method, images: Tensor, runtime: Runtime, config: MapConf
         for kind in needed:
             plan = method.view_plan(kind)
             if kind not in maps:
-                maps |= method.maps(images, _same_plan(method, needed, plan), _changed(plan, config))
+                maps |= method.maps(images, _same_plan(method, needed, plan), _changed(plan, config), tags)
         if FUSED in kinds:
             maps[FUSED] = fuse(maps["cam"], maps["lam"], method.view_plan("cam").epsilon)
         return {kind: resize_bilinear(maps[kind].float(), size) for kind in kinds}

@@ -44,7 +44,8 @@ def validate_method(
             batch = batch.to(runtime.device)
             truth = torch.from_numpy(dataset.mask(index))[None]
             if method.map_kinds:
-                for kind, maps in image_maps(method, batch.images, runtime, config).items():
+                found = image_maps(method, batch.images, runtime, config, batch.tags)
+                for kind, maps in found.items():
                     labels = labels_from_maps(maps, batch.tags, background)
                     matrices[kind].update(truth, labels.cpu())
             if method.segments:

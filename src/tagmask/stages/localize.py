@@ -62,8 +62,8 @@ def localize(config: LocalizeConfig, context: Context, trained: Trained) -> dict
     folder = context.folder / "maps"
 
     def work(index: int, batch: Batch) -> None:
-        maps = image_maps(method, batch.images, runtime, config)
         tags = _tags(config, dataset.has_tags(index), batch, trained, context)
+        maps = image_maps(method, batch.images, runtime, config, tags)
         keys, valid = present_classes(tags)
         chosen = keys[0][valid[0]]
         for kind in kinds:
