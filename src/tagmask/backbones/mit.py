@@ -80,15 +80,18 @@ class MixTransformer(nn.Module):
                 f"need one of {', '.join(MIT_VARIANTS)} and four strides of at least 1, got {name} {strides}"
             )
         variant = MIT_VARIANTS[name]
-        self.widths, self.strides = variant.widths, strides
+        self.widths, self.strides, self.heads = variant.widths, strides, _HEADS
         self.num_blocks = sum(variant.depths)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        # All embeddings come before the blocks, which is the parameter order of published checkpoints.
+        before = (3, *variant.widths[:-1])
+        for i, width in enumerate(variant.widths):
+            embedding = _PatchEmbedding(before[i], width, _KERNELS[i], strides[i])
+            self.add_module(f"patch_embed{i + 1}", embedding)
         rates = iter([drop_path * i / (self.num_blocks - 1) for i in range(self.num_blocks)])
         for i, (width, depth) in enumerate(zip(variant.widths, variant.depths, strict=True)):
-            before = variant.widths[i - 1] if i else 3
             blocks = [_Block(width, _HEADS[i], _REDUCTIONS[i], next(rates)) for _ in range(depth)]
-            self.add_module(f"patch_embed{i + 1}", _PatchEmbedding(before, width, _KERNELS[i], strides[i]))
             self.add_module(f"block{i + 1}", nn.ModuleList(blocks))
             self.add_module(f"norm{i + 1}", nn.LayerNorm(width, eps=1e-6))
         self.apply(_initialise)

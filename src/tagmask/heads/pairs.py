@@ -42,11 +42,12 @@ class PairAffinity(nn.Module):
     def logits(self, taps: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """Affinities before the sigmoid, float32, (B, N, N)."""
         pairs = list(taps)
-        query = torch.cat([q for q, _ in pairs], dim=1)
-        key = torch.cat([k for _, k in pairs], dim=1)
-        # Weighting the queries and multiplying all heads at once gives the weighted sum of their score maps
-        # without ever holding one map per head.
-        weighted = query * self.weight.view(1, -1, 1, 1)
-        scores = weighted.transpose(1, 2).flatten(2) @ key.transpose(1, 2).flatten(2).transpose(1, 2)
-        scores = scores.float()
-        return scores + scores.transpose(1, 2) + self.bias
+        # Scores reach +-50 and pass through a sigmoid: half precision would be off by tenths.
+        with torch.autocast(self.weight.device.type, enabled=False):
+            query = torch.cat([q for q, _ in pairs], dim=1).float()
+            key = torch.cat([k for _, k in pairs], dim=1).float()
+            # Weighting the queries and multiplying all heads at once gives the weighted sum of their score
+            # maps without ever holding one map per head.
+            weighted = query * self.weight.view(1, -1, 1, 1)
+            scores = weighted.transpose(1, 2).flatten(2) @ key.transpose(1, 2).flatten(2).transpose(1, 2)
+            return scores + scores.transpose(1, 2) + self.bias

@@ -97,8 +97,9 @@ def transition(
         affinity = affinity * mask
     weights = affinity.square() if power == 2 else affinity.pow(power)
     steps = weights / (weights.sum(dim=1, keepdim=True) + epsilon)
-    for _ in range(doublings):
-        steps = steps @ steps
+    with torch.autocast(steps.device.type, enabled=False):
+        for _ in range(doublings):
+            steps = steps @ steps
     return steps
 
 
@@ -110,7 +111,7 @@ def propagate(maps: Tensor, steps: Tensor) -> Tensor:
         steps: (B, N, N) with N = h * w, from `transition`.
 
     Returns:
-        (B, C, h, w).
+        (B, C, h, w), float32.
 
     Raises:
         ValueError: The grid of `maps` has not N cells.
@@ -120,7 +121,8 @@ def propagate(maps: Tensor, steps: Tensor) -> Tensor:
             f"maps of {maps.shape[-2]} x {maps.shape[-1]} cells do not fit a walk over {steps.shape[-1]}; "
             "resize the maps to the grid of the affinity first"
         )
-    return (maps.flatten(2) @ steps).view_as(maps)
+    with torch.autocast(maps.device.type, enabled=False):
+        return (maps.float().flatten(2) @ steps.float()).view_as(maps)
 
 
 def propagate_with_background(
