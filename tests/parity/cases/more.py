@@ -1,4 +1,4 @@
-"""MoRe: labels, refinement and losses against stored outputs of the original."""
+"""MoRe's labels, refinement and losses against stored outputs of the original."""
 
 from __future__ import annotations
 

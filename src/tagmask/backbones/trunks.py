@@ -1,0 +1,71 @@
+"""Empty vision transformers by name: timm's, the packaged one, and custom shapes."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import timm
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import VisionTransformer
+
+from tagmask.errors import ConfigError, nearest
+
+__all__ = ["PACKAGED", "build_trunk"]
+
+PACKAGED = {"tagmask_demo": ("vit:patch=8,dim=128,depth=6,heads=4,size=96", "tagmask_demo.safetensors")}
+"""Our own backbones: name to shape and weight file inside the package."""
+
+_CUSTOM_DEFAULTS = {"patch": 16, "dim": 192, "depth": 12, "heads": 3, "size": 224, "mlp": 4, "registers": 0}
+
+
+def build_trunk(name: str, drop_path: float = 0.0) -> VisionTransformer:
+    """A plain ViT with random weights and no classifier.
+
+    Args:
+        name: timm name, a packaged name, or ``vit:patch=16,dim=192,depth=12,heads=3,size=224`` (also mlp,
+            registers; what is left out has these values).
+        drop_path: Largest stochastic-depth rate.
+
+    Raises:
+        ConfigError: The name is unknown, a custom shape is malformed, or the model is no plain ViT.
+    """
+    shape = PACKAGED[name][0] if name in PACKAGED else name
+    if shape.startswith("vit:"):
+        return _custom_trunk(shape, drop_path)
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        known = [*timm.list_models("*vit*"), *timm.list_models("deit*"), *PACKAGED]
+        close = nearest(base, known).split(" Known:")[0]
+        raise ConfigError(
+            f"no backbone named '{name}'. {close} Any plain ViT of timm works (ViT, DeiT, DINOv2), "
+            f"or vit:patch=16,dim=192,depth=12,heads=3,size=224"
+        )
+    trunk: Any = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path)
+    plain = type(trunk) is VisionTransformer and trunk.cls_token is not None and trunk.pos_embed is not None
+    if not plain or any(type(getattr(block, "attn", None)) is not Attention for block in trunk.blocks):
+        raise ConfigError(f"'{name}' is no plain ViT (class token, position table, standard attention)")
+    return cast(VisionTransformer, trunk)
+
+
+def _custom_trunk(shape: str, drop_path: float) -> VisionTransformer:
+    values: dict[str, int] = dict(_CUSTOM_DEFAULTS)
+    for item in shape.removeprefix("vit:").split(","):
+        key, _, text = item.partition("=")
+        if key not in values or not text.isdigit():
+            raise ConfigError(
+                f"backbone '{shape}': '{item}' is not name=number. {nearest(key, _CUSTOM_DEFAULTS)}"
+            )
+        values[key] = int(text)
+    if values["dim"] % values["heads"]:
+        raise ConfigError(f"backbone '{shape}': dim must be a multiple of heads")
+    return VisionTransformer(
+        img_size=values["size"],
+        patch_size=values["patch"],
+        embed_dim=values["dim"],
+        depth=values["depth"],
+        num_heads=values["heads"],
+        mlp_ratio=values["mlp"],
+        reg_tokens=values["registers"],
+        drop_path_rate=drop_path,
+        num_classes=0,
+    )

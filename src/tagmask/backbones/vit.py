@@ -1,0 +1,299 @@
+"""Plain vision transformers: timm's modules under our own loop, with any number of class and extra tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal
+
+import torch
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, TokenFeatures
+from tagmask.backbones.trunks import PACKAGED, build_trunk
+from tagmask.backbones.weights import hub_weights, load_strictly, packaged_weights, read_weights
+from tagmask.errors import CheckpointError, ConfigError
+from tagmask.ops.resize import resize_positions
+
+__all__ = ["Normalisation", "ViT", "attention_with_scores"]
+
+Normalisation = Literal["imagenet", "weights"] | tuple[tuple[float, float, float], tuple[float, float, float]]
+
+_HALF = (0.5, 0.5, 0.5)
+
+
+class ViT(nn.Module):
+    """A ViT, DeiT or DINOv2 that returns class tokens, patch maps and, on request, what lies between.
+
+    Tokens stand in the order extra, class, patch. Extra tokens (registers) take part in attention and appear
+    in no output. Parameters carry timm's names; `cls_token` (1, P, D) and `pos_embed` (1, P + N, D) hold the
+    extra tokens first.
+
+    Args:
+        name: timm name of a plain ViT, "tagmask_demo", or a custom shape such as
+            ``vit:patch=8,dim=128,depth=6,heads=4,size=96``.
+        num_class_tokens: K, class tokens; all start as copies of the pretrained one.
+        num_extra_tokens: Registers; as many as the pretrained model has if None.
+        normalisation: "imagenet", "weights" (what the pretrained weights expect), or (mean, std).
+        position_offset: See `ops.resize.resize_positions`: 0 resizes the position table to the grid, 0.1
+            follows DINO's scale-factor rule.
+        grid: Patch grid of the stored position table; the model's own if None.
+        drop_path: Largest stochastic-depth rate (linear over the blocks).
+
+    Raises:
+        ConfigError: The name is unknown or no plain ViT.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        num_class_tokens: int = 1,
+        num_extra_tokens: int | None = None,
+        *,
+        normalisation: Normalisation = "weights",
+        position_offset: float = 0.0,
+        grid: tuple[int, int] | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        trunk = build_trunk(name, drop_path)
+        self.name = name
+        self.dim = int(trunk.embed_dim)
+        self.num_class_tokens = num_class_tokens
+        self.num_extra_tokens = trunk.num_reg_tokens if num_extra_tokens is None else num_extra_tokens
+        self.position_offset = position_offset
+        self.patch_size = int(trunk.patch_embed.patch_size[0])
+        self.grid = grid or tuple(trunk.patch_embed.grid_size)
+        self._pretrained_registers = int(trunk.num_reg_tokens)
+        patches = self.grid[0] * self.grid[1]
+        self.cls_token = nn.Parameter(torch.zeros(1, self.num_prefix_tokens, self.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.num_prefix_tokens + patches, self.dim))
+        self.patch_embed, self.norm_pre = trunk.patch_embed, trunk.norm_pre
+        self.blocks, self.norm = trunk.blocks, trunk.norm
+        self.normalisation = _normalisation(normalisation, trunk)
+        for key, values in zip(("mean", "std"), self.normalisation, strict=True):
+            self.register_buffer(
+                key, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False
+            )
+        self._set_tokens(trunk.state_dict())
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """P, extra and class tokens together."""
+        return self.num_extra_tokens + self.num_class_tokens
+
+    @property
+    def depth(self) -> int:
+        """L, the number of blocks."""
+        return len(self.blocks)
+
+    def block_index(self, block: int) -> int:
+        """Index counted from the front; negative ones count from the last block.
+
+        Raises:
+            ConfigError: There is no such block.
+        """
+        if not -self.depth <= block < self.depth:
+            raise ConfigError(f"{self.name} has blocks 0 to {self.depth - 1}, there is no block {block}")
+        return block % self.depth
+
+    def initialise(self, weights: str) -> None:
+        """Load pretrained weights; class tokens become copies of the pretrained one.
+
+        Extra tokens take the pretrained registers, as far as there are any; the others copy the class token
+        and get position rows drawn from a normal distribution of deviation 1, cut at 2 (MoRe).
+
+        Args:
+            weights: "hub" (the weights that belong to the name), "none" (stay random), or a local file with
+                timm's key names.
+
+        Raises:
+            CheckpointError: The weights cannot be had or do not fit.
+        """
+        if weights == "none":
+            return
+        if weights != "hub":
+            state, source = read_weights(weights), f"{weights} for {self.name}"
+        elif self.name in PACKAGED:
+            state, source = packaged_weights(PACKAGED[self.name][1]), self.name
+        else:
+            state, source = hub_weights(self.name), f"the hub's {self.name}"
+        self.load_plain(state, source)
+
+    def load_plain(self, state: dict[str, Tensor], source: str) -> None:
+        """Load a plain ViT (one class token, timm's names, any classifier) into this one.
+
+        Args:
+            state: The weights.
+            source: What the user knows them as, for messages.
+
+        Raises:
+            CheckpointError: A name is missing or a shape differs; nothing is changed then.
+        """
+        own = {key for key in self.state_dict() if key not in ("cls_token", "pos_embed")}
+        tokens = ("cls_token", "pos_embed", "reg_token", "register_tokens")
+        trunk = {key: value for key, value in state.items() if key in own}
+        for key in ("cls_token", "pos_embed"):
+            if key not in state or state[key].shape[-1] != self.dim:
+                what = (
+                    "missing" if key not in state else f"{tuple(state[key].shape)}, width {self.dim} needed"
+                )
+                raise CheckpointError(f"{source} does not fit: {key} is {what} (weights of another shape)")
+        registers = state.get("reg_token", state.get("register_tokens"))
+        if not _patches(state["pos_embed"].shape[1], 0 if registers is None else registers.shape[1]):
+            raise CheckpointError(
+                f"{source} does not fit: pos_embed has {state['pos_embed'].shape[1]} rows, needed are a square "
+                f"grid and one for the class token (weights of another shape)"
+            )
+        heads = ("head", "fc_norm", "mask_token", "attn_pool", "pre_logits")
+        trunk |= {k: v for k, v in state.items() if k not in tokens and not k.startswith(heads)}
+        held = nn.Module()
+        for key in ("patch_embed", "norm_pre", "blocks", "norm"):
+            held.add_module(key, getattr(self, key))
+        load_strictly(held, trunk, source)
+        self._set_tokens(state)
+
+    @torch.no_grad()
+    def _set_tokens(self, state: dict[str, Tensor]) -> None:
+        registers = state.get("reg_token", state.get("register_tokens"))
+        count = 0 if registers is None else registers.shape[1]
+        class_token, rows = state["cls_token"], state["pos_embed"]
+        patches = _patches(rows.shape[1], count)
+        prefix = rows[:, : rows.shape[1] - patches]
+        class_row = prefix[:, :1] if prefix.shape[1] else torch.zeros_like(class_token)
+        extra, used = self.num_extra_tokens, min(count, self.num_extra_tokens)
+        self.cls_token.copy_(class_token.expand_as(self.cls_token))
+        self.pos_embed[:, :extra].copy_(nn.init.trunc_normal_(torch.empty(1, extra, self.dim), std=1.0))
+        self.pos_embed[:, extra : self.num_prefix_tokens].copy_(
+            class_row.expand(1, self.num_class_tokens, -1)
+        )
+        if used and registers is not None:
+            self.cls_token[:, :used].copy_(registers[:, :used])
+            own_rows = prefix[:, 1 : 1 + used]
+            self.pos_embed[:, :used].copy_(own_rows if own_rows.shape[1] == used else torch.zeros(1, used, 1))
+        table = rows[:, rows.shape[1] - patches :]
+        if patches != self.grid[0] * self.grid[1]:
+            table = resize_positions(table, self.grid)
+        self.pos_embed[:, self.num_prefix_tokens :].copy_(table)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] with the network's mean and deviation taken out."""
+        return (images - self.mean) / self.std
+
+    def positions(self, size: tuple[int, int]) -> Tensor:
+        """Position rows for an image of (height, width) pixels, (1, P + h * w, D)."""
+        grid = (size[0] // self.patch_size, size[1] // self.patch_size)
+        # The offset rule compares pixel sides: 224 x 225 is resampled although its grid is the stored one.
+        stored = grid == self.grid and (not self.position_offset or size[0] == size[1])
+        if stored:
+            return self.pos_embed
+        prefix, table = self.pos_embed.tensor_split([self.num_prefix_tokens], dim=1)
+        table = resize_positions(table, grid, self.grid, offset=self.position_offset)
+        return torch.cat([prefix, table], dim=1)
+
+    def to_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Patch tokens of (B, T, D) as a map (B, D, h, w)."""
+        patches = tokens[:, self.num_prefix_tokens :].transpose(1, 2)
+        return patches.reshape(tokens.shape[0], tokens.shape[2], *grid)
+
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        hidden: Collection[int] = (),
+        scores: Collection[int] = (),
+        reduce: Callable[[Tensor], Tensor] | None = None,
+        norm: bool = True,
+        last_block: int | None = None,
+    ) -> TokenFeatures:
+        """Class tokens and patch map after the last block.
+
+        Args:
+            images: RGB in [0, 1], (B, 3, H, W); what exceeds a multiple of the patch is cut off.
+            hidden: Blocks whose output (residual stream, no norm) is wanted.
+            scores: Blocks whose attention scores are wanted, with gradient; these run unfused.
+            reduce: Applied to every block's scores before they are kept (all scores of a deep network at
+                full size hold gigabytes).
+            norm: Whether the final norm is applied to the outputs.
+            last_block: Stop after this block; its raw output is returned.
+
+        Raises:
+            ValueError: The image is smaller than one patch.
+        """
+        size = (images.shape[2], images.shape[3])
+        grid = (size[0] // self.patch_size, size[1] // self.patch_size)
+        if not grid[0] or not grid[1]:
+            raise ValueError(f"an image of {size} pixels holds no patch of {self.patch_size}")
+        tokens = self._embed(images, size)
+        kept: dict[int, Tensor] = {}
+        tapped: dict[int, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            if index in scores:
+                tokens, found = _block_with_scores(block, tokens)
+                tapped[index] = found if reduce is None else reduce(found)
+            else:
+                tokens = block(tokens)
+            if index in hidden:
+                kept[index] = tokens
+            if index == last_block:
+                break
+        else:
+            tokens = self.norm(tokens) if norm else tokens
+        classes = tokens[:, self.num_extra_tokens : self.num_prefix_tokens]
+        return TokenFeatures(classes, self.to_map(tokens, grid), grid, kept, tapped)
+
+    def _embed(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        patches = self.patch_embed.proj(self.normalise(images)).flatten(2).transpose(1, 2)
+        patches = self.patch_embed.norm(patches)
+        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1).to(patches.dtype), patches], dim=1)
+        embedded: Tensor = self.norm_pre(tokens + self.positions(size))
+        return embedded
+
+
+def attention_with_scores(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention of a timm block step by step, so that its scores can be used and trained.
+
+    Args:
+        attention: Attention module of a timm block.
+        tokens: Normed tokens, (B, T, D).
+
+    Returns:
+        Output (B, T, D) and the scaled scores before softmax (B, A, T, T).
+    """
+    batch, count, _ = tokens.shape
+    qkv = attention.qkv(tokens).reshape(batch, count, 3, attention.num_heads, attention.head_dim)
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    query, key = attention.q_norm(query), attention.k_norm(key)
+    scores = (query * attention.scale) @ key.transpose(2, 3)
+    probs = attention.attn_drop(scores.softmax(-1))
+    mixed = (probs @ value).transpose(1, 2).reshape(batch, count, -1)
+    return attention.proj_drop(attention.proj(attention.norm(mixed))), scores
+
+
+def _block_with_scores(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    parts: Any = block
+    mixed, scores = attention_with_scores(parts.attn, parts.norm1(tokens))
+    tokens = tokens + parts.drop_path1(parts.ls1(mixed))
+    return tokens + parts.drop_path2(parts.ls2(parts.mlp(parts.norm2(tokens)))), scores
+
+
+def _normalisation(wanted: Normalisation, trunk: VisionTransformer) -> Sequence[tuple[float, ...]]:
+    if wanted == "imagenet":
+        return IMAGENET_MEAN, IMAGENET_STD
+    if wanted == "weights":
+        settings = getattr(trunk, "pretrained_cfg", None) or {}
+        return tuple(settings.get("mean", _HALF)), tuple(settings.get("std", _HALF))
+    return tuple(wanted[0]), tuple(wanted[1])
+
+
+def _patches(rows: int, registers: int) -> int:
+    """Patch rows of a position table; 0 if no square grid fits."""
+    # Tables either start with rows for the prefix tokens or (no_embed_class) leave some of them out.
+    for count in (rows, rows - 1, rows - 1 - registers):
+        if count > 0 and round(count**0.5) ** 2 == count:
+            return count
+    return 0
