@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -181,6 +181,7 @@ def segment_views(
     merge: str = "max",
     probabilities: bool = False,
     align_corners: bool = False,
+    factors: Sequence[float] | None = None,
 ) -> Tensor:
     """Segmentation scores merged over sizes and flips.
 
@@ -196,6 +197,8 @@ def segment_views(
         merge: "max", "mean" or "sum" over the sizes.
         probabilities: Merge softmax values instead of logits.
         align_corners: How the image is sampled for its views (logits never align corners).
+        factors: The exact factor behind every size, if samples shall lie that far apart (AFA); see
+            `resize_bilinear`.
 
     Returns:
         Scores, float32, (B, C, *out_size).
@@ -209,7 +212,12 @@ def segment_views(
             f"flip {flip!r}, merge {merge!r}"
         )
     total: Tensor | None = None
-    for scores in _segmented(fn, images, sizes, out_size, flip, probabilities, align_corners):
+    exact: Sequence[float | None] = factors or [None] * len(sizes)
+    views = (
+        resize_bilinear(images, size, align_corners, factor)
+        for size, factor in zip(sizes, exact, strict=True)
+    )
+    for scores in _segmented(fn, views, out_size, flip, probabilities):
         if total is None:
             total = scores
         else:
@@ -220,17 +228,14 @@ def segment_views(
 
 def _segmented(
     fn: Callable[[Tensor], Tensor],
-    images: Tensor,
-    sizes: Sequence[tuple[int, int]],
+    views: Iterable[Tensor],
     out_size: tuple[int, int],
     flip: str,
     probabilities: bool,
-    align_corners: bool,
 ) -> Iterator[Tensor]:
-    for size in sizes:
-        view = resize_bilinear(images, size, align_corners)
+    for view in views:
         both = fn(view if flip == "none" else torch.cat([view, view.flip(3)])).float()
-        plain, *twin = torch.split(both, images.shape[0])
+        plain, *twin = torch.split(both, view.shape[0])
         parts = [plain, *(part.flip(3) for part in twin)]
         large = [resize_bilinear(part, out_size) for part in parts]
         if probabilities:

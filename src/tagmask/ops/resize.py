@@ -10,16 +10,28 @@ from torch import Tensor
 __all__ = ["pad_to_multiple", "resize_bilinear", "resize_positions"]
 
 
-def resize_bilinear(values: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+def resize_bilinear(
+    values: Tensor, size: tuple[int, int], align_corners: bool = False, factor: float | None = None
+) -> Tensor:
     """Bilinear resampling without antialiasing; the same tensor if the size already fits.
 
     Args:
         values: Images or maps, (B, C, H, W).
         size: Wanted (height, width).
         align_corners: Whether the corner pixels' centres stay in place.
+        factor: The exact factor that was rounded down to `size`. Given, samples lie 1 / factor apart instead
+            of at the ratio of the sizes, and what is left of a pixel at the far border is cut off.
     """
     if tuple(values.shape[2:]) == tuple(size):
         return values
+    if factor is not None:
+        return F.interpolate(
+            values,
+            scale_factor=factor,
+            mode="bilinear",
+            align_corners=align_corners,
+            recompute_scale_factor=False,
+        )
     return F.interpolate(values, size=size, mode="bilinear", align_corners=align_corners)
 
 
