@@ -163,14 +163,12 @@ def fetch(
         raise DataError(f"cannot write {part}: {error.strerror or error}") from None
     if _size(part) < archive.size:
         raise DataError(
-            f"{address} gave {_size(part):,} of {archive.size:,} bytes ({trouble or 'the connection ended'}). Run "
-            "the command again to go on from there, name a mirror, or put the file there by hand"
+            f"{address} gave {_size(part):,} of {archive.size:,} bytes ({trouble or 'it ended'}). "
+            "Run the command again to go on from there, name a mirror, or put the file there by hand"
         )
     if _digest(part) != archive.sha256:
         part.unlink()
-        raise DataError(
-            f"what {address} sent is not {archive.file_name} as published (its sha256 differs); it was deleted"
-        )
+        raise DataError(f"what {address} sent is not {archive.file_name} as published (the sha256 differs)")
     os.replace(part, final)
     return final
 
