@@ -175,7 +175,7 @@ def segment_views(
     fn: Callable[[Tensor], Tensor],
     images: Tensor,
     sizes: Sequence[tuple[int, int]],
-    out_size: tuple[int, int],
+    out_size: tuple[int, int] | None,
     *,
     flip: str = "sum",
     merge: str = "max",
@@ -192,7 +192,8 @@ def segment_views(
         fn: Logits of a batch: (n, 3, H', W') to (n, C, h, w).
         images: RGB in [0, 1], (B, 3, H, W).
         sizes: (height, width) of every view, see `view_sizes`.
-        out_size: Size of the merged scores; logits are enlarged to it one view at a time.
+        out_size: Size of the merged scores, to which logits are resized one view at a time; that of the first
+            view's logits if None.
         flip: "sum" or "mean" of a view and its mirrored twin, or "none".
         merge: "max", "mean" or "sum" over the sizes.
         probabilities: Merge softmax values instead of logits.
@@ -229,12 +230,13 @@ def segment_views(
 def _segmented(
     fn: Callable[[Tensor], Tensor],
     views: Iterable[Tensor],
-    out_size: tuple[int, int],
+    out_size: tuple[int, int] | None,
     flip: str,
     probabilities: bool,
 ) -> Iterator[Tensor]:
     for view in views:
         both = fn(view if flip == "none" else torch.cat([view, view.flip(3)])).float()
+        out_size = out_size or (both.shape[2], both.shape[3])
         plain, *twin = torch.split(both, view.shape[0])
         parts = [plain, *(part.flip(3) for part in twin)]
         large = [resize_bilinear(part, out_size) for part in parts]

@@ -43,12 +43,18 @@ class SegmentationConfig(Config):
 
     size: int | None = Field(default=None, ge=16)
     """Images become squares of this side first; their own size if not given."""
+    long_side: int | None = Field(default=None, ge=16)
+    """Images get this longer side first, keeping their shape, as AFA does."""
     scales: tuple[float, ...] = (1.0,)
     """Resize factors of the views."""
+    sampling: Literal["sizes", "factors"] = "sizes"
+    """What sets the distance of samples in a view: ratio of the rounded sizes, or exact factor (AFA)."""
     flip: Literal["sum", "mean", "none"] = "none"
     """How a view merges with its mirrored twin."""
     merge: Literal["max", "mean", "sum"] = "max"
     """How scales merge."""
+    merge_at: Literal["image", "logits"] = "image"
+    """At what size they merge: the image's, or that of the first scale's logits (AFA)."""
     probabilities: bool = False
     """Merge probabilities instead of logits."""
 
@@ -130,17 +136,22 @@ def image_scores(method: Method, images: Tensor, runtime: Runtime, config: Segme
         (B, K + 1, H, W) float32, background first.
     """
     size = (images.shape[2], images.shape[3])
-    sizes = view_sizes(*size, config.scales, base=config.size)
+    if config.long_side is not None:
+        factor = config.long_side / max(size)
+        images = resize_bilinear(images, (int(size[0] * factor), int(size[1] * factor)))
+    sizes = view_sizes(images.shape[2], images.shape[3], config.scales, base=config.size)
     with torch.inference_mode(), runtime.autocast():
-        return segment_views(
+        scores = segment_views(
             method.segment,
             images,
             sizes,
-            size,
+            size if config.merge_at == "image" else None,
             flip=config.flip,
             merge=config.merge,
             probabilities=config.probabilities,
+            factors=config.scales if config.sampling == "factors" else None,
         )
+        return resize_bilinear(scores, size)
 
 
 def image_tags(
