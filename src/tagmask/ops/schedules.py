@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["poly_warmup"]
+import math
+
+__all__ = ["cosine_by_epoch", "poly_warmup"]
 
 
 def poly_warmup(step: int, total: int, warmup: int, power: float = 0.9, warmup_ratio: float = 1e-6) -> float:
@@ -22,3 +24,40 @@ def poly_warmup(step: int, total: int, warmup: int, power: float = 0.9, warmup_r
     if step < warmup:
         return 1.0 - (1.0 - step / warmup) * (1.0 - warmup_ratio)
     return float(max(1.0 - step / total, 0.0) ** power)
+
+
+def cosine_by_epoch(
+    step: int,
+    total: int,
+    epochs: int,
+    base: float,
+    warmup: int = 5,
+    start: float = 1e-6,
+    floor: float = 1e-5,
+    lag: int = 1,
+) -> float:
+    """Linear warm-up and half a cosine that change once per epoch, as DeiT's descendants are trained.
+
+    The originals step their schedule after an epoch with that epoch's own number, so the first two epochs
+    share the lowest rate and every later one uses the value meant for the epoch before (MCTformer, WeakTr,
+    AReAM); `lag` 0 mends that. The cosine does not subtract the warm-up.
+
+    Args:
+        step: 0-based update.
+        total: Number of updates of the run.
+        epochs: Number of epochs the run is divided into.
+        base: Learning rate the curve is the multiplier of.
+        warmup: Epochs of warm-up.
+        start: Learning rate of the first epoch.
+        floor: Learning rate the cosine ends at.
+        lag: By how many epochs the schedule trails.
+
+    Returns:
+        Learning rate divided by `base`.
+    """
+    epoch = max(min(step, total - 1) * epochs // total - lag, 0)
+    if epoch < warmup:
+        rate = start + epoch * (base - start) / warmup
+    else:
+        rate = floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * epoch / epochs))
+    return rate / base
