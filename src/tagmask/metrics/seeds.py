@@ -120,7 +120,7 @@ class ThresholdSweep:
             )
         counted = labels != self._ignore
         t = labels[counted].astype(np.int64)
-        for name, values in (("truth", t), ("class", key + 1)):
+        for name, values in (("true", t), ("class", key + 1)):
             if values.size and not 0 <= values.min() <= values.max() < self.num_classes:
                 raise ValueError(
                     f"{name} labels must be 0 to {self.num_classes - 1}, got up to {values.max()}"

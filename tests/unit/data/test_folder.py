@@ -159,7 +159,7 @@ def test_masks_are_for_evaluation_only(root):
 
 def test_mask_problems_are_named(root):
     _tags(root, "a.jpg,cat\nb.png,cat\n")
-    with pytest.raises(DataError, match="no folder .*masks"):
+    with pytest.raises(DataError, match=r"no folder .*masks"):
         open_dataset("folder", root, masks=True)
     _mask(root, "a", np.ones((12, 15)))
     with pytest.raises(DataError, match="missing mask 'b'"):

@@ -50,14 +50,14 @@ def test_a_wrong_ending_does_not_matter(tmp_path):
     np.testing.assert_array_equal(read_image(path), RAMP)
 
 
-def _png16_rgb(path):
-    """Pillow writes no 16-bit colour, so the chunks are put together here."""
+def _raw_png(path, side, depth, colour):
+    """A PNG put together here: 16-bit colour, which Pillow does not write, or a size only declared."""
     rows = b"".join(b"\0" + bytes(4 * 6) for _ in range(4))
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, 0)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", head)
@@ -69,7 +69,7 @@ def _png16_rgb(path):
 
 def test_16_bit_grey_and_colour_are_refused(tmp_path):
     deep = _save(tmp_path / "deep.png", RAMP[..., 0].astype(np.uint16) * 200)
-    for path in (deep, _png16_rgb(tmp_path / "deep_rgb.png")):
+    for path in (deep, _raw_png(tmp_path / "deep_rgb.png", 4, 16, 2)):
         with pytest.raises(DataError, match=rf"{path.name} has more than 8 bits"):
             read_image(path)
 
@@ -96,10 +96,9 @@ def test_broken_files_are_named(tmp_path):
 
 
 def test_declared_size_is_checked_before_decoding(tmp_path):
-    path = tmp_path / "bomb.png"
-    Image.new("1", (20_000, 20_000)).save(path)
-    with pytest.raises(DataError, match="bomb.png declares"):
-        read_image(path)
+    for side in (9_000, 30_000):
+        with pytest.raises(DataError, match=rf"bomb{side}\.png declares"):
+            read_image(_raw_png(tmp_path / f"bomb{side}.png", side, 8, 0))
     with pytest.raises(DataError, match=r"declares 60 x 40 .* tiles"):
         read_image(_save(tmp_path / "ramp.png", RAMP), max_pixels=2000)
     assert MAX_PIXELS < Image.MAX_IMAGE_PIXELS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -74,7 +76,5 @@ def test_broken_regions_are_refused(region, says):
 
 @given(st.text(max_size=40))
 def test_any_text_is_run_lengths_or_one_error(text):
-    try:
-        region_mask({"counts": text, "size": [7, 5]}, (7, 5))
-    except ValueError as error:
-        assert str(error)
+    with suppress(ValueError):
+        assert region_mask({"counts": text, "size": [7, 5]}, (7, 5)).shape == (7, 5)
