@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.parity.cases.afa import CASES
+from tests.parity.cases import afa, afa_network, afa_step
 from tests.parity.check import run_case
 
+CASES = {**afa.CASES, **afa_network.CASES, **afa_step.CASES}
 FOLDERS = [Path(__file__).parent / "data"]
 if extra := os.environ.get("TAGMASK_PARITY"):
     FOLDERS.append(Path(extra))
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+PARAMETERS = [pytest.param(n, marks=[pytest.mark.slow] * ("train_step" in n)) for n in sorted(CASES)]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_case(name):
     files = [folder / f"{name}.npz" for folder in FOLDERS if (folder / f"{name}.npz").is_file()]
     if not files:

@@ -1,4 +1,4 @@
-"""Names of Mix Transformer weights in the files that circulate, brought to one scheme."""
+"""Pretrained weights of the Mix Transformer, whatever names a file gives them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tagmask.backbones.weights import hub_file, read_weights
 from tagmask.errors import CheckpointError
 
-__all__ = ["mit_names"]
+__all__ = ["mit_names", "mit_weights"]
 
 # The transformers library's names, as stored on its hub (releases up to 4) and as of release 5. Stages count
 # from 0 there and from 1 here.
@@ -42,6 +43,22 @@ _PARTS = {
     "mlp.dense1": "mlp.fc1",
     "mlp.dense2": "mlp.fc2",
 }
+
+
+def mit_weights(name: str, source: str) -> dict[str, Tensor]:
+    """ImageNet weights of an encoder under `MixTransformer`'s names.
+
+    Args:
+        name: A key of `MIT_VARIANTS`.
+        source: "hub", or a local file in any naming scheme `mit_names` reads.
+
+    Raises:
+        CheckpointError: The hub cannot be reached, or the file is missing, damaged or holds something else.
+    """
+    state = (
+        hub_file(f"smp-hub/{name}.imagenet", "model.safetensors") if source == "hub" else read_weights(source)
+    )
+    return mit_names(state)
 
 
 def mit_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

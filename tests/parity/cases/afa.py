@@ -1,4 +1,4 @@
-"""AFA: network, labels, walk, losses and whole training steps against stored outputs of the original."""
+"""AFA: labels, random walk and losses against stored outputs of the original."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.parity.golden import Check, Golden
 LABEL_SHARE = 1e-3
 
 
-def _images(golden: Golden) -> Tensor:
+def rgb_images(golden: Golden) -> Tensor:
     return golden.tensor("images_u8").permute(0, 3, 1, 2).float() / 255
 
 
@@ -82,7 +82,7 @@ def aff_label(golden: Golden) -> Iterable[Check]:
     yield Check("aff_label_nomask", affinity_labels(labels), golden.output("aff_label_nomask"), "exact")
 
 
-def _recording(calls: list[Tensor], iterations: int) -> Callable[[Tensor, Tensor], Tensor]:
+def recording(calls: list[Tensor], iterations: int) -> Callable[[Tensor, Tensor], Tensor]:
     def refine(images: Tensor, maps: Tensor) -> Tensor:
         calls.append(par(images, maps, iterations=iterations))
         return calls[-1]
@@ -94,12 +94,12 @@ def refine_bkg(golden: Golden) -> Iterable[Check]:
     config, tags = golden.meta["config"], golden.tensor("cls_labels")
     calls: list[Tensor] = []
     ours = refine_labels(
-        _images(golden),
+        rgb_images(golden),
         golden.tensor("cams"),
         tags,
         config["high_thre"],
         config["low_thre"],
-        _recording(calls, config["par"]["num_iter"]),
+        recording(calls, config["par"]["num_iter"]),
         golden.tensor("img_box"),
     )
     yield Check("label", ours, golden.output("label"), "mismatch", LABEL_SHARE)
@@ -111,13 +111,13 @@ def refine_bkg(golden: Golden) -> Iterable[Check]:
 
 
 def refine_cls(golden: Golden) -> Iterable[Check]:
-    images, maps = _images(golden), golden.tensor("cams_small")
+    images, maps = rgb_images(golden), golden.tensor("cams_small")
     tags, boxes = golden.tensor("cls_labels_with_bkg")[:, 1:], golden.tensor("img_box")
     keys, _ = present_classes(tags)
     chosen = torch.cat([maps[:, :1], take_classes(maps[:, 1:], keys)], dim=1)
     large = resize_bilinear(chosen, (images.shape[2], images.shape[3]))
     calls: list[Tensor] = []
-    refine = _recording(calls, golden.meta["config"]["par"]["num_iter"])
+    refine = recording(calls, golden.meta["config"]["par"]["num_iter"])
     # The same maps stand for both planes, so that the combined label is their arg max.
     ours = refine_shares(images, torch.stack([large, large]), keys, refine, boxes)
     inside = box_mask(boxes, (images.shape[2], images.shape[3]))

@@ -1,0 +1,300 @@
+"""AFA: a pair affinity learned from attention corrects the labels of the network that attends.
+
+"Learning Affinity from Attention", Ru et al., CVPR 2022. One Mix Transformer carries a classifier, a
+segmentation head and a pair affinity. Each step, class maps turn into refined labels; those teach the
+affinity, and a random walk along the affinity gives the labels that teach the segmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tagmask.backbones.mit import MixTransformer, PyramidFeatures
+from tagmask.backbones.mit_names import mit_weights
+from tagmask.backbones.weights import load_strictly
+from tagmask.heads.pairs import PairAffinity
+from tagmask.heads.segformer import SegFormerHead
+from tagmask.losses.affinity import pair_loss
+from tagmask.losses.energy import dense_energy_loss
+from tagmask.losses.segmentation import balanced_cross_entropy
+from tagmask.losses.tags import multilabel_soft_margin
+from tagmask.methods.base import Method, MethodConfig
+from tagmask.ops.affinity import affinity_labels, propagate_with_background, radius_mask, transition
+from tagmask.ops.labels import refine_labels, refine_shares
+from tagmask.ops.maps import class_maps, present_classes, take_classes
+from tagmask.ops.multiscale import multi_scale, view_sizes
+from tagmask.ops.par import PAR_DILATIONS, par
+from tagmask.ops.resize import resize_bilinear
+from tagmask.ops.schedules import poly_warmup
+from tagmask.types import Batch, OptimPlan, ParamGroup, StepResult, ViewPlan
+
+__all__ = ["AFA", "AFAConfig"]
+
+_TAPS = (-2, -1)
+_SMALLEST = 29
+
+
+class AFAConfig(MethodConfig):
+    """Settings of AFA; defaults are those of the VOC runs."""
+
+    backbone: Literal["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5"] = "mit_b1"
+    """Mix Transformer; the paper's is B1."""
+    strides: tuple[int, int, int, int] = (4, 2, 2, 1)
+    """Downsampling per stage; SegFormer's last stage has 2, but maps at 1/16 locate better."""
+    drop_path: float = 0.1
+    """Stochastic depth of the last block, as in SegFormer's training."""
+    head_width: int = 256
+    """Width of the segmentation head."""
+    dropout: float = 0.1
+    """Channels dropped before the last layer of the segmentation head."""
+    pooling: Literal["max", "mean"] = "max"
+    """How the classifier sums up the image; max gave the better maps."""
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5)
+    """Sizes at which class maps are computed; the walk uses the affinity of the largest."""
+    cam_passes: Literal["train", "eval"] = "train"
+    """State of the network while it makes class maps. The published runs leave it in training mode, so that
+    these passes carry stochastic depth and update the segmentation head's batch statistics; "eval" is
+    quieter and skips that head, but gives another model."""
+    high: float = 0.55
+    """Background score that decides which pixels are foreground."""
+    low: float = 0.35
+    """Background score that decides which pixels are background."""
+    radius: int = 8
+    """Pairs farther apart than this many cells of 16 pixels neither teach nor walk."""
+    par_dilations: tuple[int, ...] = PAR_DILATIONS
+    """Neighbour distances of the refinement, in pixels at half size."""
+    par_iterations: int = 10
+    """Rounds of refinement; 15 on COCO."""
+    tags_until: int = 2000
+    """Up to this update only the image tags teach: the maps are not worth learning from yet. COCO 5000."""
+    walk_after: int = 6000
+    """After this update the random walk labels the segmentation; before, the affinity is raw. COCO 15000."""
+    pair_target: Literal["maps", "segmentation"] = "maps"
+    """What teaches the affinity: refined class maps, or (COCO) what teaches the segmentation."""
+    seg_weight: float = 0.1
+    """Weight of the segmentation loss."""
+    pair_weight: float = 0.1
+    """Weight of the affinity loss."""
+    energy_weight: float = 0.0
+    """Weight of the dense energy loss; 0.01 where the authors used it, 0 in the released scripts."""
+    lr: float = 6e-5
+    """Rate of the backbone. Its norm layers stay as they are, as in the authors' code."""
+    head_lr_factor: float = 10.0
+    """Rate of the heads relative to the backbone."""
+    weight_decay: float = 0.01
+    """Decoupled decay of everything but norm layers of the backbone."""
+    warmup: int = 1500
+    """Updates of linear warm-up."""
+
+
+class _Walk(NamedTuple):
+    steps: Tensor
+    grid: tuple[int, int]
+
+
+class AFA(Method):
+    """Affinity from attention, end to end.
+
+    Map kinds: "cam", and "walk", the class maps after a random walk along the learned affinity; the walk's
+    value is the share of a class against the background, so that 0.5 is its natural threshold.
+    """
+
+    config_class = AFAConfig
+    map_kinds = ("cam", "walk")
+    segments = True
+
+    def __init__(self, config: AFAConfig, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.config = config
+        self.encoder = MixTransformer(config.backbone, config.strides, config.drop_path)
+        widths = self.encoder.widths
+        self.decoder = SegFormerHead(widths, num_classes + 1, config.head_width, config.dropout)
+        self.attn_proj = PairAffinity(2 * self.encoder.heads[-1])
+        self.classifier = nn.Conv2d(widths[-1], num_classes, 1, bias=False)
+
+    def initialise(self, weights: str) -> None:
+        """Load ImageNet weights of the encoder under SegFormer's or the transformers library's names."""
+        if weights != "none":
+            load_strictly(self.encoder, mit_weights(self.config.backbone, weights), f"weights '{weights}'")
+
+    def forward(self, batch: Batch, step: int) -> StepResult:
+        """One training step; see `AFAConfig` for what is taught when."""
+        config = self.config
+        learning = step > config.tags_until
+        features = self._encode(batch.images, _TAPS if learning else ())
+        loss = multilabel_soft_margin(self._class_logits(features), batch.tags)
+        logs = {"cls": loss}
+        if not learning:
+            return StepResult(loss + self._idle(batch, features), {"cls": loss.detach()})
+        logits = resize_bilinear(self.decoder(features.maps), _size(batch.images))
+        affinity = self.attn_proj(features.taps.values())
+        labels, pairs = self.targets(batch, step, _size(features.maps[-1]))
+        logs["seg"] = balanced_cross_entropy(logits, labels)
+        logs["pairs"] = pair_loss(affinity, pairs)
+        loss = loss + config.seg_weight * logs["seg"] + config.pair_weight * logs["pairs"]
+        if config.energy_weight > 0:
+            logs["energy"] = dense_energy_loss(logits, batch.images, labels, batch.boxes, size_rule="given")
+            loss = loss + config.energy_weight * logs["energy"]
+        return StepResult(loss, {name: value.detach() for name, value in logs.items()})
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, step: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """What the network's own maps of a batch teach at update `step`.
+
+        Args:
+            batch: Images, tags and boxes.
+            step: 0-based update.
+            grid: (h, w) of the affinity to be taught.
+
+        Returns:
+            Labels for the segmentation, int64 (B, H, W), and pair labels, uint8 (B, N, N); 255 = ignore.
+        """
+        config, size = self.config, _size(batch.images)
+        keys, valid = present_classes(batch.tags)
+        plan = self.view_plan("cam")
+        maps, walk = self._localise(
+            batch.images, plan, keys, max(plan.scales) if step > config.walk_after else None
+        )
+        refine = partial(par, dilations=config.par_dilations, iterations=config.par_iterations)
+        planes = (config.high, config.low)
+        if walk is None or config.pair_target == "maps":
+            labels = source = refine_labels(batch.images, maps, valid, *planes, refine, batch.boxes, keys)
+        if walk is not None:
+            walked = propagate_with_background(resize_bilinear(maps, walk.grid), valid, planes, walk.steps)
+            shares = torch.stack([resize_bilinear(plane, size) for plane in walked])
+            labels = refine_shares(batch.images, shares, keys, refine, batch.boxes)
+            source = labels if config.pair_target == "segmentation" else source
+        cells = F.interpolate(source.unsqueeze(1).float(), grid).squeeze(1).to(torch.uint8)
+        return labels, affinity_labels(cells, radius_mask(*grid, config.radius, cells.device))
+
+    def optim_plan(self, iterations: int) -> OptimPlan:
+        """AdamW in the authors' four groups; linear warm-up, then linear decay counted from the start."""
+        config = self.config
+        named = list(self.encoder.named_parameters())
+        heads, decay = config.lr * config.head_lr_factor, config.weight_decay
+        tags_heads = [*self.classifier.parameters(), *self.attn_proj.parameters()]
+        groups = (
+            ParamGroup("backbone", [p for n, p in named if "norm" not in n], config.lr, decay),
+            ParamGroup("backbone_norm", [p for n, p in named if "norm" in n], 0.0, 0.0),
+            ParamGroup("cls_head", tags_heads, heads, decay),
+            ParamGroup("seg_head", list(self.decoder.parameters()), heads, decay),
+        )
+
+        def factor(step: int) -> float:
+            return poly_warmup(min(step, iterations - 1), iterations, config.warmup, power=1.0)
+
+        return OptimPlan("adamw", groups, factor)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Class logits (B, K) for images (B, 3, H, W) in [0, 1]."""
+        return self._class_logits(self._encode(images))
+
+    def segment(self, images: Tensor) -> Tensor:
+        """Segmentation logits (B, K + 1, H / 4, W / 4) for images (B, 3, H, W) in [0, 1]."""
+        logits: Tensor = self.decoder(self._encode(images).maps)
+        return logits
+
+    @torch.no_grad()
+    def view_maps(self, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
+        """Raw class maps of one view, {"cam": (B, K, h, w)}; the walk needs several views, see `maps`."""
+        features = self._encode(images)
+        if self.training:
+            self.decoder.fuse(features.maps)
+        return {"cam": class_maps(features.maps[-1], self.classifier.weight)}
+
+    def view_plan(self, kind: str) -> ViewPlan:
+        """Three scales, the larger of a view and its twin, rectified and summed."""
+        return ViewPlan(self.config.scales, flip="max", relu="view", epsilon=1e-5)
+
+    @torch.no_grad()
+    def maps(
+        self,
+        images: Tensor,
+        kinds: Sequence[str] | None = None,
+        plan: ViewPlan | None = None,
+        tags: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Class maps in [0, 1], as `Method.maps`; "walk" depends on which classes compete.
+
+        Args:
+            images: RGB in [0, 1], (B, 3, H, W).
+            kinds: "cam", "walk" or both; "cam" if None.
+            plan: Overrides the paper's scales and flips.
+            tags: Classes that take part in the walk, 0 or 1, (B, K); those the classifier sees if None.
+
+        Returns:
+            {kind: (B, K, H, W)}.
+        """
+        wanted = tuple(kinds or self.map_kinds[:1])
+        plan = plan or self.view_plan("cam")
+        cam, walk = self._localise(images, plan, None, plan.scales[0] if "walk" in wanted else None)
+        found = {"cam": cam}
+        if walk is not None:
+            tags = self.classify(images) > 0 if tags is None else tags
+            small = resize_bilinear(cam, walk.grid)
+            shares = propagate_with_background(small, tags, (self.config.low,), walk.steps)[0]
+            large = resize_bilinear(shares, _size(images))
+            found["walk"] = large[:, 1:] / (large[:, 1:] + large[:, :1])
+        return {kind: found[kind] for kind in wanted}
+
+    def _class_logits(self, features: PyramidFeatures) -> Tensor:
+        pool = F.adaptive_max_pool2d if self.config.pooling == "max" else F.adaptive_avg_pool2d
+        logits: Tensor = self.classifier(pool(features.maps[-1], 1))
+        return logits.flatten(1)
+
+    def _encode(self, images: Tensor, taps: Sequence[int] = (), tapped: int | None = None) -> PyramidFeatures:
+        # Half-size views of small images fall below what the encoder's first stage can reduce.
+        factor = _SMALLEST / min(_size(images))
+        if factor > 1:
+            height, width = _size(images)
+            images = resize_bilinear(images, (round(height * factor), round(width * factor)))
+        features: PyramidFeatures = self.encoder(images, taps, tapped)
+        return features
+
+    def _localise(
+        self, images: Tensor, plan: ViewPlan, keys: Tensor | None, walk_scale: float | None
+    ) -> tuple[Tensor, _Walk | None]:
+        """Maps at image size of the classes `keys` (all if None), and the walk at one of the scales."""
+        count, walks = images.shape[0], []
+        walk_size = view_sizes(*_size(images), (walk_scale,))[0] if walk_scale else None
+
+        def view(views: Tensor) -> dict[str, Tensor]:
+            tapped = _size(views) == walk_size
+            features = self._encode(views, _TAPS if tapped else (), count)
+            if self.training:
+                self.decoder.fuse(features.maps)
+            if tapped:
+                walks.append(self._walk(features))
+            maps = class_maps(features.maps[-1], self.classifier.weight)
+            return {"cam": maps if keys is None else take_classes(maps, keys.repeat(len(views) // count, 1))}
+
+        training = self.training
+        self.train(training and self.config.cam_passes == "train")
+        maps = multi_scale(view, images, plan)["cam"]
+        self.train(training)
+        return maps, walks[0] if walks else None
+
+    def _walk(self, features: PyramidFeatures) -> _Walk:
+        grid = _size(features.maps[-1])
+        affinity = self.attn_proj(features.taps.values())
+        return _Walk(transition(affinity, radius_mask(*grid, self.config.radius, affinity.device)), grid)
+
+    def _idle(self, batch: Batch, features: PyramidFeatures) -> Tensor:
+        """Zero, for updates in which the other heads learn nothing; keeps statistics and decay going."""
+        with torch.no_grad():
+            self.decoder.fuse(features.maps)
+            if self.config.cam_passes == "train":
+                self._localise(batch.images, self.view_plan("cam"), present_classes(batch.tags)[0], None)
+        # AdamW decays a parameter only if it has a gradient, so heads without a loss get one of zero.
+        idle = [*self.decoder.parameters(), *self.attn_proj.parameters()]
+        return 0.0 * torch.stack([p.sum() for p in idle]).sum()
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
