@@ -1,0 +1,205 @@
+"""PSA: AffinityNet, its labels and loss, the random walk and the classifier against stored outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tagmask.engine.optim import build_optimizer, set_rates
+from tagmask.losses.pairs import sampled_pair_loss
+from tagmask.methods.affinity_net import AffinityNet, AffinityNetConfig
+from tagmask.methods.base import Method
+from tagmask.methods.psa import PSA, PSAConfig
+from tagmask.ops.affinity_pairs import (
+    affinity_matrix,
+    pair_affinity,
+    pair_offsets,
+    random_walk,
+    walk_scores,
+)
+from tagmask.types import Batch, OptimPlan
+from tests.parity.golden import Check, Golden, golden_weights
+
+_EMPTY_GROUPS = {4: [0, 2], 2: [0, 1]}  # the originals also list bias groups, which are empty
+
+
+def pairs(golden: Golden) -> Iterable[Check]:
+    radius = golden.meta["radius"]
+    yield Check("offsets_dy_dx", pair_offsets(radius), golden.output("offsets_dy_dx"), "exact")
+    for case, (h, w) in enumerate(golden.inputs["sizes"].tolist()):
+        ends = golden.output(f"size{case}/to").long()
+        start = golden.output(f"size{case}/from").long()
+        numbers = torch.arange(1, ends.numel() + 1, dtype=torch.float32).view(ends.shape)
+        ours = affinity_matrix(numbers, (h, w), radius)
+        expected = torch.eye(h * w)
+        expected[start.expand_as(ends), ends] = numbers
+        expected[ends, start.expand_as(ends)] = numbers
+        yield Check(f"size{case}", ours, expected, "exact")
+
+
+def loss(golden: Golden) -> Iterable[Check]:
+    kinds = golden.tensor("pair_class")
+    for case in ("mixed", "no_foreground"):
+        affinity = golden.tensor("affinity").requires_grad_()
+        foreground = (kinds == 2) if case == "mixed" else torch.zeros_like(kinds, dtype=torch.bool)
+        ours = sampled_pair_loss(affinity, kinds == 1, foreground, kinds >= 3)
+        ours.total.backward()
+        names = ("loss", "bg_loss", "fg_loss", "neg_loss")
+        for name, value in zip(names, ours, strict=True):
+            yield Check(f"{case}/{name}", value, golden.output(f"{case}/{name}"), "rel", 1e-6)
+        yield Check(f"{case}/grad", affinity.grad, golden.output(f"{case}/grad"), "rel", 1e-5)
+
+
+def forward(golden: Golden) -> Iterable[Check]:
+    net = load(AffinityNet(AffinityNetConfig(weights="none"), 20), golden).eval()
+    images = as_images(golden.tensor("image")[None])
+    normalised = (images - net.backbone.mean) / net.backbone.std
+    yield Check("normalized", normalised[0], golden.tensor("normalized"), "rel", 1e-5)
+    with torch.no_grad():
+        taps = net.backbone(images)
+        features = net.features(images)
+        affinity = net.affinity(images)[0]
+    yield Check("conv4", taps.conv4[0, ::4], golden.output("conv4"), "rel", 1e-5)
+    yield Check("conv5", taps.conv5[0, ::8], golden.output("conv5"), "rel", 1e-5)
+    yield Check("conv6", taps.conv6[0, ::32], golden.output("conv6"), "rel", 1e-5)
+    yield Check("feature", features[0], golden.output("feature"), "rel", 1e-5)
+    yield Check("affinity", affinity, golden.output("affinity"), "rel", 1e-5)
+    dense = affinity_matrix(affinity, (16, 16))
+    yield Check("affinity_dense", dense, golden.output("affinity_dense"), "rel", 1e-5)
+
+
+def classifier(golden: Golden) -> Iterable[Check]:
+    net = load(PSA(PSAConfig(weights="none"), 20), golden).eval()
+    images = as_images(golden.tensor("image")[None])
+    with torch.no_grad():
+        yield Check("logits", net.classify(images)[0], golden.output("logits"), "rel", 1e-5)
+        yield Check("cam", net.view_maps(images, ["cam"])["cam"][0], golden.output("cam"), "rel", 1e-5)
+        maps = net.maps(images)["cam"][0, golden.tensor("label") > 0]
+    yield Check("multiscale_cam", maps, golden.output("multiscale_cam"), "abs", 1e-4)
+
+
+def optim(golden: Golden) -> Iterable[Check]:
+    for name, settings in golden.meta["settings"].items():
+        net = AffinityNet(AffinityNetConfig(weights="none", width=4, lr=settings["lr"]), 20)
+        yield from check_plan(net, net.optim_plan(settings["max_step"]), name, settings["groups"], golden)
+
+
+def train_step(golden: Golden) -> Iterable[Check]:
+    net = without_dropout(load(AffinityNet(AffinityNetConfig(weights="none"), 20), golden)).train()
+    labels = golden.tensor("labels").long().repeat_interleave(8, 1).repeat_interleave(8, 2)
+    batch = Batch(as_images(golden.tensor("images")), torch.zeros(2, 20), ("a", "b"), labels=labels)
+    before = net.f9.weight.detach().clone()
+    with torch.no_grad():
+        yield Check("affinity", net.affinity(batch.images), golden.output("affinity"), "rel", 1e-5)
+    result = net(batch, 0)
+    result.loss.backward()
+    yield Check("loss", result.loss, golden.output("loss"), "rel", 1e-5)
+    for ours, name in (("background", "bg_loss"), ("foreground", "fg_loss"), ("negative", "neg_loss")):
+        yield Check(name, result.logs[ours], golden.output(name), "rel", 1e-5)
+    plan = net.optim_plan(golden.meta["max_step"])
+    yield from check_gradients(plan, golden)
+    grad = net.f9.weight.grad
+    assert grad is not None
+    yield Check("f9_grad_slice", grad[:8, :8, 0, 0], golden.output("f9_grad_slice"), "rel", 1e-4)
+    optimizer = build_optimizer(plan)
+    set_rates(optimizer, plan, 0)
+    optimizer.step()
+    update = (net.f9.weight.detach() - before)[:8, :8, 0, 0]
+    yield Check("f9_update_slice", update, golden.output("f9_update_slice"), "rel", 1e-4)
+
+
+def walk(golden: Golden) -> Iterable[Check]:
+    affinity = pair_affinity(golden.tensor("feature8").repeat(56, 1, 1)[None])[0]
+    size = (14, 18)
+    powered = affinity_matrix(affinity, size) ** 8
+    yield Check("affinity_pow8", powered, golden.output("affinity_pow8"), "abs", 1e-6)
+    maps = golden.tensor("cam")
+    settings = {
+        "psa": AffinityNetConfig(width=4, background_power=16, beta=8, steps=256),
+        "areampsa": AffinityNetConfig(width=4),
+        "transcam": AffinityNetConfig(width=4, background=0.42, beta=14, steps=128),
+    }
+    names = torch.tensor([0, *(key + 1 for key in golden.inputs["keys"].tolist())])
+    for name, config in settings.items():
+        scores = AffinityNet(config, 20).with_background(maps)
+        padded = F.pad(scores, (0, -scores.shape[2] % 8, 0, -scores.shape[1] % 8))
+        pooled = F.avg_pool2d(padded, 8)
+        yield Check(f"{name}/cam_pooled", pooled, golden.output(f"{name}/cam_pooled"), "abs", 1e-6)
+        spread = random_walk(pooled, affinity, beta=config.beta, steps=config.steps)
+        yield Check(f"{name}/cam_rw", spread, golden.output(f"{name}/cam_rw"), "abs", 1e-4)
+        full = walk_scores(scores, affinity, beta=config.beta, steps=config.steps)
+        labels = names[full.argmax(0)]
+        yield Check(f"{name}/label", labels, golden.output(f"{name}/label"), "mismatch", 0.002)
+        rows = torch.eye(252)[[0, 50, 100]].view(3, *size)
+        moved = random_walk(rows, affinity, beta=config.beta, steps=config.steps).flatten(1)
+        key = f"{name}/transition_rows_0_50_100"
+        yield Check(key, moved, golden.output(key), "abs", 1e-4)
+        everything = random_walk(torch.ones(1, *size), affinity, beta=config.beta, steps=config.steps)
+        key = f"{name}/transition_column_sums"
+        yield Check(key, everything.flatten(), golden.output(key), "abs", 1e-4)
+
+
+def as_images(levels: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) as images in [0, 1]."""
+    return levels.permute(0, 3, 1, 2).float() / 255
+
+
+def load(net: Method, golden: Golden) -> Method:
+    """The method with the golden's weights, loaded strictly."""
+    net.load_state_dict(net.convert_weights(golden_weights(golden.meta["state_dict"])))
+    return net
+
+
+def without_dropout(net: nn.Module) -> nn.Module:
+    """Every dropout probability 0, as in the stored steps."""
+    for module in net.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            module.p = 0.0
+    return net
+
+
+def check_gradients(plan: OptimPlan, golden: Golden, tolerance: float = 1e-4) -> Iterable[Check]:
+    """Norm of the gradient and number of parameters that have one, per group."""
+    grads = [[p.grad.double() for p in g.params if p.grad is not None] for g in plan.groups]
+    norms = [float(torch.cat([g.flatten() for g in group]).norm()) for group in grads]
+    expected = golden.outputs["grad_norm_per_group"]
+    keep = _EMPTY_GROUPS[len(expected)]
+    yield Check("grad_norm_per_group", norms, expected[keep], "rel", tolerance)
+    counts = [len(group) for group in grads]
+    yield Check("params_with_grad", counts, golden.outputs["params_with_grad_per_group"][keep], "exact")
+
+
+def check_plan(
+    net: Method, plan: OptimPlan, name: str, groups: Sequence[dict], golden: Golden
+) -> Iterable[Check]:
+    """Members, settings and rates of SGD groups."""
+    names = {
+        id(p): key.removeprefix("network.").removeprefix("backbone.") for key, p in net.named_parameters()
+    }
+    filled = [group for group in groups if group["names"]]
+    for index, (ours, theirs) in enumerate(zip(plan.groups, filled, strict=True)):
+        members = [names[id(p)] for p in ours.params]
+        yield Check(f"{name}/group{index}", np.array(members), np.array(theirs["names"]), "exact")
+        values = [ours.lr, ours.weight_decay, plan.momentum]
+        expected = [theirs[key] for key in ("lr", "weight_decay", "momentum")]
+        yield Check(f"{name}/settings{index}", values, expected, "abs", 1e-12)
+    rates = golden.outputs[f"{name}/lr"]
+    keep = _EMPTY_GROUPS[rates.shape[1]]
+    steps = golden.outputs[f"{name}/steps"].tolist()
+    ours = [[g.lr * plan.factor(step) for g in plan.groups] for step in steps]
+    yield Check(f"{name}/lr", ours, rates[:, keep], "abs", 1e-12)
+
+
+CASES: dict[str, Callable[[Golden], Iterable[Check]]] = {
+    "psa_pairs": pairs,
+    "psa_loss": loss,
+    "psa_forward": forward,
+    "psa_cls": classifier,
+    "psa_optim": optim,
+    "psa_train_step": train_step,
+    "psa_random_walk": walk,
+}
