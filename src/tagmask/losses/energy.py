@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tagmask.ops.checks import require_finite
 from tagmask.ops.lattice import Lattice
 
 __all__ = ["dense_energy", "dense_energy_loss"]
@@ -203,6 +204,5 @@ def _check_tensors(prob: Tensor, image_255: Tensor, roi: Tensor, unlabelled: Ten
             "prob (B, C, h, w), image (B, 3, h, w), roi and unlabelled (B, h, w) must agree, got "
             f"{tuple(prob.shape)}, {tuple(image_255.shape)}, {tuple(roi.shape)}, {tuple(unlabelled.shape)}"
         )
-    for name, values in (("probabilities", prob), ("image", image_255)):
-        if not bool(torch.isfinite(values.detach()).all()):
-            raise ValueError(f"{name} of the energy loss hold NaN or infinite values")
+    require_finite("class probabilities", prob)
+    require_finite("images", image_255)

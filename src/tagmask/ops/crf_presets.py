@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tagmask.ops.checks import require_finite
+
 __all__ = ["PRESETS", "CRFParams", "unary_from_labels", "unary_from_probabilities"]
 
 
@@ -81,8 +83,7 @@ def unary_from_probabilities(probs: Tensor, floor: float = 1e-5) -> Tensor:
     Raises:
         ValueError: If a score is NaN or infinite.
     """
-    if not bool(torch.isfinite(probs).all()):
-        raise ValueError("probabilities hold NaN or infinite values; a CRF needs finite scores")
+    require_finite("probabilities", probs)
     return probs.float().clamp(floor, 1.0).log().neg()
 
 

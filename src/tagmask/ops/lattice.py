@@ -15,12 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tagmask.ops.checks import require_finite
+
 __all__ = ["Lattice"]
 
 # The C++ filters work on blocks of four points and fill the last block with points at the origin, whose
 # corners become part of the lattice.
 _BLOCK = 4
 _LARGEST_CODE = 2**62
+# Floats per table on the CPU: above 32 MB the allocator maps fresh pages for every table, which costs more
+# than the blur itself.
+_TABLE = 6_000_000
 
 
 class Lattice:
@@ -46,8 +51,7 @@ class Lattice:
         """
         if features.ndim not in (2, 3) or 0 in features.shape:
             raise ValueError(f"features must be a non-empty (N, d) or (B, N, d), got {tuple(features.shape)}")
-        if not bool(torch.isfinite(features).all()):
-            raise ValueError("features hold NaN or infinite values; a lattice needs finite positions")
+        require_finite("lattice features", features)
         self._points_shape = tuple(features.shape[:-1])
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
             points, image = _with_block_padding(features.float())
@@ -111,23 +115,60 @@ class Lattice:
         other._read = (self._read[0], self._read[1] * (scale * weight))
         return other
 
-    def _apply(self, rows: Tensor, backwards: bool) -> Tensor:
-        points, offsets, weights = self._splat
-        table = F.embedding_bag(
-            points, rows, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
-        )
+    def spread(self, rows: Tensor) -> list[Tensor]:
+        """First half of the filter: splat and blur, without gradient.
+
+        Args:
+            rows: Values point by point, float32, (B * N, K).
+
+        Returns:
+            Blurred values of every vertex and a last row of zeros, (num_vertices + 1, K), in one or several
+            groups of columns.
+        """
+        return self._spread(rows, backwards=False)
+
+    def read(self, tables: list[Tensor], points: slice = slice(None)) -> Tensor:
+        """Second half: values of some points from the tables that `spread` made.
+
+        Args:
+            tables: Vertex values.
+            points: Which points; a few at a time let further arithmetic stay in the cache.
+
+        Returns:
+            Filtered values of these points, (len, K).
+        """
+        vertices, weights = self._read[0][points], self._read[1][points]
+        parts = [F.embedding_bag(vertices, t, mode="sum", per_sample_weights=weights) for t in tables]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _spread(self, rows: Tensor, backwards: bool) -> list[Tensor]:
         # Blurs along different directions do not commute at the edge of the occupied set, so the order
         # belongs to the definition; each single blur is symmetric, so the transpose reverses the order.
-        for neighbours in self._blur.flip(0) if backwards else self._blur:
-            table = F.embedding_bag(neighbours, table, mode="sum", per_sample_weights=self._blur_weights)
-        return F.embedding_bag(self._read[0], table, mode="sum", per_sample_weights=self._read[1])
+        directions = self._blur.flip(0) if backwards else self._blur
+        points, offsets, weights = self._splat
+        size = rows.shape[1] * len(self._blur_weights)
+        groups = -(-size // _TABLE) if rows.device.type == "cpu" else 1
+        tables = []
+        for columns in rows.chunk(max(groups, 1), dim=1):
+            table = F.embedding_bag(
+                points,
+                columns.contiguous(),
+                offsets,
+                mode="sum",
+                per_sample_weights=weights,
+                include_last_offset=True,
+            )
+            for neighbours in directions:
+                table = F.embedding_bag(neighbours, table, mode="sum", per_sample_weights=self._blur_weights)
+            tables.append(table)
+        return tables
 
 
 class _Filter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, lattice: Lattice, backwards: bool) -> Tensor:
         ctx.lattice, ctx.backwards = lattice, backwards
-        return lattice._apply(rows, backwards)
+        return lattice.read(lattice._spread(rows, backwards))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -166,21 +207,21 @@ def _embed(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     rounded = torch.round(elevated * inverse)
     remainder = rounded * corners
-    excess = rounded.sum(0).to(torch.int64)
     residue = elevated - remainder
-    rank = excess.expand(corners, -1).clone()
+    # Ranks are tiny; bytes make the pairwise comparisons cheap.
+    rank = rounded.sum(0).to(torch.int8).repeat(corners, 1)
     for i in range(corners):
         for j in range(i + 1, corners):
             behind = residue[i] < residue[j]
             rank[i] += behind
             rank[j] += ~behind
-    wrap = (rank < 0).to(torch.int64) - (rank >= corners).to(torch.int64)
-    rank += wrap * corners
-    remainder += wrap * corners
+    wrap = ((rank < 0).to(torch.int8) - (rank >= corners).to(torch.int8)).mul_(corners)
+    order = (rank + wrap).to(torch.int64)
+    remainder += wrap
 
-    share = torch.empty_like(elevated).scatter_(0, rank, (elevated - remainder) * inverse).flip(0)
+    share = torch.empty_like(elevated).scatter_(0, order, (elevated - remainder) * inverse).flip(0)
     weights = torch.cat([(share[0] + (1.0 - share[-1])).unsqueeze(0), share[1:] - share[:-1]])
-    return remainder, rank, weights
+    return remainder, order, weights
 
 
 def _corner_codes(remainder: Tensor, rank: Tensor, image: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -239,7 +280,8 @@ def _connect(codes: Tensor, weights: Tensor, num_points: int, span: int) -> tupl
         is_new = torch.ones_like(ordered, dtype=torch.bool)
         torch.ne(ordered[1:], ordered[:-1], out=is_new[1:])
         owner[k].scatter_(0, order, is_new.cumsum(0, dtype=torch.int32) + (first - 1))
-        points[k], fed[k] = order, weights[k][order]
+        points[k] = order
+        torch.index_select(weights[k], 0, order, out=fed[k])
         start = is_new.nonzero().squeeze(1)
         starts.append(start + k * count)
         vertices.append(ordered[start] + k * span)

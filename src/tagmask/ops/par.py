@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tagmask.ops.checks import require_finite
+
 __all__ = ["PAR_DILATIONS", "apply_par", "par", "par_kernel"]
 
 PAR_DILATIONS = (1, 2, 4, 8, 12, 24)
@@ -72,7 +74,7 @@ def par_kernel(images: Tensor, dilations: Sequence[int] = PAR_DILATIONS) -> Tens
         raise ValueError(
             f"images must be floating point (B, 3, H, W), got {images.dtype} {tuple(images.shape)}"
         )
-    _check_finite("images", images)
+    require_finite("images", images)
     offsets = _offsets(dilations)
     with torch.autocast(images.device.type, enabled=False), torch.no_grad():
         images = images.float()
@@ -195,9 +197,4 @@ def _check_maps(maps: Tensor, guide: Tensor) -> None:
             f"maps must be (B, C, H, W) with the batch and size of their guide, got maps {tuple(maps.shape)} "
             f"for {tuple(guide.shape)}; resize one of them first"
         )
-    _check_finite("maps", maps)
-
-
-def _check_finite(name: str, values: Tensor) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise ValueError(f"{name} hold NaN or infinite values; PAR needs finite numbers")
+    require_finite("maps", maps)
