@@ -40,6 +40,8 @@ class Method(nn.Module, ABC):
     """Kinds of class maps the method offers ("cam", "aux_cam", "lam", ...), the default first."""
     segments: ClassVar[bool] = False
     """Whether `segment` gives a mask (single-stage methods and segmenters)."""
+    has_class_tokens: ClassVar[bool] = False
+    """Whether `class_tokens` gives an embedding per class."""
 
     def __init__(self, config: MethodConfig, num_classes: int) -> None:
         super().__init__()
@@ -73,6 +75,10 @@ class Method(nn.Module, ABC):
     def segment(self, images: Tensor) -> Tensor:
         """Segmentation logits (B, K + 1, h', w') for images (B, 3, H, W) in [0, 1]."""
         raise AttributeError(f"{type(self).__name__} makes no segmentation; train a segmenter on its labels")
+
+    def class_tokens(self, images: Tensor) -> Tensor:
+        """Embedding of every class in every image, (B, K, D), for images (B, 3, H, W) in [0, 1]."""
+        raise AttributeError(f"{type(self).__name__} has no class tokens")
 
     def view_maps(self, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
         """Raw class maps of one view on the patch grid: {kind: (B, K, h, w)}, any range, detached."""

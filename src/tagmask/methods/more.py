@@ -63,6 +63,7 @@ class MoRe(Method):
     config_class: ClassVar[type[MethodConfig]] = MoReConfig
     map_kinds: ClassVar[tuple[str, ...]] = ("cam", "aux_cam", "lam")
     segments: ClassVar[bool] = True
+    has_class_tokens: ClassVar[bool] = True
     config: MoReConfig
 
     def __init__(self, config: MoReConfig, num_classes: int) -> None:
@@ -263,6 +264,10 @@ class MoRe(Method):
     def classify(self, images: Tensor) -> Tensor:
         """Class logits (B, K) of the main classifier for images (B, 3, H, W) in [0, 1]."""
         return self._logits(self.classifier, self.encoder(images).patches)
+
+    def class_tokens(self, images: Tensor) -> Tensor:
+        """Class tokens (B, K, D) behind the graph for images (B, 3, H, W) in [0, 1]."""
+        return self._run(images).class_tokens
 
     def segment(self, images: Tensor) -> Tensor:
         """Decoder logits (B, K + 1, h, w) on the patch grid for images (B, 3, H, W) in [0, 1]."""
