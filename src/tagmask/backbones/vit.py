@@ -39,6 +39,7 @@ class ViT(nn.Module):
         position_offset: See `ops.resize.resize_positions`: 0 resizes the position table to the grid, 0.1
             follows DINO's scale-factor rule.
         grid: Patch grid of the stored position table; the model's own if None.
+        grid_mode: How a pretrained table becomes that grid: "bicubic", "bilinear" or "nearest".
         drop_path: Largest stochastic-depth rate (linear over the blocks).
 
     Raises:
@@ -57,6 +58,7 @@ class ViT(nn.Module):
         normalisation: Normalisation = "weights",
         position_offset: float = 0.0,
         grid: tuple[int, int] | None = None,
+        grid_mode: str = "bicubic",
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
@@ -68,6 +70,7 @@ class ViT(nn.Module):
         self.position_offset = position_offset
         self.patch_size = int(trunk.patch_embed.patch_size[0])
         self.grid = grid or tuple(trunk.patch_embed.grid_size)
+        self.grid_mode = grid_mode
         self._pretrained_registers = int(trunk.num_reg_tokens)
         patches = self.grid[0] * self.grid[1]
         self.cls_token = nn.Parameter(torch.zeros(1, self.num_prefix_tokens, self.dim))
@@ -146,8 +149,8 @@ class ViT(nn.Module):
         registers = state.get("reg_token", state.get("register_tokens"))
         if not _patches(state["pos_embed"].shape[1], 0 if registers is None else registers.shape[1]):
             raise CheckpointError(
-                f"{source} does not fit: pos_embed has {state['pos_embed'].shape[1]} rows, needed are a square "
-                f"grid and one for the class token (weights of another shape)"
+                f"{source} does not fit: pos_embed has {state['pos_embed'].shape[1]} rows, needed are a "
+                f"square grid and one for the class token (weights of another shape)"
             )
         heads = ("head", "fc_norm", "mask_token", "attn_pool", "pre_logits")
         trunk |= {k: v for k, v in state.items() if k not in tokens and not k.startswith(heads)}
@@ -177,7 +180,7 @@ class ViT(nn.Module):
             self.pos_embed[:, :used].copy_(own_rows if own_rows.shape[1] == used else torch.zeros(1, used, 1))
         table = rows[:, rows.shape[1] - patches :]
         if patches != self.grid[0] * self.grid[1]:
-            table = resize_positions(table, self.grid)
+            table = resize_positions(table, self.grid, mode=self.grid_mode)
         self.pos_embed[:, self.num_prefix_tokens :].copy_(table)
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -207,6 +210,7 @@ class ViT(nn.Module):
         hidden: Collection[int] = (),
         scores: Collection[int] = (),
         reduce: Callable[[Tensor], Tensor] | None = None,
+        visit: Callable[[int, Tensor, Tensor], None] | None = None,
         norm: bool = True,
         last_block: int | None = None,
     ) -> TokenFeatures:
@@ -218,6 +222,8 @@ class ViT(nn.Module):
             scores: Blocks whose attention scores are wanted, with gradient; these run unfused.
             reduce: Applied to every block's scores before they are kept (all scores of a deep network at
                 full size hold gigabytes).
+            visit: Called for every block with its index, its scores and the output of its attention branch
+                (B, T, D) before the residual; all blocks then run unfused.
             norm: Whether the final norm is applied to the outputs.
             last_block: Stop after this block; its raw output is returned.
 
@@ -232,9 +238,12 @@ class ViT(nn.Module):
         kept: dict[int, Tensor] = {}
         tapped: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
-            if index in scores:
-                tokens, found = _block_with_scores(block, tokens)
-                tapped[index] = found if reduce is None else reduce(found)
+            if index in scores or visit is not None:
+                tokens, found, branch = _block_with_scores(block, tokens)
+                if visit is not None:
+                    visit(index, found, branch)
+                if index in scores:
+                    tapped[index] = found if reduce is None else reduce(found)
             else:
                 tokens = block(tokens)
             if index in hidden:
@@ -274,11 +283,11 @@ def attention_with_scores(attention: Attention, tokens: Tensor) -> tuple[Tensor,
     return attention.proj_drop(attention.proj(attention.norm(mixed))), scores
 
 
-def _block_with_scores(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def _block_with_scores(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     parts: Any = block
     mixed, scores = attention_with_scores(parts.attn, parts.norm1(tokens))
     tokens = tokens + parts.drop_path1(parts.ls1(mixed))
-    return tokens + parts.drop_path2(parts.ls2(parts.mlp(parts.norm2(tokens)))), scores
+    return tokens + parts.drop_path2(parts.ls2(parts.mlp(parts.norm2(tokens)))), scores, mixed
 
 
 def _normalisation(wanted: Normalisation, trunk: VisionTransformer) -> Sequence[tuple[float, ...]]:
