@@ -12,14 +12,17 @@ from torch import Tensor
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from tagmask.backbones.mit import MixTransformer
 from tagmask.backbones.mit_names import mit_names
+from tagmask.data.classes import voc_palette
 from tagmask.methods.afa import AFA, AFAConfig
 from tagmask.metrics.confusion import ConfusionMatrix
 from tagmask.metrics.tags import multilabel_f1
 from tagmask.ops.crf import dense_crf
 from tagmask.ops.crf_presets import PRESETS, unary_from_probabilities
+from tagmask.ops.images import truncated_levels
 from tagmask.ops.labels import labels_from_maps
 from tagmask.ops.multiscale import segment_views, view_sizes
 from tagmask.ops.resize import resize_bilinear
+from tagmask.report.draw import label_colours, overlay_maps, picture_grid
 from tests.parity.cases.afa import LABEL_SHARE
 from tests.parity.golden import Check, Golden, golden_weights
 
@@ -186,6 +189,20 @@ def validate(golden: Golden) -> Iterable[Check]:
             yield Check(f"{name}_{key}", np.array(ours), golden.outputs[f"{name}_{key}"], "abs", 2e-3)
 
 
+def pictures(golden: Golden) -> Iterable[Check]:
+    images = golden.tensor("images")
+    levels = truncated_levels(images, IMAGENET_MEAN, IMAGENET_STD) * 255
+    plain = list(levels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    maps = resize_bilinear(golden.tensor("cam"), (images.shape[2], images.shape[3])).numpy()
+    ours = {
+        "grid_images": plain,
+        "grid_cam": [overlay_maps(image, own) for image, own in zip(plain, maps, strict=True)],
+        "grid_labels": [label_colours(label, voc_palette()) for label in golden.inputs["label"]],
+    }
+    for name, drawn in ours.items():
+        yield Check(name, picture_grid(drawn).transpose(2, 0, 1), golden.outputs[name], "abs", 1)
+
+
 CASES = {
     "afa_forward": forward,
     "afa_forward_odd": forward,
@@ -198,4 +215,5 @@ CASES = {
     "afa_optim": optim,
     "afa_infer_msc_flip": infer,
     "afa_validate": validate,
+    "afa_vis": pictures,
 }
