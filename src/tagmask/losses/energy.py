@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -137,25 +137,41 @@ def dense_energy(
             return _energy(prob, roi, unlabelled, lattice, gate)[0]
         with torch.no_grad():
             value, pull = _energy(prob, roi, unlabelled, lattice, gate)
-        # prob . pull has the wanted gradient and twice the wanted value.
-        twice = (prob * pull).sum() * (-2.0 / len(prob))
-        return twice + (value - twice.detach())
+        published: Tensor = _Published.apply(prob, value, pull)
+        return published
+
+
+class _Published(torch.autograd.Function):
+    """Hand a value on; let the originals' gradient flow back."""
+
+    @staticmethod
+    def forward(ctx: Any, prob: Tensor, value: Tensor, pull: Tensor) -> Tensor:
+        ctx.save_for_backward(pull)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (pull,) = ctx.saved_tensors
+        return pull * (grad * (-2.0 / len(pull))), None, None
 
 
 def _energy(
     prob: Tensor, roi: Tensor, unlabelled: Tensor, lattice: Lattice, gate: bool
 ) -> tuple[Tensor, Tensor]:
     """Energy and the gated filter output inside the region, (B, C, h, w)."""
-    region = roi.unsqueeze(1)
-    masked = prob * region
-    filtered = lattice.filter(masked.flatten(2)).view_as(masked)
+    batch, _, height, width = prob.shape
+    # Point by point, as the lattice works: no copy on the way in or out of it.
+    rows = prob.permute(0, 2, 3, 1).reshape(batch * height * width, -1)
+    region = roi.reshape(-1, 1)
+    masked = rows * region
+    filtered = lattice.filter_rows(masked)
+    gates = region
     if gate:
-        doubt = (roi - prob.amax(dim=1)).clamp_min(0.0)
-        gates = torch.where(unlabelled, torch.ones_like(doubt), doubt).unsqueeze(1)
-    else:
-        gates = region
+        doubt = (region - rows.amax(dim=1, keepdim=True)).clamp_min(0.0)
+        gates = torch.where(unlabelled.reshape(-1, 1), torch.ones_like(doubt), doubt)
     pull = filtered * (gates * region)
-    return -(prob * pull).sum() / len(prob), pull
+    energy = -torch.sum(rows * pull) / batch
+    return energy, pull.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _features(image_255: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
