@@ -141,7 +141,7 @@ class _Augment:
 
 @dataclass(frozen=True)
 class ResizedCrop(_Augment):
-    """Cut a random part of random shape and resize it to a square (bicubic): MoRe on VOC, `more.md` 2.1.
+    """Cut a random part of random shape and resize it to a square (bicubic) as MoRe does on VOC.
 
     Attributes:
         ratio: Smallest and largest width / height of the cut.
@@ -191,7 +191,7 @@ class PadCrop(_Augment):
     """Scale the picture (bilinear), put it on a black canvas, cut a square: AFA, and MoRe on COCO.
 
     Sizes are truncated to whole pixels. The picture lies at a random place of the canvas, which matters
-    only where it is smaller than the view (`afa.md` 3, `more.md` 2.2).
+    only where it is smaller than the view.
     """
 
     def draw(self, size: tuple[int, int], rng: Rng) -> PadCropDraw:
@@ -234,7 +234,7 @@ _VIEWS: dict[str, tuple[type[ResizedCrop] | type[PadCrop], dict[str, Any]]] = {
 }
 
 
-def make_view(name: str, size: int, **settings: Any) -> Callable[[Picture, Rng, Label | None], View]:
+def make_view(name: str, size: int, /, **settings: Any) -> Callable[[Picture, Rng, Label | None], View]:
     """A random training view by name.
 
     Args:

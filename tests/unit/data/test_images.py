@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -136,3 +137,18 @@ def test_colour_or_too_large_numbers_are_no_mask(tmp_path):
         read_indices(_save(tmp_path / "colour.png", RAMP))
     with pytest.raises(DataError, match="label 300"):
         read_indices(_save(tmp_path / "deep.png", np.full((4, 4), 300, np.uint16)))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("form", "mode"), [("JPEG", "RGB"), ("PNG", "P"), ("TIFF", "RGB"), ("WEBP", "RGB")])
+def test_any_damage_is_a_picture_or_a_data_error(tmp_path, form, mode):
+    rng, path = np.random.default_rng(0), tmp_path / "damaged"
+    Image.fromarray(RAMP).convert(mode).save(path, format=form)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for turn in range(60):
+        bytes_now = whole.copy()
+        bytes_now[rng.integers(0, min(len(whole), 300), 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(bytes_now[: rng.integers(len(whole))].tobytes() if turn % 2 else bytes_now.tobytes())
+        for reader in (read_image, read_indices, read_size):
+            with suppress(DataError):
+                reader(path)

@@ -92,6 +92,7 @@ def test_one_pixel_pictures_and_probabilities_of_zero_and_one():
         ("scale_crop", {"scale": [2, 1]}, "smallest scale"),
         ("scale_crop", {"scale": 1}, "view scale_crop"),
         ("scale_crop", {"flip": 2}, "flip must be 0 to 1"),
+        ("resized_crop", {"size": 3}, "no setting 'size'"),
         ("resized_crop", {"hue": 0.9}, "hue must be 0 to 0.5"),
     ],
 )
