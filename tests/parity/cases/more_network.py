@@ -1,4 +1,4 @@
-"""MoRe's network, maps, training step, validation and inference against stored outputs of the original."""
+"""MoRe's network and maps against stored outputs of the original."""
 
 from __future__ import annotations
 
