@@ -34,10 +34,11 @@ class MaskTransformer(nn.Module):
         self.proj_dec = nn.Linear(in_dim, dim)
         self.cls_emb = nn.Parameter(torch.zeros(1, num_labels, dim))
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, qkv_bias=True, proj_drop=dropout, attn_drop=dropout) for _ in range(depth)
+            Block(
+                dim, num_heads, qkv_bias=True, proj_drop=dropout, attn_drop=dropout, norm_layer=nn.LayerNorm
+            )
+            for _ in range(depth)
         )
-        for block in self.blocks:  # the published weights were trained with this one
-            block.norm1.eps = block.norm2.eps = 1e-5
         self.decoder_norm = nn.LayerNorm(dim)
         self.proj_patch = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
         self.proj_classes = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
@@ -77,7 +78,7 @@ class MaskTransformer(nn.Module):
         patches = patches / patches.norm(dim=-1, keepdim=True)
         classes = classes / classes.norm(dim=-1, keepdim=True)
         masks: Tensor = self.mask_norm(patches @ classes.transpose(1, 2))
-        return masks.transpose(1, 2).unflatten(2, grid)
+        return masks.transpose(1, 2).reshape(len(masks), -1, *grid)
 
 
 def _init(module: nn.Module) -> None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tagmask.backbones.base import TokenFeatures
 from tagmask.backbones.vit import ViT
 from tagmask.heads.attention_fusion import AttentionFusion, grouped_pool
 from tagmask.losses.tags import multilabel_soft_margin
@@ -132,7 +133,8 @@ class WeakTr(Method):
 
     def classify(self, images: Tensor) -> Tensor:
         """Class logits (B, K) of the class tokens for images (B, 3, H, W) in [0, 1]."""
-        return self.encoder(images, norm=False).class_tokens.mean(2)
+        features: TokenFeatures = self.encoder(images, norm=False)
+        return features.class_tokens.mean(2)
 
     def attention_maps(self, images: Tensor, attention: AttentionType) -> tuple[Tensor, Tensor]:
         """Maps before patch refinement and the fused attention they would be refined with.
@@ -190,22 +192,20 @@ class WeakTr(Method):
 
         features = self.encoder(images, visit=visit, norm=False)
         weights = self.fusion(torch.stack(pooled, 2).flatten(1, 2))
-        weights = weights.unflatten(1, (self.num_heads, -1)) / weights.shape[1]
-        fused = torch.stack(
-            [
-                torch.einsum("ba,baij->bij", weights[..., block], attention)
-                for block, attention in enumerate(kept)
-            ]
-        ).sum(0)
+        weights = weights.reshape(len(images), self.num_heads, -1) / weights.shape[1]
+        # One contraction per block: the original multiplies a copy of all maps at once.
+        parts = [torch.einsum("ba,baij->bij", weights[..., i], block) for i, block in enumerate(kept)]
+        fused = torch.stack(parts).sum(0)
         return _Passed(features.class_tokens.mean(2), self.head(features.patches), fused, features.grid)
 
     def _maps(self, out: _Passed, attention: AttentionType) -> Tensor:
         coarse = out.coarse.detach().relu()
         if attention == "patchcam":
             return coarse
-        cross = out.fused[:, : self.num_classes].unflatten(2, out.grid)
+        cross = out.fused[:, : self.num_classes].reshape(coarse.shape)
         return cross if attention == "cross" else cross * coarse
 
     def _refined(self, out: _Passed, maps: Tensor) -> Tensor:
         patches = out.fused[:, self.num_classes :]
-        return (maps.flatten(2) @ patches.transpose(1, 2)).unflatten(2, out.grid)
+        refined: Tensor = (maps.flatten(2) @ patches.transpose(1, 2)).reshape(maps.shape)
+        return refined
