@@ -78,6 +78,14 @@ class Task:
         elif time.monotonic() - self._spoken > _PLAIN_EVERY:
             self._speak()
 
+    def set(self, done: int, total: int | None = None) -> None:
+        """Note how many items are done, and how many there are, if that was unknown."""
+        if total is not None and total != self._total:
+            self._total = total
+            if self._id is not None:
+                self._display.progress.update(self._id, total=total)
+        self.advance(done - self._done)
+
     def show(self, figures: Mapping[str, float]) -> None:
         """Show the latest losses or scores beside the bar."""
         self._figures = figures_text(figures)

@@ -15,6 +15,7 @@ from tagmask.errors import ConfigError, DataError
 from tagmask.ops.labels import labels_from_maps, labels_with_ignore, refine_labels
 from tagmask.ops.par import PAR_DILATIONS, par
 from tagmask.stages._common import Context, Part, each_image, open_part
+from tagmask.stages._crf import crf_preset, refine_by_crf
 from tagmask.store.files import file_for
 from tagmask.store.labels import write_mask
 from tagmask.store.maps import load_maps
@@ -30,8 +31,8 @@ class RefineConfig(Config):
     """Images to label: train, val, or auto for val if there is one."""
     maps: str = "cam"
     """Kind of maps to start from."""
-    method: Literal["par", "none"] = "par"
-    """How labels follow the image: par (pixel-adaptive refinement), or none (thresholds alone)."""
+    method: Literal["par", "crf", "none"] = "par"
+    """How labels follow the image: par (pixel-adaptive refinement), crf, or none (thresholds alone)."""
     background: float | None = Field(default=None, ge=0, le=1)
     """One threshold: values up to it are background, nothing is left undecided."""
     high: float = Field(default=0.7, ge=0, le=1)
@@ -42,6 +43,10 @@ class RefineConfig(Config):
     """Steps of pixel-adaptive refinement."""
     shrink: int = Field(default=2, ge=1)
     """Pixel-adaptive refinement runs at 1/shrink of the size."""
+    crf: str = "more_seeds"
+    """Parameters of the CRF by name: psa_softmax, label_50_5, more_seeds, afa, weaktr_voc, ..."""
+    power: float | None = Field(default=None, gt=0)
+    """In the CRF, background is (1 - largest map) to this power instead of a constant."""
 
     @model_validator(mode="after")
     def _ordered(self) -> RefineConfig:
@@ -108,6 +113,9 @@ def image_labels(images: Tensor, maps: Tensor, keys: Tensor, config: RefineConfi
     high = low = config.background
     if high is None or low is None:
         high, low = config.high, config.low
+    if config.method == "crf":
+        levels = (high, low) if config.background is None else (high,)
+        return refine_by_crf(images, maps, keys, levels, config.power, crf_preset(config.crf))
     if config.method == "par":
         spread = partial(par, dilations=PAR_DILATIONS, iterations=config.iterations)
         return refine_labels(images, maps, present, high, low, spread, keys=keys, shrink=config.shrink)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from tagmask.errors import ConfigError, DataError
 from tagmask.stages._common import Context, Part, each_image, open_part
+from tagmask.stages._crf import crf_preset, segment_by_crf
 from tagmask.stages._infer import SegmentationConfig, image_scores
 from tagmask.stages._methods import Trained
 from tagmask.store.files import file_for
@@ -23,6 +24,8 @@ class SegmentConfig(SegmentationConfig):
 
     split: Part = "auto"
     """Images to segment: train, val, or auto for val if there is one."""
+    crf: str | None = None
+    """Clean the masks by a dense CRF with these parameters: more, afa, seg38, weaktr_voc, ..."""
     tags: Literal["none", "dataset"] = "none"
     """With "dataset", only tagged classes may appear in a mask."""
     limit: int | None = Field(default=None, ge=1)
@@ -53,6 +56,7 @@ def segment(config: SegmentConfig, context: Context, trained: Trained) -> dict[s
     if config.limit is not None and config.limit < len(dataset):
         dataset = dataset.subset(range(config.limit))
     folder, palette = context.folder / "masks", trained.classes.palette
+    crf = crf_preset(config.crf) if config.crf else None
 
     def work(index: int, batch: Batch) -> None:
         scores = image_scores(method, batch.images, runtime, config)
@@ -62,7 +66,10 @@ def segment(config: SegmentConfig, context: Context, trained: Trained) -> dict[s
                     f"'{batch.names[0]}' has no tags, and segment.tags is dataset; set it to none"
                 )
             scores[:, 1:].masked_fill_(batch.tags[:, :, None, None] == 0, -float("inf"))
-        mask = scores.argmax(1)[0].to("cpu").numpy().astype(np.uint8)
+        labels = scores.argmax(1)
+        if crf is not None:
+            labels = segment_by_crf(batch.images, scores, crf, config.probabilities)
+        mask = labels[0].cpu().numpy().astype(np.uint8)
         write_mask(file_for(folder, batch.names[0], ".png"), mask, palette)
 
     each_image(context, dataset, "segment", lambda name: [file_for(folder, name, ".png")], work)

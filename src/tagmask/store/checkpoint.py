@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from tagmask import __version__
 from tagmask.errors import CheckpointError
 from tagmask.store.files import atomic_write, write_json
 
-__all__ = ["FORMAT", "load_model", "load_tensors", "read_foreign", "save_model", "save_tensors"]
+__all__ = ["FORMAT", "is_own", "load_model", "load_tensors", "save_model", "save_tensors"]
 
 FORMAT = 1
 """Number of the header's layout; raised whenever a reader of the old one would misread it."""
@@ -156,36 +155,10 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, meta
 
 
-def read_foreign(path: Path) -> dict[str, Tensor]:
-    """State dict of a published checkpoint (.pth, .pt, .bin, .safetensors); nothing in it is executed.
-
-    A checkpoint that keeps its weights under "model", "state_dict" or "model_state_dict" is unwrapped.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, holds no tensors, or asks for code to be run.
-    """
+def is_own(path: Path) -> bool:
+    """Whether a file was written by `save_tensors`; False for anything else, readable or not."""
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"no checkpoint at {path}") from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise CheckpointError(
-            f"{path} is refused: it is damaged, or loading it would run code ({reason}). "
-            "Ask for a file that holds tensors only, best as .safetensors"
-        ) from None
-    except (OSError, RuntimeError, SafetensorError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise CheckpointError(f"{path} is not a readable checkpoint ({reason})") from None
-    for key in ("model_state_dict", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    state = dict(content) if isinstance(content, Mapping) else {}
-    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(f"{path} holds no tensors under names; expected a state dict")
-    return tensors
+        with safe_open(path, framework="pt") as file:
+            return "tagmask" in (file.metadata() or {})
+    except (OSError, SafetensorError, ValueError):
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 from tagmask.errors import DataError, UserError
 
-__all__ = ["atomic_write", "clear_partial", "digest", "file_for", "sha256", "write_json"]
+__all__ = ["atomic_write", "clear_partial", "digest", "exclusive", "file_for", "sha256", "write_json"]
 
 _PARTIAL = ".partial"
 
@@ -63,6 +64,33 @@ def _explain(path: Path, problem: OSError) -> str:
         f"cannot write {path}: {reason} ({free}). What was saved before is unchanged; "
         "free some space or choose another --out"
     )
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder for one program at a time; the hold ends with the program, however it ends.
+
+    Args:
+        folder: Made if missing.
+
+    Raises:
+        DataError: Another program holds it, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "w")  # noqa: SIM115 - closed below, after the hold
+    except OSError as problem:
+        raise DataError(_explain(folder / ".lock", problem)) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"another tagmask is working in {folder}; wait for it or use another --out"
+            ) from None
+        except OSError:
+            pass  # some network file systems have no locks
+        yield
 
 
 def clear_partial(folder: Path) -> None:

@@ -1,0 +1,6 @@
+"""``python -m tagmask``, as launchers of several processes want it."""
+
+from tagmask.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What the commands share: their flags, how they fail, how they print."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from tagmask.errors import UserError
+
+__all__ = ["guarded", "print_scores", "show_line"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of the images (data.root).")]
+Kind = Annotated[str | None, typer.Option("--kind", help="folder, voc, coco or auto (data.kind).")]
+Split = Annotated[str | None, typer.Option("--split", help="Part of the data to use.")]
+Tags = Annotated[str | None, typer.Option("--tags", help="Tag file, if not in the usual place (data.tags).")]
+Classes = Annotated[Path | None, typer.Option("--classes", help="File with class names (data.classes).")]
+Masks = Annotated[Path | None, typer.Option("--masks", help="Folder of true masks, for scoring.")]
+MethodName = Annotated[str | None, typer.Option("--method", help="Method, see 'tagmask list'.")]
+Backbone = Annotated[str | None, typer.Option("--backbone", help="Network of the method (model.backbone).")]
+Weights = Annotated[str | None, typer.Option("--weights", help="Pretrained weights: hub, none or a file.")]
+Size = Annotated[int | None, typer.Option("--size", help="Side of the training views in pixels.")]
+Iterations = Annotated[int | None, typer.Option("--iterations", help="Updates of the weights.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per update.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.")]
+Precision = Annotated[str | None, typer.Option("--precision", help="fp32, tf32, bf16 or fp16.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Everything random follows from it.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder.")]
+Recipe = Annotated[str | None, typer.Option("--recipe", help="Shipped recipe, or a YAML file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set a.b=c. May be repeated.")]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="Model folder or published checkpoint, instead of training."),
+]
+
+
+def guarded(command: _F) -> _F:
+    """A command whose failures are one line and an exit code.
+
+    User errors exit 2, Ctrl-C 130, other stop signals 128 + their number, bugs 1. With TAGMASK_DEBUG=1
+    the traceback is shown as well.
+    """
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            _fail(f"error: {error}", 2)
+        except KeyboardInterrupt:
+            _fail("interrupted; the same command goes on", 130)
+        except BrokenPipeError:
+            # The reader of our output has gone, as "| head" does.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except typer.Exit:
+            raise
+        except Exception as error:
+            code = getattr(error, "exit_code", None)
+            if code is not None:
+                _fail(f"{error}; {_how_to_go_on()}", code)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            _fail(
+                f"internal error: {type(error).__name__}: {reason} (TAGMASK_DEBUG=1 shows where)",
+                1,
+            )
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _how_to_go_on() -> str:
+    train = len(sys.argv) > 1 and sys.argv[1] == "train" and "--resume" not in sys.argv
+    return "the same command with --resume goes on" if train else "the same command goes on"
+
+
+def _fail(line: str, code: int) -> None:
+    if os.environ.get("TAGMASK_DEBUG") == "1":
+        traceback.print_exc()
+    if os.environ.get("RANK", "0") == "0":
+        show_line(line, error=True)
+    raise typer.Exit(code)
+
+
+def show_line(text: str, error: bool = False) -> None:
+    """Print one line of plain text."""
+    typer.echo(text, err=error)
+
+
+def print_scores(scores: dict[str, float], records: list[dict[str, Any]]) -> None:
+    """Print mean IoU by what was scored, and the IoU of every class.
+
+    Args:
+        scores: What to mean IoU.
+        records: The score files.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = [record for record in records if record["what"] in scores]
+    if not shown:
+        return
+    table = Table(title="IoU in percent")
+    table.add_column("class")
+    for record in shown:
+        table.add_column(record["what"], justify="right")
+    first = [("mean", [record["miou"] for record in shown])]
+    rows = first + [(name, [record["iou"].get(name) for record in shown]) for name in shown[0]["classes"]]
+    for name, values in rows:
+        cells = ["-" if value is None else f"{100 * value:.1f}" for value in values]
+        table.add_row(name, *cells, style="bold" if name == "mean" else None)
+    Console(highlight=False).print(table)
+    for record in shown:
+        parts = [f"{record['images']} images of split {record['split']}", f"tags: {record['tags']}"]
+        if record["threshold"] is not None:
+            parts.append(f"threshold {record['threshold']:.2f} ({record['threshold_source']})")
+        show_line(f"{record['what']}: {', '.join(parts)}")

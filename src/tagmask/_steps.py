@@ -1,0 +1,191 @@
+"""The steps of a run: what decides about each, what it reads and writes, how it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tagmask.config import Config
+from tagmask.runconfig import RunConfig
+from tagmask.stages._common import Context, Part, data_digest, open_part
+from tagmask.stages._methods import Trained, load_published, load_trained
+from tagmask.stages.evaluate import evaluate
+from tagmask.stages.localize import localize
+from tagmask.stages.refine import refine
+from tagmask.stages.report import report
+from tagmask.stages.segment import segment
+from tagmask.stages.train import train
+from tagmask.store.checkpoint import is_own
+from tagmask.store.files import sha256
+from tagmask.store.manifest import Manifest, fingerprint
+
+__all__ = ["MAKERS", "Journey", "Step"]
+
+# Settings that change how a step feels, not what it gives: changing them does not undo finished work.
+_HARMLESS = {"workers", "log_every", "save_every", "keep", "tensorboard", "max_bad", "broken_limit"}
+
+
+@dataclass
+class Step:
+    """One step of a run.
+
+    Attributes:
+        name: Its key in `MAKERS`.
+        settings: What was asked for; with `inputs` it decides whether the step is done.
+        inputs: Checksums of what it reads.
+        outputs: Files and folders in the run folder that later steps read.
+        work: Does it; told whether it continues the same unfinished work. Gives figures worth keeping.
+        private: Further files it writes, for itself.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    outputs: Sequence[str]
+    work: Callable[[bool], Mapping[str, Any]]
+    private: Sequence[str] = ()
+
+
+@dataclass
+class Journey:
+    """A run on its way.
+
+    Attributes:
+        config: Its settings.
+        context: Folder, device, display, data.
+        results: Figures of the steps so far.
+    """
+
+    config: RunConfig
+    context: Context
+    results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _trained: Trained | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The run's manifest as it is on disk now; only the first process writes it."""
+        return Manifest(self.context.folder)
+
+    def trained(self) -> Trained:
+        """The model that the steps after training use, loaded once."""
+        if self._trained is None:
+            config, given = self.config, self.config.checkpoint
+            if given is not None and given.is_file() and not is_own(given):
+                classes = open_part(config.data, "auto").classes
+                self._trained = load_published(given, config.method, config.model, classes)
+            else:
+                self._trained = load_trained(given or self.context.folder / "model")
+        return self._trained
+
+    def model_checksum(self) -> str:
+        """Checksum of the model's weight file."""
+        given = self.config.checkpoint
+        return sha256(given) if given is not None and given.is_file() else self.trained().checksum
+
+    def checksum(self, name: str) -> str | None:
+        """Checksum of what an earlier step left under a name; None if there is nothing."""
+        path = self.context.folder / name
+        if not path.exists():
+            return None
+        return self.manifest.checksum(path) or str(fingerprint(path)["sha256"])
+
+    def data(self, part: Part, masks: bool = False) -> str:
+        """Checksum of a part of the data."""
+        return data_digest(open_part(self.config.data, part, masks))
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    return {k: v for k, v in config.model_dump(mode="json").items() if k not in _HARMLESS}
+
+
+def _train(journey: Journey) -> Step:
+    config = journey.config
+    settings = {"method": config.method, "model": config.model, **_plain(config.train)}
+    settings |= {"precision": config.runtime.precision, "seed": config.runtime.seed}
+    inputs: dict[str, Any] = {"data": journey.data("train")}
+    if config.train.labels is not None:
+        inputs["labels"] = fingerprint(config.train.labels)["sha256"]
+    # How the run uses the model later is how others should use it, too.
+    use = {
+        "localize": config.localize.model_dump(mode="json"),
+        "segment": config.segment.model_dump(mode="json"),
+        "background": config.evaluate.background,
+    }
+
+    def work(same: bool) -> Mapping[str, Any]:
+        return train(config.train, journey.context, config.method, config.model, {"use": use}, resume=same)
+
+    return Step("train", settings, inputs, ("model",), work, private=("train",))
+
+
+def _localize(journey: Journey) -> Step:
+    config = journey.config
+    inputs = {"model": journey.model_checksum(), "data": journey.data(config.localize.split)}
+    settings = {**_plain(config.localize), "precision": config.runtime.precision}
+
+    def work(same: bool) -> Mapping[str, Any]:
+        return localize(config.localize, journey.context, journey.trained())
+
+    return Step("localize", settings, inputs, ("maps",), work)
+
+
+def _refine(journey: Journey) -> Step:
+    config = journey.config
+    inputs = {"maps": journey.checksum("maps"), "data": journey.data(config.refine.split)}
+
+    def work(same: bool) -> Mapping[str, Any]:
+        return refine(config.refine, journey.context)
+
+    return Step("refine", _plain(config.refine), inputs, ("labels",), work)
+
+
+def _segment(journey: Journey) -> Step:
+    config = journey.config
+    inputs = {"model": journey.model_checksum(), "data": journey.data(config.segment.split)}
+    settings = {**_plain(config.segment), "precision": config.runtime.precision}
+
+    def work(same: bool) -> Mapping[str, Any]:
+        return segment(config.segment, journey.context, journey.trained())
+
+    return Step("segment", settings, inputs, ("masks",), work)
+
+
+def _evaluate(journey: Journey) -> Step:
+    config, steps = journey.config, journey.manifest.steps
+    made = {name: steps.get(name, {}) for name in ("localize", "refine", "segment")}
+    about: dict[str, Any] = {name: step.get("settings") for name, step in made.items()}
+    about["localize"] = {**(about["localize"] or {}), **made["localize"].get("results", {})}
+    about["method"] = config.method
+    models = [step["inputs"]["model"] for step in made.values() if "model" in step.get("inputs", {})]
+    about["model"] = models[0] if models else None
+    inputs = {name: journey.checksum(name) for name in ("maps", "labels", "masks")}
+    inputs["truth"] = journey.data(config.evaluate.split, masks=True)
+
+    def work(same: bool) -> Mapping[str, Any]:
+        return evaluate(config.evaluate, journey.context, about)
+
+    return Step("evaluate", _plain(config.evaluate), inputs, ("scores",), work)
+
+
+def _report(journey: Journey) -> Step:
+    config, steps = journey.config, journey.manifest.steps
+    inputs = {name: step.get("outputs") for name, step in steps.items() if name != "report"}
+
+    def work(same: bool) -> Mapping[str, Any]:
+        there = config.checkpoint or (journey.context.folder / "model").is_dir()
+        model = journey.trained() if there else None
+        return report(config.report, journey.context, config.model_dump(mode="json"), steps, model)
+
+    return Step("report", _plain(config.report), inputs, ("report.html",), work)
+
+
+MAKERS: Mapping[str, Callable[[Journey], Step]] = {
+    "train": _train,
+    "localize": _localize,
+    "refine": _refine,
+    "segment": _segment,
+    "evaluate": _evaluate,
+    "report": _report,
+}
+"""Every step by name, in order."""

@@ -1,0 +1,83 @@
+"""Everything a run is made of, and where it comes from: recipe, flags, ``--set``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tagmask import methods
+from tagmask.config import Config, apply_overrides, read_yaml, validate
+from tagmask.recipes import find_recipe
+from tagmask.stages._common import DataConfig, RuntimeConfig
+from tagmask.stages.evaluate import EvaluateConfig
+from tagmask.stages.localize import LocalizeConfig
+from tagmask.stages.refine import RefineConfig
+from tagmask.stages.report import ReportConfig
+from tagmask.stages.segment import SegmentConfig
+from tagmask.stages.train import TrainConfig
+
+__all__ = ["RunConfig", "read_config"]
+
+
+class RunConfig(Config):
+    """Everything a run is made of."""
+
+    data: DataConfig = DataConfig()
+    """Images, tags, masks for scoring."""
+    method: str = "more"
+    """Key of the method, see `tagmask list`."""
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the method, see `tagmask show METHOD`."""
+    checkpoint: Path | None = None
+    """Use this model folder, or this published checkpoint of the method, instead of training."""
+    runtime: RuntimeConfig = RuntimeConfig()
+    """Device, precision, seed."""
+    train: TrainConfig = TrainConfig()
+    """Step train."""
+    localize: LocalizeConfig = LocalizeConfig()
+    """Step localize: maps to disk."""
+    refine: RefineConfig = RefineConfig()
+    """Step refine: maps to pseudo labels."""
+    segment: SegmentConfig = SegmentConfig()
+    """Step segment: images to masks."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Step evaluate: scores."""
+    report: ReportConfig = ReportConfig()
+    """Step report: the page."""
+
+
+def read_config(
+    recipe: str | Path | None = None, flags: Mapping[str, Any] | None = None, overrides: Iterable[str] = ()
+) -> RunConfig:
+    """Settings from a recipe, then single values, then ``a.b=c`` texts; later ones win.
+
+    Args:
+        recipe: Name of a shipped recipe, a YAML file, or a run folder (its own settings).
+        flags: Dotted key to value, for example ``{"train.iterations": 1000}``; None values are left out.
+        overrides: As given to ``--set``.
+
+    Raises:
+        ConfigError: A name, key or value is unknown or does not fit; the message names the nearest.
+    """
+    values: dict[str, Any] = {}
+    where = "settings"
+    if recipe is not None:
+        path = Path(recipe) / "settings.yaml" if Path(recipe).is_dir() else find_recipe(str(recipe))
+        values, where = read_yaml(path), str(path)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(values, key, value)
+    config = validate(RunConfig, apply_overrides(values, overrides), where)
+    kind = methods.get(config.method)
+    validate(kind.config_class, config.model, f"{where}: model ({config.method})")
+    return config
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+    values[leaf] = value

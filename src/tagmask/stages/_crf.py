@@ -1,0 +1,90 @@
+"""Dense CRF on what a stage has for one image, by the name of a paper's parameter set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tagmask.errors import ConfigError, nearest
+from tagmask.ops.crf import CRF, crf_on_labels, dense_crf
+from tagmask.ops.crf_presets import PRESETS, CRFParams, unary_from_probabilities
+
+__all__ = ["crf_preset", "refine_by_crf", "segment_by_crf"]
+
+
+def crf_preset(name: str) -> CRFParams:
+    """Parameters by name.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown CRF '{name}'. {nearest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def segment_by_crf(images: Tensor, scores: Tensor, params: CRFParams, already_probabilities: bool) -> Tensor:
+    """Labels of one image after the CRF.
+
+    Args:
+        images: RGB in [0, 1], (1, 3, H, W).
+        scores: Segmentation scores, (1, C, H, W).
+        params: Kernels and class rule.
+        already_probabilities: Whether the scores need no softmax.
+
+    Returns:
+        (1, H, W) int64.
+    """
+    picture = _bytes(images)
+    if params.unary == "labels":
+        return crf_on_labels(picture, scores.argmax(1)[0], scores.shape[1], params)[None]
+    probs = scores[0] if already_probabilities else scores[0].softmax(0)
+    present = None
+    if params.classes == "present":
+        present = torch.unique(scores.argmax(1)).tolist()
+    return dense_crf(picture, unary_from_probabilities(probs), params, present).argmax(0)[None]
+
+
+def refine_by_crf(
+    images: Tensor,
+    maps: Tensor,
+    keys: Tensor,
+    levels: tuple[float, ...],
+    power: float | None,
+    params: CRFParams,
+) -> Tensor:
+    """Labels from maps that compete with a background plane in a CRF.
+
+    With two levels the CRF runs twice: foreground comes from the higher plane, background from where both
+    say so, the rest is undecided.
+
+    Args:
+        images: RGB in [0, 1], (1, 3, H, W).
+        maps: Maps of the present classes in [0, 1], (1, n, H, W), n at least 1.
+        keys: 0-based class of each map, (1, n).
+        levels: Heights of constant background planes, (high, low) or one.
+        power: If set, the plane is (1 - largest map)^power instead.
+        params: Kernels.
+
+    Returns:
+        (1, H, W) int64, 255 where undecided.
+    """
+    picture, names = _bytes(images), torch.cat([keys.new_zeros(1), keys[0] + 1])
+    model = CRF(picture, params)
+    found = []
+    for level in levels if power is None else (0.0,):
+        plane = torch.full_like(maps[:, :1], level)
+        if power is not None:
+            plane = (1 - maps.amax(1, keepdim=True)).clamp(min=0) ** power
+        stack = torch.cat([plane, maps], dim=1)[0]
+        if params.unary == "labels":
+            labels = crf_on_labels(picture, stack.argmax(0), len(names), params)
+        else:
+            labels = model.marginals(unary_from_probabilities(stack)).argmax(0)
+        found.append(names[labels][None])
+    high, low = found[0], found[-1]
+    return torch.where(high > 0, high, torch.where(low > 0, torch.full_like(high, 255), 0))
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return (images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
