@@ -49,21 +49,28 @@ def class_patch_contrast(
         return per_class.sum() / tags.shape[0]
 
 
-def class_token_contrast(class_tokens: Tensor, temperature: float = 0.07) -> Tensor:
-    """Pushes the class tokens of an image apart, L_mct of MoRe.
+def class_token_contrast(
+    class_tokens: Tensor, temperature: float = 0.07, tags: Tensor | None = None
+) -> Tensor:
+    """Pushes the class tokens of an image apart, L_mct of MoRe and the token contrast of MCTformer+.
 
     Cross entropy of row k of their cosine matrix against k; identical tokens give ln K and no gradient.
 
     Args:
         class_tokens: (B, K, D).
-        temperature: Divides the cosines.
+        temperature: Divides the cosines; MCTformer+ has 1.
+        tags: If given, (B, K), only rows of positive classes count: their mean in each image, then over the
+            batch; images without any contribute 0 (MCTformer+).
     """
     with _full_precision(class_tokens):
         unit = F.normalize(class_tokens.float(), dim=2)
         cosine = unit @ unit.transpose(1, 2) / temperature
         batch, count, _ = cosine.shape
         own = torch.arange(count, device=cosine.device).repeat(batch)
-        return F.cross_entropy(cosine.flatten(0, 1), own)
+        if tags is None:
+            return F.cross_entropy(cosine.flatten(0, 1), own)
+        rows = F.cross_entropy(cosine.flatten(0, 1), own, reduction="none").view(batch, count)
+        return ((rows * tags).sum(1) / (tags.sum(1) + 1e-8)).mean()
 
 
 def patch_contrast(patches: Tensor, pairs: Tensor) -> Tensor:
