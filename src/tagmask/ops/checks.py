@@ -18,5 +18,8 @@ def require_finite(name: str, values: Tensor) -> None:
     Raises:
         ValueError: If a value is NaN or infinite.
     """
-    if values.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(values.detach()))).all()):
+    if not values.numel():
+        return
+    low, high = torch.aminmax(values.detach())
+    if not bool(torch.isfinite(high.float() - low.float())):
         raise ValueError(f"{name} hold NaN or infinite values; every value must be finite")

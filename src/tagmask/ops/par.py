@@ -125,7 +125,7 @@ def apply_par(
         raise ValueError(f"iterations must be 0 or more, got {iterations}")
     with torch.autocast(maps.device.type, enabled=False), torch.no_grad():
         source, weights = maps.float(), kernel.float()
-        for _ in range(iterations):
+        for _ in range(iterations if maps.numel() else 0):
             source = _average(weights, source, offsets, max(dilations))
     return source
 
@@ -137,7 +137,7 @@ def _average(kernel: Tensor, maps: Tensor, offsets: list[tuple[int, int]], reach
     padded = F.pad(maps, [reach] * 4, mode="replicate")
     result = torch.zeros_like(maps)
     limit = _BLOCK["cpu" if maps.device.type == "cpu" else "other"]
-    for top, rows in _row_blocks(height, limit // max(batch * channels * width, 1)):
+    for top, rows in _row_blocks(height, limit // (batch * channels * width)):
         block = result[:, :, top : top + rows]
         for index, (dy, dx) in enumerate(offsets):
             window = _window(padded, top + reach + dy, reach + dx, rows, width)
