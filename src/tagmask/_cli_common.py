@@ -14,7 +14,7 @@ import typer
 
 from tagmask.errors import UserError
 
-__all__ = ["guarded", "print_scores", "show_line"]
+__all__ = ["as_text", "compute_flags", "data_flags", "guarded", "print_scores", "show_line", "split_flags"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -92,6 +92,36 @@ def _fail(line: str, code: int) -> None:
 def show_line(text: str, error: bool = False) -> None:
     """Print one line of plain text."""
     typer.echo(text, err=error)
+
+
+def data_flags(
+    data: Path | None, tags: str | None, classes: Path | None, masks: Path | None, kind: str | None
+) -> dict[str, Any]:
+    """Settings behind the flags about data."""
+    return {
+        "data.root": as_text(data),
+        "data.tags": tags,
+        "data.classes": as_text(classes),
+        "data.masks": as_text(masks),
+        "data.kind": kind,
+    }
+
+
+def compute_flags(device: str | None, precision: str | None, seed: int | None) -> dict[str, Any]:
+    """Settings behind the flags about computing."""
+    return {"runtime.device": device, "runtime.precision": precision, "runtime.seed": seed}
+
+
+def split_flags(split: str | None, stage: str) -> dict[str, Any]:
+    """Train and val mean the run's own parts; any other name is a split of the data set."""
+    if split is None or split in ("auto", "train", "val"):
+        return {f"{stage}.split": split}
+    return {f"{stage}.split": "val", "data.val_split": split}
+
+
+def as_text(path: Path | None) -> str | None:
+    """A path as settings hold it."""
+    return None if path is None else str(path)
 
 
 def print_scores(scores: dict[str, float], records: list[dict[str, Any]]) -> None:

@@ -29,9 +29,13 @@ from tagmask._cli_common import (
     Split,
     Tags,
     Weights,
+    as_text,
+    compute_flags,
+    data_flags,
     guarded,
     print_scores,
     show_line,
+    split_flags,
 )
 
 __all__ = ["app", "main"]
@@ -73,7 +77,7 @@ def train(
     settings: Set = None,
 ) -> None:
     """Learn from images and their tags."""
-    flags = _data_flags(data, tags, classes, masks, kind) | _compute_flags(device, precision, seed)
+    flags = data_flags(data, tags, classes, masks, kind) | compute_flags(device, precision, seed)
     flags |= {"data.split": split, "method": method, "model.backbone": backbone, "model.weights": weights}
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
     base = recipe or (str(out) if resume and out is not None else None)
@@ -98,9 +102,9 @@ def localize(
     settings: Set = None,
 ) -> None:
     """Images and tags to class maps on disk."""
-    flags = _data_flags(data, tags, classes, None, kind) | _compute_flags(device, precision, None)
+    flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, precision, None)
     flags |= {"localize.size": size, "localize.kinds": maps.split(",") if maps else None}
-    flags |= _split_flags(split, "localize")
+    flags |= split_flags(split, "localize")
     folder = _go(str(run), flags, settings, out, ("localize",))
     show_line(f"maps: {folder / 'maps'}")
 
@@ -120,14 +124,14 @@ def refine(
     settings: Set = None,
 ) -> None:
     """Class maps on disk to pseudo labels on disk."""
-    flags = _data_flags(data, None, None, None, kind) | _compute_flags(device, None, None)
+    flags = data_flags(data, None, None, None, kind) | compute_flags(device, None, None)
     flags |= {
         "refine.method": method,
         "refine.maps": maps,
         "refine.background": background,
         "refine.crf": crf,
     }
-    folder = _go(str(run), flags | _split_flags(split, "refine"), settings, None, ("refine",))
+    folder = _go(str(run), flags | split_flags(split, "refine"), settings, None, ("refine",))
     show_line(f"labels: {folder / 'labels'}")
 
 
@@ -150,13 +154,13 @@ def segment(
     settings: Set = None,
 ) -> None:
     """Images to masks."""
-    flags = _data_flags(data, tags, classes, None, kind) | _compute_flags(device, precision, None)
+    flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, precision, None)
     flags |= {
         "segment.size": size,
         "segment.scales": scales.split(",") if scales else None,
         "segment.crf": crf,
     }
-    flags |= {"segment.flip": "sum" if flip else None, **_split_flags(split, "segment")}
+    flags |= {"segment.flip": "sum" if flip else None, **split_flags(split, "segment")}
     folder = _go(str(run), flags, settings, out, ("segment",))
     show_line(f"masks: {folder / 'masks'}")
 
@@ -176,7 +180,7 @@ def evaluate(
     settings: Set = None,
 ) -> None:
     """Score maps, labels and masks on disk against true masks."""
-    flags = _data_flags(data, None, None, masks, kind) | _split_flags(split, "evaluate")
+    flags = data_flags(data, None, None, masks, kind) | split_flags(split, "evaluate")
     flags |= {"evaluate.what": what.split(",") if what else None, "evaluate.background": background}
     _go(str(run), flags, settings, None, ("evaluate",))
 
@@ -216,8 +220,8 @@ def run(
     """The whole journey, from train to report. Steps that are done are not done again."""
     from tagmask.pipeline import choose_steps
 
-    flags = _data_flags(data, tags, classes, masks, kind) | _compute_flags(device, precision, seed)
-    flags |= {"model.backbone": backbone, "model.weights": weights, "checkpoint": _text(checkpoint)}
+    flags = data_flags(data, tags, classes, masks, kind) | compute_flags(device, precision, seed)
+    flags |= {"model.backbone": backbone, "model.weights": weights, "checkpoint": as_text(checkpoint)}
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
     folder = _go(recipe, flags, settings, out, choose_steps(until, first), overwrite=overwrite)
     if (folder / "report.html").exists():
@@ -237,7 +241,7 @@ def demo(
     from tagmask.stages.scenes import make_scenes
 
     images = make_scenes(out / "data")
-    flags = {"data.root": str(images)} | _compute_flags(device, None, seed)
+    flags = {"data.root": str(images)} | compute_flags(device, None, seed)
     folder = _go("demo", flags, settings, out / "run", STEPS)
     show_line(f"report: {(folder / 'report.html').resolve()}")
 
@@ -309,30 +313,3 @@ def _default_folder(base: str | None, method: str) -> Path:
         return Path(base)
     name = method if base is None else Path(base).with_suffix("").as_posix().strip("./").replace("/", "-")
     return Path("runs") / name
-
-
-def _data_flags(
-    data: Path | None, tags: str | None, classes: Path | None, masks: Path | None, kind: str | None
-) -> dict[str, Any]:
-    return {
-        "data.root": _text(data),
-        "data.tags": tags,
-        "data.classes": _text(classes),
-        "data.masks": _text(masks),
-        "data.kind": kind,
-    }
-
-
-def _compute_flags(device: str | None, precision: str | None, seed: int | None) -> dict[str, Any]:
-    return {"runtime.device": device, "runtime.precision": precision, "runtime.seed": seed}
-
-
-def _split_flags(split: str | None, stage: str) -> dict[str, Any]:
-    """Train and val mean the run's own parts; any other name is a split of the data set."""
-    if split is None or split in ("auto", "train", "val"):
-        return {f"{stage}.split": split}
-    return {f"{stage}.split": "val", "data.val_split": split}
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -84,12 +84,13 @@ def run(
             clear_partial(folder)
             _write_settings(config, folder)
         runtime.barrier()
+        alone = len(steps) == 1
         for name in steps:
-            reason = None if len(steps) == 1 else _needless(config, name)
+            reason = None if alone else _needless(config, name)
             if reason is not None:
                 display.say(f"{name}: left out, {reason}")
                 continue
-            _do(journey, MAKERS[name](journey), resume, overwrite)
+            _do(journey, MAKERS[name](journey), resume, overwrite, alone)
         return Run(folder, journey.results)
 
 
@@ -129,10 +130,12 @@ def _needless(config: RunConfig, name: str) -> str | None:
     return None
 
 
-def _do(journey: Journey, step: Step, resume: bool, overwrite: bool) -> None:
+def _do(journey: Journey, step: Step, resume: bool, overwrite: bool, alone: bool) -> None:
     context, manifest = journey.context, journey.manifest
     work = step.name, step.settings, step.inputs
-    done, same = manifest.is_done(*work), manifest.same_work(*work)
+    # A page asked for by name is written again: what it looks like is not among its inputs.
+    done = manifest.is_done(*work) and not (alone and step.name == "report")
+    same = manifest.same_work(*work)
     if step.name == "train" and not done:
         same = same and not overwrite
         if not overwrite:

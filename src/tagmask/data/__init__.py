@@ -6,16 +6,26 @@ import importlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tagmask.data.base import Item, Problem, Scan, Source, TagDataset
-from tagmask.data.classes import ClassTable
 from tagmask.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from tagmask.data.base import Item, Problem, Scan, Source, TagDataset
+    from tagmask.data.classes import ClassTable
 
 __all__ = ["ClassTable", "Item", "TagDataset", "find_kind", "names", "open_dataset", "scan_dataset"]
 
 _GROUP = "tagmask.data"
 _CACHES = ("none", "memory")
+_HOMES = {"ClassTable": "classes", "Item": "base", "TagDataset": "base"}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: listing the kinds must not load PyTorch.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
 def names() -> list[str]:
@@ -102,6 +112,8 @@ def open_dataset(
     Raises:
         DataError: Something is missing, unknown or contradictory; one message names the first of each kind.
     """
+    from tagmask.data.base import Source, TagDataset
+
     if cache not in _CACHES:
         raise DataError(f"unknown cache '{cache}'. {nearest(cache, _CACHES)}")
     folder = None if mask_folder is None else Path(mask_folder)

@@ -46,7 +46,7 @@ class Runtime:
         cls,
         device: str = "auto",
         precision: str = "fp32",
-        seed: int = 0,
+        seed: int | None = 0,
         threads: int | None = None,
         deterministic: bool = False,
     ) -> Runtime:
@@ -55,7 +55,7 @@ class Runtime:
         Args:
             device: "auto" (CUDA, then Apple's MPS, then the CPU), "cpu", "mps", "cuda" or "cuda:1".
             precision: One of `PRECISIONS`.
-            seed: 0 or more.
+            seed: 0 or more; None leaves the random streams of the program alone.
             threads: CPU threads for tensor work; the environment decides if None.
             deterministic: Refuse algorithms whose result changes from run to run (slower on GPUs).
 
@@ -79,8 +79,9 @@ class Runtime:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
         accelerator = _accelerator(chosen, precision)
         launched = accelerator.num_processes > 1 or chosen.index is None
-        runtime = cls(accelerator, accelerator.device if launched else chosen, precision, seed)
-        runtime.reseed()
+        runtime = cls(accelerator, accelerator.device if launched else chosen, precision, seed or 0)
+        if seed is not None:
+            runtime.reseed()
         return runtime
 
     @property

@@ -6,9 +6,12 @@ import importlib
 import inspect
 import pkgutil
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from tagmask.errors import ConfigError, nearest
-from tagmask.methods.base import Method
+
+if TYPE_CHECKING:
+    from tagmask.methods.base import Method
 
 __all__ = ["get", "names"]
 
@@ -33,6 +36,9 @@ def get(name: str) -> type[Method]:
         if point.name == name:
             loaded: type[Method] = point.load()
             return loaded
+    # Not at the top: listing the names must not load PyTorch.
+    from tagmask.methods.base import Method
+
     module = importlib.import_module(f"{__name__}.{name}")
     found = [
         cls

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from tagmask.report.panels import class_colours
 
-__all__ = ["curves", "points", "principal_plane"]
+__all__ = ["curves", "points", "principal_plane", "side_by_side"]
 
 _STYLES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vP*X<>"
@@ -25,8 +27,7 @@ def curves(
     lines: Mapping[str, Curve],
     xlabel: str,
     ylabel: str,
-    size: tuple[float, float] = (4.2, 3.0),
-    log: bool = False,
+    size: tuple[float, float] = (4.2, 3.3),
 ) -> str:
     """Lines over a common axis, told apart by colour and dash.
 
@@ -35,7 +36,6 @@ def curves(
         xlabel: What runs across.
         ylabel: What runs up.
         size: (width, height) in inches; about 96 pixels each.
-        log: Logarithmic upwards, where all values allow it.
 
     Returns:
         A ``data:`` address of an SVG picture.
@@ -55,12 +55,10 @@ def curves(
             markersize=3.5,
             linewidth=1.6,
         )
-    if log and all(min(y, default=0) > 0 for _, y in lines.values()):
-        axes.set_yscale("log")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     if len(lines) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=3)
     return _uri(figure)
 
 
@@ -84,8 +82,32 @@ def points(xy: NDArray[np.floating], groups: Sequence[int], names: Sequence[str]
         axes.scatter(own[:, 0], own[:, 1], s=16, color=colour, marker=marker, alpha=0.75, label=names[group])
     axes.set_xlabel("first direction")
     axes.set_ylabel("second direction")
-    axes.legend(frameon=False, fontsize=8, ncols=2 if len(set(groups)) > 8 else 1)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=4)
     return _uri(figure)
+
+
+def side_by_side(
+    panels: Sequence[tuple[str, NDArray[np.uint8]]], names: Sequence[str], shown: Sequence[int]
+) -> Figure:
+    """Pictures in a row with a legend of classes.
+
+    Args:
+        panels: (title, (H, W, 3) uint8).
+        names: Class names.
+        shown: 0-based classes the legend names.
+    """
+    height, width = panels[0][1].shape[:2]
+    figure = Figure(figsize=(2.8 * len(panels), 2.8 * height / width + 0.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, picture) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
+        axes.imshow(picture)
+        axes.set_title(title.replace("_", " "), fontsize=10)
+        axes.set_axis_off()
+    colours = class_colours(len(names))
+    patches = [Patch(color=colours[key], label=names[key]) for key in shown]
+    if patches:
+        figure.legend(handles=patches, loc="outside lower center", frameon=False, ncols=6)
+    return figure
 
 
 def principal_plane(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64], float]:
@@ -118,7 +140,7 @@ def _empty(size: tuple[float, float]) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=9)
     return figure, axes
 
 

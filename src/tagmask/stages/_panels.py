@@ -29,6 +29,12 @@ _TITLES = {"label": "pseudo label", "segmentation": "prediction", "truth": "trut
 _FOLDERS = {"label": "labels", "segmentation": "masks"}
 
 
+def said(what: str) -> str:
+    """A kind of maps or pictures in words."""
+    words = {"cam": "CAM", "lam": "LAM", "aux_cam": "auxiliary CAM", "label": "pseudo labels"}
+    return words.get(what, what.replace("_", " "))
+
+
 def examples(folder: Path, dataset: TagDataset, count: int) -> list[Example]:
     """Images with everything that was made of them, from good to bad where the truth is known.
 
@@ -85,9 +91,7 @@ def _example(
         present[kind] = [int(key) for key in loaded.keys]
         words = ", ".join(dataset.classes.names[key] for key in present[kind]) or "no class"
         picture = map_picture(image, loaded.maps, present[kind])
-        pictures.append(
-            Figure(picture_uri(picture), kind.replace("_", " "), f"{kind} maps of {name}: {words}")
-        )
+        pictures.append(Figure(picture_uri(picture), said(kind), f"{said(kind)} maps of {name}: {words}"))
     labels = {what: read_mask(file_for(folder / _FOLDERS[what], name, ".png")) for what in made}
     if dataset.masks:
         labels["truth"] = dataset.mask(index)

@@ -18,7 +18,7 @@ from tagmask.report.page import Cell, Figure, Page, Table, render
 from tagmask.stages._common import Context, has_masks, open_part
 from tagmask.stages._infer import MapConfig
 from tagmask.stages._methods import Trained
-from tagmask.stages._panels import examples, token_plane
+from tagmask.stages._panels import examples, said, token_plane
 from tagmask.store.files import atomic_write
 
 __all__ = ["ReportConfig", "report"]
@@ -31,7 +31,7 @@ class ReportConfig(Config):
 
     examples: int = Field(default=8, ge=0, le=16)
     """Images shown with everything that was made of them, from the best to the worst."""
-    tokens: int = Field(default=150, ge=0)
+    tokens: int = Field(default=100, ge=0)
     """Images whose class tokens are drawn, for methods that have class tokens."""
 
 
@@ -71,8 +71,8 @@ def report(
         size = MapConfig(size=settings["localize"]["size"])
         tokens = token_plane(context, dataset, trained, size, config.tokens)
     page = Page(
-        title=f"{settings['method']} on {Path(str(context.data.root)).name}",
-        lead=_lead(steps, len(dataset), dataset.split),
+        title=f"{_method_name(settings, trained)} on {Path(str(context.data.root)).name}",
+        lead=_lead(steps, records[0]["images"] if records else len(dataset), dataset.split),
         headline=[(f"mean IoU, {_said(r)}", f"{100 * r['miou']:.1f}") for r in records],
         settings=_settings(settings, steps),
         losses=_losses(folder / "train" / "log.csv"),
@@ -102,9 +102,12 @@ _ARTIFACT_NOTE = (
 )
 
 
+def _method_name(settings: Mapping[str, Any], trained: Trained | None) -> str:
+    return type(trained.method).__name__ if trained is not None else str(settings["method"])
+
+
 def _said(record: Mapping[str, Any]) -> str:
-    what = str(record["what"])
-    return {"label": "pseudo labels", "cam": "CAM", "lam": "LAM"}.get(what, what.replace("_", " "))
+    return said(str(record["what"]))
 
 
 def _lead(steps: Mapping[str, Mapping[str, Any]], images: int, split: str) -> str:
@@ -150,7 +153,7 @@ def _losses(path: Path) -> list[Figure]:
     figures = []
     for name, curve in _read(path).items():
         if name not in _NO_LOSS and any(curve[1]):
-            uri = curves({name: curve}, "iteration", "", (2.9, 1.9), log=name == "loss")
+            uri = curves({name: curve}, "iteration", "", (2.9, 1.9))
             said, (x, y) = name.replace("_", " "), curve
             alt = f"{said} from {y[0]:.3g} at iteration {x[0]} to {y[-1]:.3g} at iteration {x[-1]}"
             figures.append(Figure(uri, said, alt))
@@ -158,7 +161,7 @@ def _losses(path: Path) -> list[Figure]:
 
 
 def _score_curves(path: Path) -> list[Figure]:
-    lines = {name: (x, [100 * v for v in y]) for name, (x, y) in _read(path).items()}
+    lines = {said(name): (x, [100 * v for v in y]) for name, (x, y) in _read(path).items()}
     if not lines:
         return []
     last = ", ".join(f"{name} {y[-1]:.1f}" for name, (_, y) in lines.items())
