@@ -192,11 +192,14 @@ class _Steps(Dataset[tuple["Batch | None", dict[str, str]]]):
 
     def _collate(self, found: list[tuple[int, View]]) -> Batch:
         labels = [view.label for _, view in found if view.label is not None]
+        images = torch.stack([view.image for _, view in found])
+        boxes = torch.stack([view.box for _, view in found])
+        whole = torch.tensor([0, images.shape[2], 0, images.shape[3]])
         return Batch(
-            images=torch.stack([view.image for _, view in found]).float().div_(255),
+            images=images.float().div_(255),
             tags=torch.stack([self._dataset.tags(index) for index, _ in found]),
             names=tuple(self._dataset.items[index].name for index, _ in found),
-            boxes=torch.stack([view.box for _, view in found]),
+            boxes=None if bool((boxes == whole).all()) else boxes,
             labels=torch.stack(labels) if labels else None,
         )
 
