@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from tagmask.losses.energy import dense_energy_loss
 from tagmask.losses.segmentation import balanced_cross_entropy
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.losses.tokens import (
@@ -162,6 +163,18 @@ def loss_mct(golden: Golden) -> Iterable[Check]:
     yield Check("loss_identical_tokens", same, golden.output("loss_identical_tokens"), "rel", 1e-5)
 
 
+def loss_energy(golden: Golden) -> Iterable[Check]:
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    images, label = golden.tensor("image") * std + mean, golden.tensor("label").long()
+    for suffix, boxes in (("full", None), ("boxed", golden.tensor("img_box").long())):
+        logits = golden.tensor("logits").requires_grad_()
+        loss = dense_energy_loss(logits, images, label, boxes)
+        loss.backward()
+        yield Check(f"loss_{suffix}", loss.reshape(1), golden.output(f"loss_{suffix}"), "rel", 1e-3)
+        key = f"grad_logits_{suffix}"
+        yield Check(key, logits.grad * 1e7, golden.output(key), "rel", 1e-3)
+
+
 CASES: dict[str, Callable[[Golden], Iterable[Check]]] = {
     "more_labels": labels,
     "more_par_refine": par_refine,
@@ -170,4 +183,5 @@ CASES: dict[str, Callable[[Golden], Iterable[Check]]] = {
     "more_loss_ptc": loss_ptc,
     "more_loss_seg": loss_seg,
     "more_loss_mct": loss_mct,
+    "more_loss_energy": loss_energy,
 }
