@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["cosine_by_epoch", "poly_warmup"]
+__all__ = ["cosine_by_epoch", "cosine_warmup", "poly_warmup"]
 
 
 def poly_warmup(step: int, total: int, warmup: int, power: float = 0.9, warmup_ratio: float = 1e-6) -> float:
@@ -61,3 +61,25 @@ def cosine_by_epoch(
     else:
         rate = floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * epoch / epochs))
     return rate / base
+
+
+def cosine_warmup(
+    step: int, total: int, warmup: int, base: float, start: float = 1e-6, floor: float = 1e-6
+) -> float:
+    """Linear warm-up up to the base rate, then half a cosine over the rest of the run (AReAM on Conformer).
+
+    Args:
+        step: 0-based update.
+        total: Number of updates of the run.
+        warmup: Updates of warm-up, the first at `start`, the last at `base`.
+        base: Learning rate the curve is the multiplier of.
+        start: Learning rate of the first update.
+        floor: Learning rate the cosine ends at.
+
+    Returns:
+        Learning rate divided by `base`.
+    """
+    if step < warmup:
+        return (start + (base - start) * step / max(warmup - 1, 1)) / base
+    share = min(step - warmup, total - warmup) / max(total - warmup, 1)
+    return (floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * share))) / base

@@ -1,0 +1,266 @@
+"""AReAM: maps refined by shallow attention supervise deep attention, which otherwise over-smooths.
+
+"Mitigating Undisciplined Over-Smoothing in Transformer for Weakly Supervised Semantic Segmentation",
+arXiv 2305.03112; on MCTformer (a ViT with a token per class) and on Conformer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tagmask.backbones.conformer import Conformer
+from tagmask.backbones.taps import AttentionSums, Part
+from tagmask.backbones.vit import ViT
+from tagmask.losses.affinity import pair_loss
+from tagmask.losses.tags import multilabel_soft_margin
+from tagmask.methods._aream_config import CONFORMER, MCTFORMER, AReAMConfig
+from tagmask.methods.base import Method
+from tagmask.ops.affinity import affinity_labels
+from tagmask.ops.entropy import entropy_weights, refined_entropy
+from tagmask.ops.labels import refine_labels
+from tagmask.ops.maps import keep_present
+from tagmask.ops.multiscale import multi_scale
+from tagmask.ops.par import par
+from tagmask.ops.schedules import cosine_by_epoch, cosine_warmup
+from tagmask.types import Batch, OptimPlan, ParamGroup, StepResult, ViewPlan
+
+__all__ = ["AReAM", "AReAMConfig"]
+
+_EPSILON = 1e-6
+
+
+class Passed(NamedTuple):
+    """One forward pass.
+
+    Attributes:
+        logits: Of both classifiers, (B, K) each: class tokens and patches, or CNN and transformer.
+        maps: Class maps without gradient, (B, K, h, w); signed on Conformer.
+        scores: What `reduce` made of each tapped block's attention scores.
+    """
+
+    logits: tuple[Tensor, Tensor]
+    maps: Tensor
+    scores: dict[int, Tensor]
+
+
+class AReAM(Method):
+    """MCTformer version 2 or Conformer (class token not doubled) with supervised deep attention."""
+
+    config_class = AReAMConfig
+    map_kinds = ("cam",)
+
+    def __init__(self, config: AReAMConfig, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.config = config
+        self.on_conformer = config.backbone.startswith("conformer")
+        self.published = CONFORMER if self.on_conformer else MCTFORMER
+        if self.on_conformer:
+            trunk = Conformer(config.backbone, double_class_token=False, drop_path=config.drop_path)
+            self.backbone: Conformer | ViT = trunk
+            self.num_prefix = 1
+            self.cnn_head = nn.Conv2d(trunk.channels, num_classes, 1)
+            self.att_head = nn.Linear(trunk.dim, num_classes)
+            nn.init.kaiming_normal_(self.cnn_head.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.trunc_normal_(self.att_head.weight, std=0.02)
+            nn.init.zeros_(self.att_head.bias)
+        else:
+            self.backbone = ViT(
+                config.backbone,
+                num_class_tokens=num_classes,
+                num_extra_tokens=0,
+                normalisation="imagenet",
+                position_offset=0.1,
+                drop_path=config.drop_path,
+            )
+            self.num_prefix = num_classes
+            self.head = nn.Conv2d(self.backbone.dim, num_classes, 3, padding=1)
+        self.depth = self.backbone.depth
+        self.shallow = config.shallow_blocks or round(self.published.shallow * self.depth / 12)
+        # Deep blocks count by e, shallow ones by 1 - e; without an analysis all count fully.
+        self._entropy = None if config.entropy is None else entropy_weights(config.entropy)
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        if not 0 < self.shallow < self.depth:
+            raise ValueError(f"shallow_blocks must be 1 to {self.depth - 1}, got {self.shallow}")
+        if self._entropy is not None and len(self._entropy) != self.depth:
+            raise ValueError(
+                f"entropy needs one value for each of {self.depth} blocks, got {len(self._entropy)}"
+            )
+
+    def run(
+        self,
+        images: Tensor,
+        scores: Collection[int] = (),
+        reduce: Callable[[Tensor], Tensor] | None = None,
+    ) -> Passed:
+        """Both classifiers, the class maps, and attention of chosen blocks.
+
+        Args:
+            images: RGB in [0, 1], (B, 3, H, W).
+            scores: Blocks whose attention scores are wanted, with gradient.
+            reduce: Applied to the scores of each before they are kept.
+        """
+        if isinstance(self.backbone, Conformer):
+            found = self.backbone(images, scores=scores, reduce=reduce)
+            raw = self.cnn_head(found.map)
+            logits = (raw.mean(dim=(2, 3)), self.att_head(found.tokens[:, 0]))
+            return Passed(logits, raw.detach(), found.scores)
+        tokens = self.backbone(images, scores=scores, reduce=reduce, norm=False)
+        raw = self.head(tokens.patches)
+        return Passed((tokens.class_tokens.mean(2), raw.mean(dim=(2, 3))), raw.detach().relu(), tokens.scores)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Class logits (B, K), the mean of both classifiers."""
+        first, second = self.run(images).logits
+        return (first + second) / 2
+
+    def forward(self, batch: Batch, step: int) -> StepResult:
+        """Classification and, in the affinity phase, supervision of deep attention."""
+        begin = self.config.affinity_from
+        active = step >= (self.published.affinity_from if begin is None else begin)
+        deep = range(self.shallow, self.depth) if active else ()
+        found = self.run(batch.images, deep, self._patch_scores)
+        losses = [multilabel_soft_margin(logits, batch.tags) for logits in found.logits]
+        loss = losses[0] + losses[1]
+        logs = {"first": losses[0].detach(), "second": losses[1].detach()}
+        if active:
+            labels = self.pseudo_labels(batch)
+            size = self.backbone.stride if isinstance(self.backbone, Conformer) else self.backbone.patch_size
+            pairs = affinity_labels(labels[:, ::size, ::size])
+            affinity, _ = self.affinity_loss([found.scores[block] for block in deep], pairs)
+            loss = loss + self.config.affinity_weight * affinity
+            logs["affinity"] = affinity.detach()
+        return StepResult(loss, logs)
+
+    def _patch_scores(self, scores: Tensor) -> Tensor:
+        return scores[:, :, self.num_prefix :, self.num_prefix :].mean(1)
+
+    def affinity_loss(self, scores: Sequence[Tensor], pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Sigmoid of deep attention scores against pair labels.
+
+        Args:
+            scores: Head mean of every deep block's patch scores before softmax, (B, N, N) each.
+            pairs: 1 same class, 0 different, 255 does not count, (B, N, N).
+
+        Returns:
+            The (weighed) mean over the blocks, and the loss of each, (number of deep blocks,).
+        """
+        each = torch.stack([pair_loss(score.sigmoid(), pairs) for score in scores])
+        if self._entropy is None:
+            return each.mean(), each
+        return (each * each.new_tensor(self._entropy[self.shallow :])).mean(), each
+
+    @torch.no_grad()
+    def pseudo_labels(self, batch: Batch) -> Tensor:
+        """Label maps (B, H, W) of the batch from maps refined by shallow attention and by the images."""
+        was_training = self.training
+        if self.config.cam_mode == "eval":
+            self.eval()
+        maps = keep_present(self.training_maps(batch.images), batch.tags)
+        self.train(was_training)
+        settings = self.config
+        return refine_labels(batch.images, maps, batch.tags, settings.high, settings.low, par, batch.boxes)
+
+    @torch.no_grad()
+    def training_maps(self, images: Tensor) -> Tensor:
+        """Maps in [0, 1), (B, K, H, W), refined by the shallow blocks only, in the network's current mode."""
+        shares = [1.0] * self.depth if self._entropy is None else [1 - e for e in self._entropy]
+        weights = [share / self.shallow for share in shares[: self.shallow]]
+        plan = ViewPlan(
+            self.config.train_scales or self.published.scales, flip="sum", relu="sum", epsilon=_EPSILON
+        )
+        return multi_scale(partial(self._refined, weights), images, plan)["cam"]
+
+    @torch.no_grad()
+    def view_maps(self, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
+        """Maps refined by all blocks alike, shallow or deep."""
+        return self._refined([1 / self.depth] * self.depth, images)
+
+    def _refined(self, weights: Sequence[float], images: Tensor) -> dict[str, Tensor]:
+        """Class maps moved along the weighed patch attention of the first blocks."""
+        prefix = self.num_prefix
+        padded = [*weights, *[0.0] * (self.depth - len(weights))]
+        parts = {"patches": Part(padded, lambda mean: mean[:, prefix:, prefix:])}
+        blocks = len(weights)
+        if not self.on_conformer:
+            # Class attention always comes from all blocks.
+            parts["classes"] = Part([1 / self.depth] * self.depth, lambda mean: mean[:, :prefix, prefix:])
+            blocks = self.depth
+        sums = AttentionSums(**parts)
+        maps = self.run(images, range(blocks), sums).maps
+        flat = maps.flatten(2)
+        if not self.on_conformer:
+            flat = flat * sums.totals["classes"]
+        return {"cam": (flat @ sums.totals["patches"].transpose(1, 2)).view_as(maps)}
+
+    def view_plan(self, kind: str) -> ViewPlan:
+        """Sum over scales and mirrored twins of images padded to whole patches."""
+        return ViewPlan(
+            self.config.scales or self.published.scales,
+            flip="sum",
+            relu="sum",
+            epsilon=_EPSILON,
+            rounding="down" if self.on_conformer else "nearest",
+            resample="pillow",
+            pad=16,
+            mirror_padding=self.on_conformer,
+        )
+
+    @torch.no_grad()
+    def layer_entropy(self, images: Tensor, tags: Tensor) -> Tensor:
+        """Entropy in bits of the maps after each block's attention, (B, L); see `ops.entropy`."""
+        found = self.run(images, range(self.depth), lambda scores: scores.softmax(-1).mean(1))
+        epsilon = _EPSILON if self.on_conformer else 0.0
+        prefix = self.num_prefix
+        rows = [
+            refined_entropy(found.maps, tags, found.scores[block][:, prefix:, prefix:], epsilon)
+            for block in range(self.depth)
+        ]
+        return torch.stack(rows, dim=1)
+
+    def optim_plan(self, iterations: int) -> OptimPlan:
+        """AdamW: DeiT's schedule, or on Conformer a cosine per update and faster heads."""
+        settings, published = self.config, self.published
+        base = settings.lr or published.lr
+        decay = published.weight_decay if settings.weight_decay is None else settings.weight_decay
+        epochs = settings.epochs or published.epochs
+        spared = "backbone.cls_token" if self.on_conformer else "backbone.pos_embed"
+        order = ("backbone decay", "backbone", "head decay", "head")
+        if not self.on_conformer:
+            order = ("backbone", "backbone decay")
+        members: dict[str, list[nn.Parameter]] = {key: [] for key in order}
+        for name, param in self.named_parameters():
+            exempt = param.ndim <= 1 or name.endswith(".bias") or name == spared
+            part = "head" if self.on_conformer and not name.startswith("backbone.") else "backbone"
+            members[part if exempt else f"{part} decay"].append(param)
+        groups = [
+            ParamGroup(
+                name,
+                params,
+                base * (10 if name.startswith("head") else 1),
+                decay if name.endswith("decay") else 0.0,
+            )
+            for name, params in members.items()
+        ]
+        if self.on_conformer:
+            warmup = iterations // epochs
+            return OptimPlan("adamw", groups, lambda step: cosine_warmup(step, iterations, warmup, base))
+        return OptimPlan("adamw", groups, lambda step: cosine_by_epoch(step, iterations, epochs, base))
+
+    def initialise(self, weights: str) -> None:
+        """Load the pretrained ViT, or the original Conformer's file without its heads."""
+        self.backbone.initialise(weights)
+
+    @classmethod
+    def convert_weights(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' checkpoint (either backbone, or MCTformer version 2) under this module's names."""
+        return {
+            (key if key.split(".")[0].endswith("head") else f"backbone.{key}"): value
+            for key, value in super().convert_weights(state).items()
+        }
