@@ -16,10 +16,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IGNORE", "Batch", "OptimPlan", "ParamGroup", "StepResult", "ViewPlan"]
+__all__ = ["IGNORE", "MEAN_COLOUR", "Batch", "OptimPlan", "ParamGroup", "StepResult", "ViewPlan"]
 
 IGNORE = 255
 """Label of pixels that take no part in a loss or a score."""
+
+MEAN_COLOUR = (0.485, 0.456, 0.406)
+"""ImageNet's mean RGB in [0, 1]; padding of this colour is zero after the usual normalisation."""
 
 _T = TypeVar("_T", bound="Batch")
 
@@ -161,5 +164,5 @@ class ViewPlan:
     rounding: str = "down"
     resample: str = "bilinear"
     pad: int = 1
-    pad_colour: tuple[float, ...] = (0.485, 0.456, 0.406)
+    pad_colour: tuple[float, ...] = MEAN_COLOUR
     mirror_padding: bool = False

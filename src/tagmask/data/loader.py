@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tagmask.data.base import TagDataset
@@ -23,9 +25,17 @@ from tagmask.types import IGNORE, Batch
 
 __all__ = ["TrainBatches", "eval_images", "train_batches"]
 
-LabelSource = Callable[[str], NDArray[np.uint8] | None] | Path
-MakeView = Callable[[NDArray[np.uint8], np.random.Generator, NDArray[np.uint8] | None], View]
+LabelSource = Callable[[str], NDArray[Any] | None] | Path
+MakeView = Callable[[NDArray[np.uint8], np.random.Generator, NDArray[Any] | None], View]
 _RETRIES = 20
+
+
+@runtime_checkable
+class PerBatch(Protocol):
+    """A view some of whose parameters are the same for a whole batch."""
+
+    def for_batch(self, rng: np.random.Generator) -> MakeView:
+        """The view with those parameters drawn."""
 
 
 def train_batches(
@@ -59,7 +69,8 @@ def train_batches(
         rank: Number of this process.
         world: Number of processes.
         labels: Per-pixel labels to learn from: a folder of ``<name>.png``, or a function from the image's
-            name to (H, W) uint8, or to None where there are none (all ignore).
+            name to (H, W) uint8, or to None where there are none (all ignore). For views that understand
+            them (affinity_crop) the function may give volumes of scores, (C, H, W).
         max_side: Shrink images to this longer side before the view, for pictures much larger than it.
         broken_limit: Unreadable images to step over before stopping; each is in `TrainBatches.broken`.
         stall_seconds: How long a worker may take for one batch.
@@ -152,11 +163,14 @@ class _Steps(Dataset[tuple["Batch | None", dict[str, str]]]):
     def __getitem__(self, step: int) -> tuple[Batch | None, dict[str, str]]:
         first = (step * self._world + self._rank) * self._batch_size
         broken: dict[str, str] = {}
-        chosen = [self._read(first + k, broken) for k in range(self._batch_size)]
+        view = self._view
+        if isinstance(view, PerBatch):
+            view = view.for_batch(np.random.default_rng((self._seed, 2, step)))
+        chosen = [self._read(first + k, broken, view) for k in range(self._batch_size)]
         found = [entry for entry in chosen if entry is not None]
         return (self._collate(found) if len(found) == len(chosen) else None), broken
 
-    def _read(self, position: int, broken: dict[str, str]) -> tuple[int, View] | None:
+    def _read(self, position: int, broken: dict[str, str], view: MakeView) -> tuple[int, View] | None:
         """The view at a place of the endless order; a random other image stands in for a broken one."""
         rng = np.random.default_rng((self._seed, 1, position))
         epoch, place = divmod(position, len(self._dataset))
@@ -164,29 +178,31 @@ class _Steps(Dataset[tuple["Batch | None", dict[str, str]]]):
         for _ in range(_RETRIES):
             try:
                 image = self._dataset.image(index, self._max_side)
-                return index, self._view(image, rng, self._label(index, image.shape[:2]))
+                return index, view(image, rng, self._label(index, image.shape[:2]))
             except DataError as error:
                 broken[self._dataset.items[index].name] = str(error)
             index = int(rng.integers(len(self._dataset)))
         return None
 
-    def _label(self, index: int, size: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    def _label(self, index: int, size: tuple[int, ...]) -> NDArray[Any] | None:
         if self._labels is None:
             return None
         name = self._dataset.items[index].name
         if isinstance(self._labels, Path):
-            label: NDArray[np.uint8] | None = read_indices(self._labels / f"{name}.png")
+            label: NDArray[Any] | None = read_indices(self._labels / f"{name}.png")
         else:
             label = self._labels(name)
         if label is None:
             return np.full(size, IGNORE, np.uint8)
+        if label.ndim == 3 and label.shape[1:] == size:
+            return label
         if label.shape != size and self._max_side is not None and label.shape == self._dataset.size(index):
             label = np.array(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))
         wrong = label[(label > self._dataset.num_classes) & (label != IGNORE)]
         if label.shape != size or wrong.size:
             raise DataError(
-                f"label of '{name}' is {label.shape[1]} x {label.shape[0]} with values up to {label.max()}; "
-                f"needed are {size[1]} x {size[0]} and values 0 to {self._dataset.num_classes} or {IGNORE}"
+                f"label of '{name}' is {label.shape[-1]} x {label.shape[-2]} with values up to "
+                f"{label.max()}; needed are {size[1]} x {size[0]} and values 0 to {self._dataset.num_classes} or {IGNORE}"
             )
         return label
 
@@ -202,6 +218,11 @@ class _Steps(Dataset[tuple["Batch | None", dict[str, str]]]):
             boxes=None if bool((boxes == whole).all()) else boxes,
             labels=torch.stack(labels) if labels else None,
         )
+
+
+def _unit(image: Tensor) -> Tensor:
+    """RGB in [0, 1]; a view that needs colours between grey levels has it so already."""
+    return image.float().div_(255) if image.dtype == torch.uint8 else image
 
 
 @lru_cache(maxsize=4)

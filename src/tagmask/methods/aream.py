@@ -231,9 +231,9 @@ class AReAM(Method):
         decay = published.weight_decay if settings.weight_decay is None else settings.weight_decay
         epochs = settings.epochs or published.epochs
         spared = "backbone.cls_token" if self.on_conformer else "backbone.pos_embed"
-        order = ("backbone decay", "backbone", "head decay", "head")
-        if not self.on_conformer:
-            order = ("backbone", "backbone decay")
+        order = ["backbone", "backbone decay"]
+        if self.on_conformer:
+            order = ["backbone decay", "backbone", "head decay", "head"]
         members: dict[str, list[nn.Parameter]] = {key: [] for key in order}
         for name, param in self.named_parameters():
             exempt = param.ndim <= 1 or name.endswith(".bias") or name == spared
