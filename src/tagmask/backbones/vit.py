@@ -38,6 +38,8 @@ class ViT(nn.Module):
         normalisation: "imagenet", "weights" (what the pretrained weights expect), or (mean, std).
         position_offset: See `ops.resize.resize_positions`: 0 resizes the position table to the grid, 0.1
             follows DINO's scale-factor rule.
+        extra_token_noise: Deviation of the position rows of extra tokens without pretrained ones (MoRe: 1),
+            cut at two deviations; with 0 they start as the class token's.
         grid: Patch grid of the stored position table; the model's own if None.
         grid_mode: How a pretrained table becomes that grid: "bicubic", "bilinear" or "nearest".
         drop_path: Largest stochastic-depth rate (linear over the blocks).
@@ -57,6 +59,7 @@ class ViT(nn.Module):
         *,
         normalisation: Normalisation = "weights",
         position_offset: float = 0.0,
+        extra_token_noise: float = 1.0,
         grid: tuple[int, int] | None = None,
         grid_mode: str = "bicubic",
         drop_path: float = 0.0,
@@ -68,6 +71,7 @@ class ViT(nn.Module):
         self.num_class_tokens = num_class_tokens
         self.num_extra_tokens = trunk.num_reg_tokens if num_extra_tokens is None else num_extra_tokens
         self.position_offset = position_offset
+        self.extra_token_noise = extra_token_noise
         self.patch_size = int(trunk.patch_embed.patch_size[0])
         self.grid = grid or tuple(trunk.patch_embed.grid_size)
         self.grid_mode = grid_mode
@@ -108,7 +112,7 @@ class ViT(nn.Module):
         """Load pretrained weights; class tokens become copies of the pretrained one.
 
         Extra tokens take the pretrained registers, as far as there are any; the others copy the class token
-        and get position rows drawn from a normal distribution of deviation 1, cut at 2 (MoRe).
+        and get position rows drawn at random, see `extra_token_noise`.
 
         Args:
             weights: "hub" (the weights that belong to the name), "none" (stay random), or a local file with
@@ -170,10 +174,10 @@ class ViT(nn.Module):
         class_row = prefix[:, :1] if prefix.shape[1] else torch.zeros_like(class_token)
         extra, used = self.num_extra_tokens, min(count, self.num_extra_tokens)
         self.cls_token.copy_(class_token.expand_as(self.cls_token))
-        self.pos_embed[:, :extra].copy_(nn.init.trunc_normal_(torch.empty(1, extra, self.dim), std=1.0))
-        self.pos_embed[:, extra : self.num_prefix_tokens].copy_(
-            class_row.expand(1, self.num_class_tokens, -1)
-        )
+        self.pos_embed[:, : self.num_prefix_tokens].copy_(class_row.expand(1, self.num_prefix_tokens, -1))
+        if noise := self.extra_token_noise:
+            drawn = torch.empty(1, extra, self.dim)
+            self.pos_embed[:, :extra].copy_(nn.init.trunc_normal_(drawn, 0.0, noise, -2 * noise, 2 * noise))
         if used and registers is not None:
             self.cls_token[:, :used].copy_(registers[:, :used])
             own_rows = prefix[:, 1 : 1 + used]

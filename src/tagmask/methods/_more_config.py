@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from tagmask.backbones.vit import Normalisation
 from tagmask.heads.graph import NeighbourWeight
 from tagmask.methods.base import MethodConfig
+from tagmask.ops.pooling import SoftPooling
 
 __all__ = ["MoReConfig"]
 
@@ -20,14 +23,27 @@ class MoReConfig(MethodConfig):
     """MoRe feeds ImageNet's mean and deviation although its weights were trained with 0.5 ("weights")."""
     num_registers: int = 4
     """Extra tokens in front of the class tokens; they take part in attention only."""
+    register_noise: float = 1.0
+    """Deviation of their first position rows. It upsets small pretrained backbones; 0 leaves it out."""
     aux_block: int = -3
     """Block whose patches feed the auxiliary classifier; deeper ones over-smooth."""
+    aux_norm: bool = False
+    """Whether these patches are normed first; without it the raw residual stream is read."""
+    pooling: Literal["max"] | SoftPooling = "max"
+    """From patches to class logits: "max" of the features as released, or "mean", "top" (strongest fifth) or
+    "lse" of the class map, which let more of an object learn."""
+    aux_pooling: Literal["max"] | SoftPooling = "max"
+    """The same for the auxiliary classifier."""
     graph: bool = True
     """Whether class tokens pass through the graph category representation."""
     graph_weight: NeighbourWeight = "sum_product"
     """"sum_product" as released; "dot" is what the formula in the paper suggests."""
     scales: tuple[float, ...] = (1.0, 0.5, 0.75, 1.5)
     """Image scales of the class maps that supervise the step; COCO adds 1.25."""
+    flip: bool = True
+    """Whether each of these scales has a mirrored twin while training."""
+    map_relu: Literal["view", "none"] = "view"
+    """Whether class maps lose their negatives before they are scaled to [0, 1]."""
     high: float = 0.7
     """Background plane of the pseudo label's foreground, and upper threshold of the token masks."""
     low: float = 0.25
@@ -62,8 +78,9 @@ class MoReConfig(MethodConfig):
     """Of the class-patch contrast; 0.1 on COCO."""
     mct: Literal["contrast", "mixed"] = "contrast"
     """"mixed" averages the contrast with a classification by token means, as the published COCO log did."""
-    pseudo_label_source: Literal["cam", "lam"] = "cam"
-    """Maps behind the decoder's labels: "cam" as released, "lam" as the paper describes."""
+    pseudo_label_source: Literal["cam", "lam", "attention_cam"] = "cam"
+    """Maps behind the decoder's labels: "cam" as released, "lam" as the paper describes, "attention_cam" for
+    auxiliary maps times class attention, spread along patch attention."""
     ure_position: Literal["corner", "centre"] = "corner"
     """"corner" of the window as released; "centre" takes the uncertain token itself."""
     token_boxes: Literal["pixels", "patches"] = "pixels"
@@ -71,6 +88,10 @@ class MoReConfig(MethodConfig):
     divided by the patch size."""
     refine_steps: int = 10
     """Iterations of pixel-adaptive refinement."""
+    refine_shrink: int = Field(default=2, ge=1)
+    """Refinement runs at this fraction of the view's size."""
+    decoder_width: int = Field(default=512, ge=1)
+    """Channels of the decoder."""
     lr: float = 6e-5
     """Learning rate of the backbone."""
     lr_heads: float = 6e-4

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagmask.backbones.base import TokenFeatures
+from tagmask.backbones.taps import AttentionSums, Part
 from tagmask.backbones.vit import ViT
 from tagmask.heads.graph import GraphRepresentation
 from tagmask.heads.large_fov import LargeFOV
@@ -32,12 +34,13 @@ from tagmask.losses.tokens import (
 from tagmask.methods._more_config import MoReConfig
 from tagmask.methods.base import Method, MethodConfig
 from tagmask.ops.affinity import affinity_labels
-from tagmask.ops.attention import class_patch_similarity
+from tagmask.ops.attention import attend_maps, class_patch_similarity, patch_to_patch
 from tagmask.ops.images import truncated_levels
 from tagmask.ops.labels import labels_with_ignore, refine_labels
-from tagmask.ops.maps import class_maps, present_classes, take_classes
+from tagmask.ops.maps import class_maps, min_max, present_classes, take_classes
 from tagmask.ops.multiscale import multi_scale
 from tagmask.ops.par import PAR_DILATIONS, par
+from tagmask.ops.pooling import soft_pool
 from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.schedules import poly_warmup
 from tagmask.ops.uncertain import pick_uncertain
@@ -50,6 +53,7 @@ class _Outputs(NamedTuple):
     features: TokenFeatures
     aux: Tensor  # (B, D, h, w), residual stream of the auxiliary block
     class_tokens: Tensor  # (B, K, D), after the graph
+    attention: Mapping[str, Tensor]  # class to patch "seen" (B, K, N), patch to patch "affinity" (B, N, N)
 
 
 class MoRe(Method):
@@ -61,7 +65,7 @@ class MoRe(Method):
     """
 
     config_class: ClassVar[type[MethodConfig]] = MoReConfig
-    map_kinds: ClassVar[tuple[str, ...]] = ("cam", "aux_cam", "lam")
+    map_kinds: ClassVar[tuple[str, ...]] = ("cam", "aux_cam", "lam", "attention_cam")
     segments: ClassVar[bool] = True
     has_class_tokens: ClassVar[bool] = True
     config: MoReConfig
@@ -75,12 +79,14 @@ class MoRe(Method):
             config.num_registers,
             normalisation=config.normalisation,
             position_offset=0.1,
+            extra_token_noise=config.register_noise,
         )
         self.aux_block = self.encoder.block_index(config.aux_block)
         dim = self.encoder.dim
         self.classifier = nn.Conv2d(dim, num_classes, 1, bias=False)
         self.aux_classifier = nn.Conv2d(dim, num_classes, 1, bias=False)
-        self.decoder = LargeFOV(dim, num_classes + 1)
+        self.aux_norm = nn.LayerNorm(dim, eps=1e-6) if config.aux_norm else nn.Identity()
+        self.decoder = LargeFOV(dim, num_classes + 1, config.decoder_width)
         self.graph_layer = GraphRepresentation(dim, weight=config.graph_weight) if config.graph else None
 
     def initialise(self, weights: str) -> None:
@@ -101,8 +107,8 @@ class MoRe(Method):
         config = self.config
         out = self._run(batch.images)
         losses = {
-            "cls": multilabel_soft_margin(self._logits(self.classifier, out.features.patches), batch.tags),
-            "cls_aux": multilabel_soft_margin(self._logits(self.aux_classifier, out.aux), batch.tags),
+            "cls": multilabel_soft_margin(self._logits(out.features.patches), batch.tags),
+            "cls_aux": multilabel_soft_margin(self._logits(out.aux, aux=True), batch.tags),
             "mct": self._mct(out.class_tokens, batch.tags),
         }
         weights = {"cls": 1.0, "cls_aux": 1.0, "mct": config.w_mct}
@@ -174,7 +180,9 @@ class MoRe(Method):
         colours = truncated_levels(self.encoder.normalise(images), mean, std)
         refine = partial(par, dilations=PAR_DILATIONS, iterations=self.config.refine_steps)
         config = self.config
-        return refine_labels(colours, maps, valid, config.high, config.low, refine, boxes, keys)
+        return refine_labels(
+            colours, maps, valid, config.high, config.low, refine, boxes, keys, config.refine_shrink
+        )
 
     def _decoder_losses(
         self, batch: Batch, patches: Tensor, labels: Tensor, wanted: Collection[str]
@@ -227,26 +235,38 @@ class MoRe(Method):
         maps: dict[str, Tensor] = {}
         plans: dict[ViewPlan, list[str]] = {}
         for kind in kinds:
-            plans.setdefault(self.view_plan(kind), []).append(kind)
+            plan = self.view_plan(kind)
+            plan = plan if self.config.flip else replace(plan, flip="none")
+            plans.setdefault(plan, []).append(kind)
         for plan, names in plans.items():
 
             def view(images: Tensor, names: Sequence[str] = names) -> dict[str, Tensor]:
                 repeated = keys.repeat(len(images) // len(keys), 1)
                 return {k: take_classes(m, repeated) for k, m in self.view_maps(images, names).items()}
 
-            known = {k: take_classes(m, keys) for k, m in self._kind_maps(out, names).items()}
-            maps |= multi_scale(view, images, plan, known)
+            # The training pass runs fused attention, so maps made of attention need a pass of their own.
+            passed = {} if "attention_cam" in names else self._kind_maps(out, names)
+            known = {k: take_classes(m, keys) for k, m in passed.items()}
+            maps |= multi_scale(view, images, plan, known or None)
         return maps
 
     def _run(self, images: Tensor, kinds: Collection[str] = ("cam", "lam")) -> _Outputs:
         """The network up to what the given kinds of maps need."""
         last = self.aux_block if set(kinds) == {"aux_cam"} else None
-        features = self.encoder(images, hidden=(self.aux_block,), last_block=last)
-        aux = self.encoder.to_map(features.hidden[self.aux_block], features.grid)
+        sums, prefix = None, self.encoder.num_prefix_tokens
+        if "attention_cam" in kinds:
+            every = [1.0] * self.encoder.depth
+            sums = AttentionSums(
+                seen=Part(every, lambda mean: mean[:, prefix - self.num_classes : prefix, prefix:]),
+                affinity=Part(every, lambda mean: patch_to_patch(mean, prefix)),
+            )
+        tapped = range(self.encoder.depth) if sums is not None else ()
+        features = self.encoder(images, hidden=(self.aux_block,), scores=tapped, reduce=sums, last_block=last)
+        aux = self.encoder.to_map(self.aux_norm(features.hidden[self.aux_block]), features.grid)
         tokens = features.class_tokens
         if self.graph_layer is not None and "lam" in kinds:
             tokens = self.graph_layer(tokens, features.patches.flatten(2).transpose(1, 2))
-        return _Outputs(features, aux, tokens)
+        return _Outputs(features, aux, tokens, {} if sums is None else sums.totals)
 
     def _kind_maps(self, out: _Outputs, kinds: Sequence[str]) -> dict[str, Tensor]:
         patches = out.features.patches
@@ -254,16 +274,25 @@ class MoRe(Method):
             "cam": lambda: class_maps(patches, self.classifier.weight),
             "aux_cam": lambda: class_maps(out.aux, self.aux_classifier.weight),
             "lam": lambda: class_patch_similarity(out.class_tokens, patches),
+            "attention_cam": lambda: self._attention_cam(out),
         }
         return {kind: makers[kind]().detach() for kind in kinds}
 
-    def _logits(self, classifier: nn.Conv2d, features: Tensor) -> Tensor:
+    def _attention_cam(self, out: _Outputs) -> Tensor:
+        maps = min_max(class_maps(out.aux, self.aux_classifier.weight).float())
+        return attend_maps(maps, out.attention["seen"].reshape(maps.shape), out.attention["affinity"])
+
+    def _logits(self, features: Tensor, aux: bool = False) -> Tensor:
+        classifier = self.aux_classifier if aux else self.classifier
+        pooling = self.config.aux_pooling if aux else self.config.pooling
+        if pooling != "max":
+            return soft_pool(class_maps(features, classifier.weight), pooling)
         logits: Tensor = classifier(F.adaptive_max_pool2d(features, 1)).flatten(1)
         return logits
 
     def classify(self, images: Tensor) -> Tensor:
         """Class logits (B, K) of the main classifier for images (B, 3, H, W) in [0, 1]."""
-        return self._logits(self.classifier, self.encoder(images).patches)
+        return self._logits(self.encoder(images).patches)
 
     def class_tokens(self, images: Tensor) -> Tensor:
         """Class tokens (B, K, D) behind the graph for images (B, 3, H, W) in [0, 1]."""
@@ -275,7 +304,7 @@ class MoRe(Method):
         return logits
 
     def view_maps(self, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
-        """Raw maps of one view: CAMs from both classifiers, LAM from class-patch similarity."""
+        """Raw maps of one view: CAMs of both classifiers, LAM from class-patch similarity, attended CAM."""
         with torch.no_grad():
             return self._kind_maps(self._run(images, kinds), kinds)
 
@@ -283,6 +312,8 @@ class MoRe(Method):
         """CAMs: all scales, rectified; LAM: one scale, with its negatives."""
         if kind == "lam":
             return ViewPlan(scales=(1.0,), flip="max", relu="none")
+        if kind == "attention_cam" or self.config.map_relu == "none":
+            return ViewPlan(scales=self.config.scales, flip="sum", relu="none")
         return ViewPlan(scales=self.config.scales, flip="max", relu="view")
 
     def optim_plan(self, iterations: int) -> OptimPlan:
@@ -295,7 +326,7 @@ class MoRe(Method):
             ("backbone_norm", [p for name, p in named if "norm" in name], config.lr),
             (
                 "classifiers",
-                [*self.classifier.parameters(), *self.aux_classifier.parameters()],
+                [p for m in (self.classifier, self.aux_classifier, self.aux_norm) for p in m.parameters()],
                 config.lr_heads,
             ),
             ("graph", graph, config.lr_heads),

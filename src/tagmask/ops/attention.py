@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["class_patch_similarity", "class_to_patch", "patch_to_patch"]
+__all__ = ["attend_maps", "class_patch_similarity", "class_to_patch", "patch_to_patch"]
 
 
 def class_patch_similarity(class_tokens: Tensor, patches: Tensor) -> Tensor:
@@ -42,3 +42,23 @@ def class_to_patch(attention: Tensor, num_prefix: int, num_classes: int, grid: t
 def patch_to_patch(attention: Tensor, num_prefix: int) -> Tensor:
     """The patch part of attention, (..., N, N), from (..., T, T) with P prefix tokens."""
     return attention[..., num_prefix:, num_prefix:]
+
+
+def attend_maps(maps: Tensor, seen: Tensor, affinity: Tensor) -> Tensor:
+    """Class maps weighed by what their class token sees, then spread along patch-to-patch attention.
+
+    The geometric mean of both kinds of evidence (MCTformer+), then one step of a walk whose rows sum to 1.
+
+    Args:
+        maps: Class maps, not negative, (B, K, h, w).
+        seen: Attention of class tokens to patches, not negative, (B, K, h, w).
+        affinity: Attention of patches to patches, not negative, (B, N, N).
+
+    Returns:
+        (B, K, h, w), float32.
+    """
+    with torch.autocast(maps.device.type, enabled=False):
+        weighed = (maps.float() * seen.float().sqrt()).flatten(2)
+        steps = affinity.float()
+        steps = steps / steps.sum(2, keepdim=True)
+        return (weighed @ steps.transpose(1, 2)).view_as(maps)
