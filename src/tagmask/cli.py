@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tagmask import __version__, _cli_data
+from tagmask import __version__, _cli_data, _cli_film
 from tagmask._cli_common import (
     Backbone,
     BatchSize,
@@ -37,6 +37,7 @@ from tagmask._cli_common import (
     show_line,
     split_flags,
 )
+from tagmask.errors import ConfigError
 
 __all__ = ["app", "main"]
 
@@ -46,6 +47,7 @@ app = typer.Typer(
     help="Image tags into pixel masks: weakly supervised semantic segmentation.",
 )
 app.add_typer(_cli_data.app, name="data")
+app.command()(_cli_film.animate)
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, or a model folder together with --out.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")]
@@ -311,5 +313,7 @@ def _go(
 def _default_folder(base: str | None, method: str) -> Path:
     if base is not None and (Path(base) / "settings.yaml").is_file():
         return Path(base)
+    if base is not None and Path(base).is_dir():
+        raise ConfigError(f"{base} is a model folder; say where the results go: --out DIR")
     name = method if base is None else Path(base).with_suffix("").as_posix().strip("./").replace("/", "-")
     return Path("runs") / name

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tagmask import methods
 from tagmask.config import Config, apply_overrides, read_yaml, validate
+from tagmask.errors import ConfigError
 from tagmask.recipes import find_recipe
 from tagmask.stages._common import DataConfig, RuntimeConfig
 from tagmask.stages.evaluate import EvaluateConfig
@@ -18,6 +19,7 @@ from tagmask.stages.refine import RefineConfig
 from tagmask.stages.report import ReportConfig
 from tagmask.stages.segment import SegmentConfig
 from tagmask.stages.train import TrainConfig
+from tagmask.store.checkpoint import read_header
 
 __all__ = ["RunConfig", "read_config"]
 
@@ -55,18 +57,14 @@ def read_config(
     """Settings from a recipe, then single values, then ``a.b=c`` texts; later ones win.
 
     Args:
-        recipe: Name of a shipped recipe, a YAML file, or a run folder (its own settings).
+        recipe: Name of a shipped recipe, a YAML file, a run folder (its settings) or a model folder.
         flags: Dotted key to value, for example ``{"train.iterations": 1000}``; None values are left out.
         overrides: As given to ``--set``.
 
     Raises:
         ConfigError: A name, key or value is unknown or does not fit; the message names the nearest.
     """
-    values: dict[str, Any] = {}
-    where = "settings"
-    if recipe is not None:
-        path = Path(recipe) / "settings.yaml" if Path(recipe).is_dir() else find_recipe(str(recipe))
-        values, where = read_yaml(path), str(path)
+    values, where = _base(recipe)
     for key, value in (flags or {}).items():
         if value is not None:
             _put(values, key, value)
@@ -74,6 +72,25 @@ def read_config(
     kind = methods.get(config.method)
     validate(kind.config_class, config.model, f"{where}: model ({config.method})")
     return config
+
+
+def _base(recipe: str | Path | None) -> tuple[dict[str, Any], str]:
+    """Values to start from, and what the user knows them as."""
+    if recipe is None:
+        return {}, "settings"
+    folder = Path(recipe)
+    if not folder.is_dir():
+        path = find_recipe(str(recipe))
+        return read_yaml(path), str(path)
+    if (folder / "settings.yaml").is_file():
+        return read_yaml(folder / "settings.yaml"), str(folder / "settings.yaml")
+    if not (folder / "weights.safetensors").is_file():
+        raise ConfigError(f"{folder} is neither a run folder (settings.yaml) nor a model folder")
+    header = read_header(folder)
+    use = header.get("extra", {}).get("use", {})
+    values = {"method": header["method"], "model": header["settings"], "checkpoint": str(folder)}
+    values |= {stage: dict(use[stage]) for stage in ("localize", "segment") if stage in use}
+    return values, str(folder)
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -157,8 +157,12 @@ def has_masks(data: DataConfig, part: Part) -> bool:
 
 
 def data_digest(dataset: TagDataset) -> str:
-    """Checksum of names, tags, and sizes and dates of the image files."""
-    rows = [(i.name, i.tags, (s := i.image.stat()).st_size, s.st_mtime_ns) for i in dataset.items]
+    """Checksum of names, tags, and sizes and dates of the image files, and of the masks if they are open."""
+    rows = []
+    for item in dataset.items:
+        files = [item.image, *([item.mask] if dataset.masks and item.mask is not None else [])]
+        stats = [file.stat() for file in files]
+        rows.append((item.name, item.tags, [(stat.st_size, stat.st_mtime_ns) for stat in stats]))
     return digest([dataset.classes.names, rows])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +76,17 @@ class TrainConfig(Config):
     broken_limit: int = Field(default=10, ge=0)
     """Unreadable images that are stepped over before training stops."""
 
+    def loop(self) -> LoopSettings:
+        """What the loop needs of these settings."""
+        return LoopSettings(
+            self.iterations,
+            self.accumulate,
+            self.log_every,
+            self.eval_every,
+            self.save_every,
+            self.max_bad,
+        )
+
 
 _NOT_SHOWN = ("lr", "grad_norm", "skipped", "steps_per_second", "images_per_second")
 
@@ -135,31 +147,23 @@ def train(
     wrapped = runtime.wrap(method)
     plan = method.optim_plan(config.iterations)
     optimizer = build_optimizer(plan)
-    progress = restore(method, optimizer, runtime, *newest) if newest else Progress()
-    batches = _batches(config, context, dataset, view, progress.step)
-    done = progress.step
-    with context.display.task("train", config.iterations, done) as task:
-        run = _Run(config, context, name, method, dataset, progress, task)
-        _open_logs(run)
-        truth = _truth(config, context)
+    done = int(newest[1]["progress"]["step"]) if newest else 0
+    batches = _batches(config, context, dataset, view, done)
+    truth = _truth(config, context)
+    with ExitStack() as stack:
+        task = stack.enter_context(context.display.task("train", config.iterations, done))
+        run = _Run(config, context, name, method, dataset, Progress(), task)
+        _open_logs(run, stack, done)
+        # Last of all: opening loaders and logs draws random numbers, which a resumed run must not see.
+        if newest is not None:
+            run.progress = restore(method, optimizer, runtime, *newest)
         hooks = Hooks(
             log=lambda step, figures: _on_log(run, batches, step, figures),
             evaluate=lambda step: _on_evaluate(run, truth, extra, step),
-            save=lambda step: _on_save(run, checkpoints, capture(method, optimizer, runtime, progress)),
+            save=lambda step: _on_save(run, checkpoints, capture(method, optimizer, runtime, run.progress)),
             tick=lambda step: task.advance(),
         )
-        settings = LoopSettings(
-            config.iterations,
-            config.accumulate,
-            config.log_every,
-            config.eval_every,
-            config.save_every,
-            config.max_bad,
-        )
-        fit(wrapped, batches, optimizer, plan, runtime, settings, progress, hooks)
-    for log in (*run.logs, *run.scores):
-        if isinstance(log, TensorBoardLog):
-            log.close()
+        fit(wrapped, batches, optimizer, plan, runtime, config.loop(), run.progress, hooks)
     return _finish(run, extra)
 
 
@@ -204,14 +208,15 @@ def _truth(config: TrainConfig, context: Context) -> TagDataset | None:
     return dataset.subset(range(config.eval_images))
 
 
-def _open_logs(run: _Run) -> None:
+def _open_logs(run: _Run, stack: ExitStack, step: int) -> None:
     if not run.context.runtime.is_main:
         return
-    folder, step = run.context.folder / "train", run.progress.step
+    folder = run.context.folder / "train"
     run.logs.append(CsvLog(folder / "log.csv", step))
     run.scores.append(CsvLog(folder / "scores.csv", step))
     if run.config.tensorboard:
         board = TensorBoardLog(folder, step)
+        stack.callback(board.close)
         run.logs.append(board)
         run.scores.append(board)
 

@@ -21,7 +21,7 @@ from tagmask import __version__
 from tagmask.errors import CheckpointError
 from tagmask.store.files import atomic_write, write_json
 
-__all__ = ["FORMAT", "is_own", "load_model", "load_tensors", "save_model", "save_tensors"]
+__all__ = ["FORMAT", "is_own", "load_model", "load_tensors", "read_header", "save_model", "save_tensors"]
 
 FORMAT = 1
 """Number of the header's layout; raised whenever a reader of the old one would misread it."""
@@ -153,6 +153,25 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if missing := [key for key in _NEEDED if key not in meta]:
         raise CheckpointError(f"{path} is not a model: its header lacks {', '.join(missing)}")
     return state, meta
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """Header of a model folder, without its weights.
+
+    Raises:
+        CheckpointError: There is no model, or it comes from a newer tagmask.
+    """
+    path = folder / "weights.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("tagmask")
+    except FileNotFoundError:
+        raise CheckpointError(f"no model in {folder}") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or not a safetensors file ({error})") from None
+    if text is None:
+        raise CheckpointError(f"{path} was not written by tagmask (its header is missing)")
+    return _upgrade(path, json.loads(text))
 
 
 def is_own(path: Path) -> bool:

@@ -1,0 +1,157 @@
+"""Whatever is wrong: one line on stderr, an exit code, nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.cli import TINY, tagmask, train_args
+
+
+def fails(result, *words):
+    assert result.exit_code == 2, result.stdout + result.stderr
+    *notes, text = result.stderr.strip().splitlines()
+    assert text.startswith("error: ")
+    assert not any("error" in note for note in notes)
+    assert "Traceback" not in result.output
+    for word in words:
+        assert word in text, text
+
+
+def test_recipe_with_an_unknown_key_names_the_nearest(tmp_path, toy):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("train:\n  iteratons: 5\n")
+    fails(tagmask("run", recipe, "--data", toy, "--out", tmp_path / "o"), "train.iteratons", "'iterations'")
+    recipe.write_text("model:\n  temprature: 5\n")
+    fails(tagmask("run", recipe, "--data", toy, "--out", tmp_path / "o"), "temprature", "'temperature'")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1, 2]", "key: value"),
+        ("a: [", "not valid YAML"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("train: 5", "train"),
+        ("runtime: {precision: fp8}", "precision"),
+        ("method: moore", "'more'"),
+    ],
+)
+def test_recipes_that_make_no_sense(tmp_path, toy, text, words):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(text)
+    fails(tagmask("run", recipe, "--data", toy, "--out", tmp_path / "o"), words)
+
+
+def test_unknown_recipe_step_method_and_setting(tmp_path, toy):
+    fails(tagmask("run", "voc/mroe", "--data", toy), "unknown recipe 'voc/mroe'")
+    fails(tagmask("show", "moore"), "'more'")
+    flags = ("--data", toy, "--out", tmp_path / "o")
+    fails(tagmask("train", *flags, "--method", "moer"), "'more'")
+    fails(tagmask("train", *flags, "--set", "train.sizes=3"), "'size'")
+    fails(tagmask("train", *flags, "--set", "train.size"), "key=value")
+    fails(tagmask("train", *flags, "--device", "cuda:99"), "cuda:99")
+    fails(tagmask("run", tmp_path / "none.yaml"), "no recipe file")
+
+
+def test_data_that_is_not_there(tmp_path, toy):
+    fails(tagmask("train", "--out", tmp_path / "o"), "--data DIR")
+    fails(tagmask(*train_args(tmp_path / "nowhere", tmp_path / "o")), "does not exist")
+    (tmp_path / "empty").mkdir()
+    fails(tagmask(*train_args(tmp_path / "empty", tmp_path / "o")), "tag file")
+    assert not (tmp_path / "o" / "model").exists()
+
+
+def test_a_tag_that_is_no_class_and_a_missing_image(tmp_path, toy):
+    data = shutil.copytree(toy, tmp_path / "data")
+    rows = (data / "tags.csv").read_text().splitlines()
+    (data / "tags.csv").write_text("\n".join([*rows, "00000.png,dots,train", "x.png,strypes,train"]) + "\n")
+    fails(tagmask(*train_args(data, tmp_path / "o")), "x.png", "duplicate row")
+
+
+def test_truncated_images_are_stepped_over_and_then_stop(tmp_path, toy):
+    data = shutil.copytree(toy, tmp_path / "data")
+    for i in range(6):
+        path = data / "images" / f"{i:05d}.png"
+        path.write_bytes(path.read_bytes()[:200])
+    skipped = tagmask(*train_args(data, tmp_path / "a", 2))
+    assert skipped.exit_code == 0, skipped.stderr
+    fails(tagmask(*train_args(data, tmp_path / "b", 9, "--set=train.broken_limit=1")), "could not be read")
+
+
+def test_weights_of_another_shape_or_missing(tmp_path, toy):
+    import torch
+
+    torch.save({"cls_token": torch.zeros(1, 1, 7)}, tmp_path / "w.pth")
+    args = [a for a in TINY if not str(a).startswith("--weights")]
+    base = ("train", "--data", toy, "--out", tmp_path / "o", "--iterations=1", *args)
+    fails(tagmask(*base, "--weights", tmp_path / "w.pth"), "w.pth")
+    fails(tagmask(*base, "--weights", tmp_path / "none.pth"), "none.pth")
+
+
+def test_hostile_checkpoint_is_refused_and_runs_nothing(tmp_path, toy):
+    import os
+
+    import torch
+
+    class Hostile:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "mark"),))
+
+    torch.save({"model": Hostile()}, tmp_path / "w.pth")
+    flags = ("--data", toy, "--out", tmp_path / "o", "--checkpoint", tmp_path / "w.pth", "--from", "localize")
+    recipe = tmp_path / "r.yaml"
+    backbone = "vit:patch=8,dim=32,depth=2,heads=2,size=64"
+    recipe.write_text(f"method: more\nmodel: {{backbone: '{backbone}', aux_block: -2}}\n")
+    fails(tagmask("run", recipe, *flags), "w.pth")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_masks_of_another_size(finished, tmp_path, toy):
+    from PIL import Image
+
+    data = shutil.copytree(toy, tmp_path / "data")
+    run = shutil.copytree(finished, tmp_path / "run")
+    mask = data / "masks" / "00013.png"
+    with Image.open(mask) as picture:
+        picture.resize((32, 32)).save(mask)
+    fails(tagmask("evaluate", run, "--data", data), "00013", "must match")
+
+
+def test_steps_before_their_time(finished, tmp_path, toy):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "maps")
+    fails(tagmask("refine", run), "no maps of kind 'cam'")
+    shutil.rmtree(run / "model")
+    fails(tagmask("localize", run), "no saved weights")
+    fails(tagmask("localize", tmp_path / "nothing"), "nothing")
+
+
+def test_damaged_run_folder(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "run.json").write_text("{")
+    fails(tagmask("segment", run), "run.json is damaged")
+    weights = run / "model" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    (run / "run.json").unlink()
+    fails(tagmask("segment", run), "damaged")
+
+
+def test_two_programs_in_one_folder(finished, tmp_path):
+    from tagmask.store.files import exclusive
+
+    run = shutil.copytree(finished, tmp_path / "run")
+    with exclusive(run):
+        fails(tagmask("segment", run), "another tagmask is working")
+
+
+def test_bugs_are_one_line_too(monkeypatch):
+    from tagmask import methods
+
+    monkeypatch.setattr(methods, "names", lambda: 1 / 0)
+    result = tagmask("list")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("internal error: ZeroDivisionError")
+    assert "Traceback" not in result.output

@@ -1,0 +1,108 @@
+"""Signals and kills: what was done stays done, and going on gives what never stopping would have given."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tagmask.store.checkpoint import load_model
+from tests.cli import tagmask, train_args
+
+ITERATIONS = 12
+
+
+def start(arguments) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tagmask", *map(str, arguments)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+
+
+def wait_for(path, process, seconds=120.0) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def same_weights(first, second) -> bool:
+    a, b = load_model(first / "model")[0], load_model(second / "model")[0]
+    return a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, toy):
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    result = tagmask(*train_args(toy, out, ITERATIONS, "--set=train.save_every=2"))
+    assert result.exit_code == 0, result.stderr
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_saves_and_resume_gives_the_same_weights(tmp_path, toy, unbroken, signum, code):
+    out = tmp_path / "run"
+    arguments = train_args(toy, out, ITERATIONS, "--set=train.save_every=2")
+    process = start(arguments)
+    wait_for(out / "train" / "checkpoints" / "step-00000002.safetensors", process)
+    process.send_signal(signum)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert "--resume goes on" in stderr
+    assert "Traceback" not in stderr
+    refused = tagmask(*arguments)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.stderr
+    resumed = tagmask(*arguments, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert same_weights(out, unbroken)
+    steps = [line.split(",")[0] for line in (out / "train" / "log.csv").read_text().splitlines()[1:]]
+    assert steps == sorted(set(steps), key=int)
+
+
+@pytest.mark.slow
+def test_kill_and_the_same_command_finishes_the_run(tmp_path, toy, unbroken):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text((unbroken / "settings.yaml").read_text())
+    out = tmp_path / "run"
+    arguments = ["run", recipe, "--out", out, "--until", "segment"]
+    for mark in ("train/checkpoints/step-00000004.safetensors", "maps/cam", "labels", "masks"):
+        process = start(arguments)
+        wait_for(out / mark, process)
+        process.kill()
+        process.communicate()
+    assert tagmask(*arguments).exit_code == 0
+    whole = tagmask("run", unbroken, "--out", unbroken, "--until", "segment")
+    assert whole.exit_code == 0, whole.stderr
+    assert same_weights(out, unbroken)
+    for folder in ("maps", "labels", "masks"):
+        files = {p.relative_to(unbroken): p.read_bytes() for p in (unbroken / folder).rglob("*.*")}
+        assert files == {p.relative_to(out): p.read_bytes() for p in (out / folder).rglob("*.*")}
+
+
+def test_full_disk_keeps_the_last_state_and_says_so(tmp_path, toy, monkeypatch):
+    from tagmask.store import checkpoint
+
+    real, calls = checkpoint.save_file, []
+
+    def fills_up(*args):
+        calls.append(args[1])
+        if len(calls) > 2:
+            raise OSError(28, "No space left on device")
+        return real(*args)
+
+    monkeypatch.setattr(checkpoint, "save_file", fills_up)
+    out = tmp_path / "run"
+    arguments = train_args(toy, out, 6, "--set=train.save_every=2")
+    result = tagmask(*arguments)
+    assert result.exit_code == 2
+    assert "No space left on device" in result.stderr
+    monkeypatch.undo()
+    left = sorted(p.name for p in (out / "train" / "checkpoints").iterdir())
+    assert left == ["step-00000002.safetensors", "step-00000004.safetensors"]
+    assert tagmask(*arguments, "--resume").exit_code == 0
