@@ -14,7 +14,7 @@ import typer
 
 from tagmask.errors import UserError
 
-__all__ = ["as_text", "compute_flags", "data_flags", "guarded", "print_scores", "show_line", "split_flags"]
+__all__ = ["as_text", "compute_flags", "data_flags", "guarded", "show_line", "split_flags"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -122,33 +122,3 @@ def split_flags(split: str | None, stage: str) -> dict[str, Any]:
 def as_text(path: Path | None) -> str | None:
     """A path as settings hold it."""
     return None if path is None else str(path)
-
-
-def print_scores(scores: dict[str, float], records: list[dict[str, Any]]) -> None:
-    """Print mean IoU by what was scored, and the IoU of every class.
-
-    Args:
-        scores: What to mean IoU.
-        records: The score files.
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = [record for record in records if record["what"] in scores]
-    if not shown:
-        return
-    table = Table(title="IoU in percent")
-    table.add_column("class")
-    for record in shown:
-        table.add_column(record["what"], justify="right")
-    first = [("mean", [record["miou"] for record in shown])]
-    rows = first + [(name, [record["iou"].get(name) for record in shown]) for name in shown[0]["classes"]]
-    for name, values in rows:
-        cells = ["-" if value is None else f"{100 * value:.1f}" for value in values]
-        table.add_row(name, *cells, style="bold" if name == "mean" else None)
-    Console(highlight=False).print(table)
-    for record in shown:
-        parts = [f"{record['images']} images of split {record['split']}", f"tags: {record['tags']}"]
-        if record["threshold"] is not None:
-            parts.append(f"threshold {record['threshold']:.2f} ({record['threshold_source']})")
-        show_line(f"{record['what']}: {', '.join(parts)}")
