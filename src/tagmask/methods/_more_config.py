@@ -56,6 +56,9 @@ class MoReConfig(MethodConfig):
     """Lower threshold of the token masks of L_cre and L_ure from `late_from` on."""
     late_from: int = 10001
     """First step whose L_cre and L_ure trust the main classifier's maps instead of the auxiliary ones."""
+    mct_from: int = 0
+    """First step with class-token contrast. Alone it tells tokens apart at random, so a run that begins with
+    classification only had better wait for the other terms."""
     ptc_from: int = 0
     """First step with patch-token contrast; without any map-based term no extra passes run."""
     lir_from: int = 0

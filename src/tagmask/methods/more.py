@@ -109,9 +109,11 @@ class MoRe(Method):
         losses = {
             "cls": multilabel_soft_margin(self._logits(out.features.patches), batch.tags),
             "cls_aux": multilabel_soft_margin(self._logits(out.aux, aux=True), batch.tags),
-            "mct": self._mct(out.class_tokens, batch.tags),
         }
-        weights = {"cls": 1.0, "cls_aux": 1.0, "mct": config.w_mct}
+        weights = {"cls": 1.0, "cls_aux": 1.0}
+        if step >= config.mct_from:
+            losses["mct"] = self._mct(out.class_tokens, batch.tags)
+            weights["mct"] = config.w_mct
         if step >= config.ptc_from:
             weights["ptc"] = config.w_ptc
         if step >= config.lir_from:
