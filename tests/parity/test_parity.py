@@ -17,7 +17,9 @@ FILES = {
     path.stem: path for folder in (DATA, *([Path(EXTRA)] if EXTRA else [])) for path in folder.glob("*.npz")
 }
 # Whole training steps and multi-scale passes of full-size networks take seconds each.
-SLOW = re.compile(r"_step|_ms_|msf|msinfer|msc|_infer|_b[25]$|train")
+SLOW = re.compile(
+    r"_step|_ms_|msf|msinfer|msc|_infer|_b[25]$|train|psa_cls|seg_forward|conformer_(cam|entropy)|transcam_(forward|cam)"
+)
 
 
 CASES = [pytest.param(name, marks=[pytest.mark.slow] if SLOW.search(name) else []) for name in sorted(FILES)]

@@ -159,7 +159,7 @@ class Conformer(nn.Module):
         self.double_class_token = double_class_token
         dim, depth, heads, ratio, base = (shape[key] for key in _DEFAULTS)
         self.dim, self.depth, self.channels = dim, depth, 4 * base * ratio
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = [drop_path * index / (depth - 1) for index in range(depth)]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.trans_norm = nn.LayerNorm(dim)
         self.conv1 = nn.Conv2d(3, base, 7, 2, 3, bias=False)

@@ -201,8 +201,8 @@ class _Steps(Dataset[tuple["Batch | None", dict[str, str]]]):
         wrong = label[(label > self._dataset.num_classes) & (label != IGNORE)]
         if label.shape != size or wrong.size:
             raise DataError(
-                f"label of '{name}' is {label.shape[-1]} x {label.shape[-2]} with values up to "
-                f"{label.max()}; needed are {size[1]} x {size[0]} and values 0 to {self._dataset.num_classes} or {IGNORE}"
+                f"label of '{name}' is {label.shape[-1]} x {label.shape[-2]} with values to {label.max()}, "
+                f"needed are {size[1]} x {size[0]} and 0 to {self._dataset.num_classes} or {IGNORE}"
             )
         return label
 
