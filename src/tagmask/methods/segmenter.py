@@ -1,7 +1,7 @@
 """A segmentation network trained on pseudo labels, the last step of every multi-stage system.
 
-The network is a choice: ResNet-38 with two dilated convolutions as in PSA, MCTformer and AReAM, or any model
-of segmentation_models_pytorch for a modern student.
+The network is a choice: ResNet-38 with two dilated convolutions as in PSA, MCTformer and AReAM, a plain ViT
+with the LargeFOV decoder, or any model of segmentation_models_pytorch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from tagmask.backbones.resnet38 import ResNet38, resnet38_keys
+from tagmask.backbones.vit import ViT
 from tagmask.backbones.weights import read_weights
 from tagmask.errors import CheckpointError, ConfigError
+from tagmask.heads.large_fov import LargeFOV
 from tagmask.methods.base import Method, MethodConfig
 from tagmask.ops.resize import pad_to_multiple, resize_bilinear
 from tagmask.ops.schedules import poly_warmup
@@ -30,7 +32,8 @@ class SegmenterConfig(MethodConfig):
     """Settings of the segmentation stage; the defaults are those of the published ResNet-38 runs."""
 
     backbone: str = "resnet38"
-    """The network: resnet38, or smp:ARCHITECTURE:ENCODER such as smp:unet:resnet34 (needs tagmask[smp])."""
+    """The network: resnet38, vit:NAME for a plain ViT of timm (vit:deit_small_patch16_224), or
+    smp:ARCHITECTURE:ENCODER such as smp:unet:resnet34 (needs tagmask[smp])."""
     width: int = 64
     """Channels of ResNet-38's stem; 64 is the published network."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
@@ -80,6 +83,27 @@ class _ResNet38LargeFOV(SegmentNetwork):
     def forward(self, images: Tensor) -> Tensor:
         hidden = F.relu(self.fc8_seg_conv1(self.backbone(images).conv6))
         logits: Tensor = self.fc8_seg_conv2(hidden)
+        return logits
+
+
+class _ViTLargeFOV(SegmentNetwork):
+    """A plain ViT with the LargeFOV decoder; logits on the patch grid."""
+
+    heads = ("decoder",)
+
+    def __init__(self, name: str, num_outputs: int) -> None:
+        super().__init__()
+        self.backbone = ViT(name, drop_path=0.1)
+        self.decoder = LargeFOV(self.backbone.dim, num_outputs, min(512, 2 * self.backbone.dim))
+
+    def initialise(self, weights: str) -> None:
+        self.backbone.initialise(weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Sides that are no multiple of a patch would lose their rest; stretching by less than one does not.
+        size = self.backbone.patch_size
+        whole = (-(-images.shape[2] // size) * size, -(-images.shape[3] // size) * size)
+        logits: Tensor = self.decoder(self.backbone(resize_bilinear(images, whole)).patches)
         return logits
 
 
@@ -195,10 +219,15 @@ class Segmenter(Method):
 def _build(config: SegmenterConfig, num_outputs: int) -> SegmentNetwork:
     if config.backbone == "resnet38":
         return _ResNet38LargeFOV(config.width, num_outputs)
-    if config.backbone.startswith("smp:"):
+    kind, _, name = config.backbone.partition(":")
+    if kind == "vit" and name:
+        # A custom shape is written vit:patch=8,..., which is its whole name.
+        return _ViTLargeFOV(config.backbone if "=" in name else name, num_outputs)
+    if kind == "smp":
         return _SMP(config.backbone, num_outputs)
     raise ConfigError(
-        f"unknown segmentation network '{config.backbone}'. Known: resnet38, smp:ARCHITECTURE:ENCODER"
+        f"unknown segmentation network '{config.backbone}'. Known: resnet38, vit:NAME, "
+        "smp:ARCHITECTURE:ENCODER"
     )
 
 

@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["class_maps", "fuse", "keep_present", "min_max", "present_classes", "scale_maps", "take_classes"]
+__all__ = [
+    "class_maps",
+    "fuse",
+    "keep_present",
+    "min_max",
+    "present_classes",
+    "scale_maps",
+    "take_classes",
+    "with_background",
+]
 
 
 def class_maps(features: Tensor, weight: Tensor) -> Tensor:
@@ -86,6 +95,24 @@ def min_max(maps: Tensor, epsilon: float = 1e-5, shifted: bool = False) -> Tenso
     if shifted:
         return (maps.masked_fill(maps < low + epsilon, 0) - low - epsilon) / (high - low + epsilon)
     return (maps - low) / (high - low + epsilon)
+
+
+def with_background(maps: Tensor, level: float, power: float | None = None) -> Tensor:
+    """Maps behind a score for the background.
+
+    Args:
+        maps: Maps of the present classes in [0, 1], (n, H, W); n may be 0.
+        level: Constant score of the background.
+        power: If given, the score is (1 - largest map)^power instead (PSA).
+
+    Returns:
+        (n + 1, H, W), background first.
+    """
+    background = maps.new_full((1, *maps.shape[1:]), level)
+    if power is not None:
+        largest = torch.cat([torch.zeros_like(background), maps]).amax(0, keepdim=True)
+        background = (1 - largest).clamp(min=0) ** power
+    return torch.cat([background, maps])
 
 
 def scale_maps(maps: Tensor, rule: str, epsilon: float = 1e-5) -> Tensor:

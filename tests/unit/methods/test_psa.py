@@ -7,6 +7,7 @@ from tagmask.errors import CheckpointError
 from tagmask.methods import get
 from tagmask.methods.affinity_net import AffinityNet, AffinityNetConfig
 from tagmask.methods.psa import PSA, PSAConfig
+from tagmask.ops.maps import with_background
 from tagmask.types import Batch
 
 
@@ -72,29 +73,48 @@ def test_affinity_learns_from_label_maps():
     assert unknown.loss.item() == 0
 
 
-@pytest.mark.parametrize("edges", ["published", "full"])
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("size", [(80, 96), (83, 101)])
-def test_the_walk_keeps_size_and_order(edges, size):
-    method = make(AffinityNet, AffinityNetConfig, edges=edges, steps=4).eval()
-    maps = torch.rand(2, *size)
-    scores = method.walk(torch.rand(3, *size), maps)
-    assert scores.shape == (3, *size)
+def test_the_walk_keeps_size_and_order(full, size):
+    method = make(AffinityNet, AffinityNetConfig).eval()
+    scores = with_background(torch.rand(2, *size), 0.39)
+    walked = method.walk(torch.rand(3, *size), scores, steps=4, full=full)
+    assert walked.shape == (3, *size)
     if size == (80, 96):  # padding has no background score, so it dims its neighbours
-        torch.testing.assert_close(scores[0], torch.full(size, 0.39), atol=1e-5, rtol=0)
+        torch.testing.assert_close(walked[0], torch.full(size, 0.39), atol=1e-5, rtol=0)
 
 
 def test_an_image_without_classes_is_background():
-    method = make(AffinityNet, AffinityNetConfig, steps=2).eval()
-    scores = method.walk(torch.rand(3, 80, 96), torch.zeros(0, 80, 96))
-    assert scores.shape == (1, 80, 96)
-    assert scores.argmax(0).eq(0).all()
+    scores = with_background(torch.zeros(0, 80, 96), 0.39)
+    walked = make(AffinityNet, AffinityNetConfig).eval().walk(torch.rand(3, 80, 96), scores)
+    assert walked.shape == (1, 80, 96)
+    assert walked.argmax(0).eq(0).all()
 
 
 def test_background_of_a_power():
-    method = make(AffinityNet, AffinityNetConfig, background_power=16)
     maps = torch.tensor([[[0.0, 0.5, 1.0]]])
     expected = torch.tensor([[[1.0, 0.5**16, 0.0]]])
-    torch.testing.assert_close(method.with_background(maps), torch.cat([expected, maps]))
+    torch.testing.assert_close(with_background(maps, 0.3, 16), torch.cat([expected, maps]))
+    assert with_background(maps[:0], 0.3, 16).eq(1).all()
+
+
+@pytest.mark.parametrize("size", [(80, 96), (83, 101)])
+def test_a_vit_can_be_compared_too(size):
+    method = make(
+        AffinityNet,
+        AffinityNetConfig,
+        backbone="vit:patch=16,dim=24,depth=6,heads=2,size=64",
+        optimiser="adamw",
+    )
+    features = method.features(torch.rand(1, 3, *size))
+    assert features.shape == (1, 7 * 64, -(-size[0] // 8), -(-size[1] // 8))
+    labels = torch.zeros(2, 80, 96, dtype=torch.long)
+    labels[:, 24:56, 16:64] = 2
+    method.train()(batch(labels), 0).loss.backward()
+    plan = method.optim_plan(4)
+    assert plan.name == "adamw"
+    assert len(plan.groups[0].params) == len(list(method.backbone.parameters()))
+    assert all(p.grad is not None for p in method.f9.parameters())
 
 
 def test_published_names_and_the_missing_hub():

@@ -135,6 +135,16 @@ def test_what_smp_refuses_is_said(fake_smp, tmp_path):
         method.initialise(str(path))
 
 
+@pytest.mark.parametrize("size", [(64, 64), (50, 70)])
+def test_a_vit_is_a_student(size):
+    method = make(backbone="vit:patch=16,dim=24,depth=2,heads=2,size=64").train()
+    assert method.segment(torch.rand(2, 3, *size)).shape == (2, 4, -(-size[0] // 16), -(-size[1] // 16))
+    method(batch(torch.randint(0, 4, (2, 64, 48))), 0).loss.backward()
+    old, new = method.optim_plan(5).groups
+    assert len(new.params) == 3
+    assert all(p.grad is not None for p in [*old.params, *new.params])
+
+
 @pytest.mark.slow
 def test_with_the_real_library():
     pytest.importorskip("segmentation_models_pytorch")
