@@ -36,7 +36,7 @@ FOLDERS = {
     "formats": {"types", "errors", "data.classes"},
     "methods": {"backbones", "heads", "losses", "ops", "types", "config", "errors"},
 }
-"""What each folder may import besides itself; stages may import all of these, the top level anything below."""
+"""What each folder may import besides itself; stages may import all of these, the top level anything."""
 
 
 def home(path: Path) -> str:

@@ -93,7 +93,7 @@ class Model:
         keys = keys[:, valid[0]]
         maps: dict[str, Tensor] = {}
         if self.method.map_kinds:
-            every = image_maps(self.method, images, self._runtime, self._maps)
+            every = image_maps(self.method, images, self._runtime, self._maps, shown)
             maps = {kind: take_classes(value, keys) for kind, value in every.items()}
         mask = self._mask(images, maps, keys, shown if tags is not None else None)
         arrays = {kind: value[0].cpu().numpy() for kind, value in maps.items()}
@@ -103,10 +103,7 @@ class Model:
         self, images: Tensor, maps: Mapping[str, Tensor], keys: Tensor, allowed: Tensor | None
     ) -> NDArray[np.uint8]:
         if self.method.segments:
-            scores = image_scores(self.method, images, self._runtime, self._views)
-            if allowed is not None:
-                scores[:, 1:].masked_fill_(allowed[:, :, None, None] == 0, -float("inf"))
-            labels = scores.argmax(1)
+            labels = image_scores(self.method, images, self._runtime, self._views, allowed).argmax(1)
         elif maps and keys.numel():
             first = next(iter(maps.values()))
             labels = labels_from_maps(first, torch.ones_like(keys), self._background, keys=keys)

@@ -123,7 +123,13 @@ def map_views(method: Method, config: MapConfig) -> dict[str, dict[str, Any]]:
     return {kind: {"scales": list(plan.scales), "flip": plan.flip} for kind, plan in plans.items()}
 
 
-def image_scores(method: Method, images: Tensor, runtime: Runtime, config: SegmentationConfig) -> Tensor:
+def image_scores(
+    method: Method,
+    images: Tensor,
+    runtime: Runtime,
+    config: SegmentationConfig,
+    allowed: Tensor | None = None,
+) -> Tensor:
     """Segmentation scores at the images' own size.
 
     Args:
@@ -131,9 +137,10 @@ def image_scores(method: Method, images: Tensor, runtime: Runtime, config: Segme
         images: RGB in [0, 1], (B, 3, H, W).
         runtime: Precision.
         config: Views and how they merge.
+        allowed: Classes that may win, 0 or 1, (B, K); all if None.
 
     Returns:
-        (B, K + 1, H, W) float32, background first.
+        (B, K + 1, H, W) float32, background first; minus infinity for classes that are not allowed.
     """
     size = (images.shape[2], images.shape[3])
     if config.long_side is not None:
@@ -151,7 +158,10 @@ def image_scores(method: Method, images: Tensor, runtime: Runtime, config: Segme
             probabilities=config.probabilities,
             factors=config.scales if config.sampling == "factors" else None,
         )
-        return resize_bilinear(scores, size)
+        scores = resize_bilinear(scores, size)
+        if allowed is not None:
+            scores[:, 1:].masked_fill_(allowed[:, :, None, None] == 0, -float("inf"))
+        return scores
 
 
 def image_tags(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tagmask import methods
 from tagmask.backbones.weights import load_strictly, read_weights
 from tagmask.config import validate
@@ -98,7 +100,9 @@ def load_trained(path: Path) -> Trained:
     folder = inner if (inner / "weights.safetensors").exists() else path
     state, meta = load_model(folder)
     classes = ClassTable(tuple(meta["classes"]["names"]), meta["classes"]["ignore"])
-    method = build_method(meta["method"], meta["settings"], classes.num_classes, f"{folder}")
+    # The random weights made on the way are thrown away; the program's random stream must not notice.
+    with torch.random.fork_rng(devices=[]):
+        method = build_method(meta["method"], meta["settings"], classes.num_classes, f"{folder}")
     load_strictly(method, state, str(folder))
     weights = folder / "weights.safetensors" if folder.is_dir() else folder
     return Trained(method.eval(), meta["method"], classes, sha256(weights), meta)

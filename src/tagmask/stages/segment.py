@@ -59,13 +59,10 @@ def segment(config: SegmentConfig, context: Context, trained: Trained) -> dict[s
     crf = crf_preset(config.crf) if config.crf else None
 
     def work(index: int, batch: Batch) -> None:
-        scores = image_scores(method, batch.images, runtime, config)
-        if config.tags == "dataset":
-            if not dataset.has_tags(index):
-                raise DataError(
-                    f"'{batch.names[0]}' has no tags, and segment.tags is dataset; set it to none"
-                )
-            scores[:, 1:].masked_fill_(batch.tags[:, :, None, None] == 0, -float("inf"))
+        by_tags = config.tags == "dataset"
+        if by_tags and not dataset.has_tags(index):
+            raise DataError(f"'{batch.names[0]}' has no tags, and segment.tags is dataset; set it to none")
+        scores = image_scores(method, batch.images, runtime, config, batch.tags if by_tags else None)
         labels = scores.argmax(1)
         if crf is not None:
             labels = segment_by_crf(batch.images, scores, crf, config.probabilities)
