@@ -167,8 +167,8 @@ def _energy(
     filtered = lattice.filter_rows(masked)
     gates = region
     if gate:
-        doubt = (region - rows.amax(dim=1, keepdim=True)).clamp_min(0.0)
-        gates = torch.where(unlabelled.reshape(-1, 1), torch.ones_like(doubt), doubt)
+        doubt = (roi - prob.amax(dim=1)).clamp_min(0.0)
+        gates = torch.where(unlabelled, torch.ones_like(doubt), doubt).reshape(-1, 1)
     pull = filtered * (gates * region)
     energy = -torch.sum(rows * pull) / batch
     return energy, pull.view(batch, height, width, -1).permute(0, 3, 1, 2)
@@ -178,10 +178,10 @@ def _features(image_255: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
     batch, _, height, width = image_255.shape
     down = torch.arange(height, dtype=torch.float32, device=image_255.device) / sigma_xy
     across = torch.arange(width, dtype=torch.float32, device=image_255.device) / sigma_xy
-    grid = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)
-    colour = image_255.permute(0, 2, 3, 1) / sigma_rgb
-    features = torch.cat([grid.expand(batch, -1, -1, -1), colour], dim=-1)
-    return features.view(batch, height * width, 5)
+    places = torch.stack(torch.meshgrid(across, down, indexing="xy"))
+    planes = torch.cat([places.expand(batch, -1, -1, -1), image_255 / sigma_rgb], dim=1)
+    # Planes one after the other are what the lattice computes on; the transpose costs nothing.
+    return planes.flatten(2).transpose(1, 2)
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> Tensor:

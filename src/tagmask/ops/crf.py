@@ -17,6 +17,7 @@ from tagmask.ops.lattice import Lattice
 _BLOCK = 250_000
 # exp(85) is still finite in float32. A row's largest score is at least 0 because energies start at 0.
 _SAFE_EXPONENT = 80.0
+_KNOWN_SIZES = 4
 
 __all__ = ["CRF", "crf_on_labels", "dense_crf", "dense_crf_many"]
 
@@ -29,12 +30,13 @@ class CRF:
     Q = softmax(-U + w_G G(Q) + w_A A(Q)) for all pixels at once. A pixel's message to itself stays in.
     """
 
-    def __init__(self, image: Tensor, params: CRFParams) -> None:
+    def __init__(self, image: Tensor, params: CRFParams, like: CRF | None = None) -> None:
         """Build both lattices and their normalisers.
 
         Args:
             image: RGB, uint8, (H, W, 3), on the device to compute on.
             params: Kernels and number of updates.
+            like: A CRF whose lattice of positions is taken over if its size and kernel are the same.
 
         Raises:
             ValueError: If the image has another type or shape.
@@ -48,7 +50,11 @@ class CRF:
         self.size = (image.shape[0], image.shape[1])
         position = _positions(*self.size, image.device)
         colour = image.reshape(-1, 3).float() / params.colour_sigma
-        self._spatial = Lattice(position / params.spatial_sigma).normalised(params.spatial_weight)
+        self._spatial_key = (*self.size, params.spatial_sigma, params.spatial_weight, image.device)
+        if like is not None and like._spatial_key == self._spatial_key:
+            self._spatial: Lattice = like._spatial
+        else:
+            self._spatial = Lattice(position / params.spatial_sigma).normalised(params.spatial_weight)
         appearance = torch.cat([position / params.bilateral_sigma, colour], dim=1)
         self._bilateral = Lattice(appearance).normalised(params.bilateral_weight)
         # Filters are positive and marginals at most 1, so no message exceeds the filters' answer to ones.
@@ -171,14 +177,23 @@ def dense_crf_many(
     """
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, got {workers}")
+    recent: dict[torch.Size, CRF] = {}
+
+    def one(image: Tensor, unary: Tensor) -> Tensor:
+        crf = CRF(image, params, like=recent.get(image.shape))
+        # Data sets repeat a few image sizes; a size more or less in this table changes no result.
+        if len(recent) < _KNOWN_SIZES:
+            recent[image.shape] = crf
+        return crf.marginals(unary)
+
     if workers == 1:
         for image, unary in pairs:
-            yield dense_crf(image, unary, params)
+            yield one(image, unary)
         return
     waiting: deque[Future[Tensor]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for image, unary in pairs:
-            waiting.append(pool.submit(dense_crf, image, unary, params))
+            waiting.append(pool.submit(one, image, unary))
             if len(waiting) == 2 * workers:
                 yield waiting.popleft().result()
         while waiting:

@@ -91,7 +91,7 @@ def lattice_checks(golden: Golden, prefix: str, lattice: Lattice) -> Iterable[Ch
         stored = golden.output(f"{prefix}_barycentric")
         # Reading multiplies by 1 / (1 + 2^-d), which is not exactly invertible.
         gain = 1.0 / (1.0 + 2.0 ** (1 - stored.shape[1]))
-        yield Check(f"{prefix}_barycentric", lattice._read[1] / gain, stored, "abs", 2e-7)
+        yield Check(f"{prefix}_barycentric", lattice._tables.read_weights / gain, stored, "abs", 2e-7)
 
 
 def cam_labels(golden: Golden, kinds: dict[str, float], names: tuple[str, str], limit: float, share: float):

@@ -94,6 +94,18 @@ def test_one_object_serves_many_unaries():
         assert torch.equal(crf.marginals(unary), dense_crf(image, unary, PRESETS["psa_softmax"]))
 
 
+def test_lattice_of_positions_is_taken_over_only_where_it_fits():
+    image, inside = picture(20, 24)
+    other, _ = picture(20, 24, seed=1)
+    unary = unary_from_probabilities(noisy(inside, 3))
+    for name in ("psa_softmax", "more", "label_50_5"):
+        like = CRF(other, PRESETS[name])
+        for params in (PRESETS["psa_softmax"], PRESETS["more"]):
+            ours = CRF(image, params, like=like)
+            assert (ours._spatial is like._spatial) is (params.spatial_sigma == like.params.spatial_sigma)
+            assert torch.equal(ours.marginals(unary), dense_crf(image, unary, params))
+
+
 def test_rows_in_blocks_change_nothing(monkeypatch):
     image, inside = picture(20, 24)
     unary = unary_from_probabilities(noisy(inside, 3))
@@ -133,7 +145,7 @@ def test_label_rule_decides_how_much_a_wrong_label_costs():
 def test_number_of_workers_changes_nothing(workers):
     pairs = []
     for seed in range(5):
-        image, inside = picture(16 + seed, 20, seed)
+        image, inside = picture(16 + seed % 2, 20, seed)
         pairs.append((image, unary_from_probabilities(noisy(inside, 4, seed))))
     wanted = [dense_crf(image, unary, PRESETS["afa"]) for image, unary in pairs]
     ours = list(dense_crf_many(iter(pairs), PRESETS["afa"], workers))
