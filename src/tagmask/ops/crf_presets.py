@@ -57,6 +57,8 @@ PRESETS: Mapping[str, CRFParams] = MappingProxyType(
         # MoRe: segmentation over all classes, CAM and LAM seeds over the present ones.
         "more": CRFParams(1, 3, 67, 3, 4),
         "more_seeds": CRFParams(1, 3, 67, 3, 4, classes="present"),
+        # ToCo and SeCo; the best guess for MoRe on COCO, whose inference script is missing.
+        "seco": CRFParams(1, 1, 121, 5, 4),
         "afa": CRFParams(3, 3, 64, 5, 4),
         # ResNet-38 segmentation stage of MCTformer and AReAM.
         "seg38": CRFParams(4, 3, 83, 5, 3),
