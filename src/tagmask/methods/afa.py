@@ -46,7 +46,7 @@ class AFAConfig(MethodConfig):
     backbone: Literal["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5"] = "mit_b1"
     """Mix Transformer; the paper's is B1."""
     strides: tuple[int, int, int, int] = (4, 2, 2, 1)
-    """Downsampling per stage; SegFormer's last stage has 2, but maps at 1/16 locate better."""
+    """Downsampling per stage; SegFormer's last stage has 2, AFA keeps it at 1/16 of the image."""
     drop_path: float = 0.1
     """Stochastic depth of the last block, as in SegFormer's training."""
     head_width: int = 256
@@ -54,7 +54,7 @@ class AFAConfig(MethodConfig):
     dropout: float = 0.1
     """Channels dropped before the last layer of the segmentation head."""
     pooling: Literal["max", "mean"] = "max"
-    """How the classifier sums up the image; max gave the better maps."""
+    """How the classifier sums up the image; the authors' runs take the maximum."""
     scales: tuple[float, ...] = (1.0, 0.5, 1.5)
     """Sizes at which class maps are computed; the walk uses the affinity of the largest."""
     cam_passes: Literal["train", "eval"] = "train"
