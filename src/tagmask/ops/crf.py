@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from tagmask.ops.blocks import rows_per_block
 from tagmask.ops.checks import require_finite
 from tagmask.ops.crf_presets import CRFParams, unary_from_labels
 from tagmask.ops.lattice import Lattice
@@ -95,7 +96,7 @@ class CRF:
         energy = (unary - unary.amin(0)).flatten(1).t().contiguous()
         marginals = torch.empty_like(energy)
         _softmax_rows(energy.neg(), 0.0, out=marginals)
-        block = max(_BLOCK // len(unary), 1) if unary.device.type == "cpu" else len(energy)
+        block = rows_per_block(len(unary), _BLOCK, unary.device)
         for _ in range(iterations):
             smooth, alike = self._spatial.spread(marginals), self._bilateral.spread(marginals)
             for start in range(0, len(energy), block):

@@ -110,7 +110,7 @@ def test_rows_in_blocks_change_nothing(monkeypatch):
     image, inside = picture(20, 24)
     unary = unary_from_probabilities(noisy(inside, 3))
     wanted = dense_crf(image, unary, PRESETS["afa"])
-    monkeypatch.setattr(crf_module, "_BLOCK", 100)
+    monkeypatch.setattr(crf_module, "rows_per_block", lambda *_: 33)
     torch.testing.assert_close(dense_crf(image, unary, PRESETS["afa"]), wanted)
 
 

@@ -53,8 +53,7 @@ def test_equals_the_stacked_formulation(shape, dilations):
 def test_blocks_of_rows_change_nothing(monkeypatch):
     images, maps = pictures(2, 3, 33, 20)
     kernel, wanted = par_kernel(images), par(images, maps)
-    monkeypatch.setitem(par_module._BLOCK, "cpu", 1)
-    monkeypatch.setitem(par_module._KERNEL_BLOCK, "cpu", 48 * 2 * 3 * 20 * 4)
+    monkeypatch.setattr(par_module, "rows_per_block", lambda *_: 7)
     torch.testing.assert_close(par_kernel(images), kernel, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(par(images, maps), wanted, rtol=1e-6, atol=1e-6)
 
