@@ -84,14 +84,14 @@ def _how_to_go_on() -> str:
 def _fail(line: str, code: int) -> None:
     if os.environ.get("TAGMASK_DEBUG") == "1":
         traceback.print_exc()
-    if os.environ.get("RANK", "0") == "0":
-        show_line(line, error=True)
+    show_line(line, error=True)
     raise typer.Exit(code)
 
 
 def show_line(text: str, error: bool = False) -> None:
-    """Print one line of plain text."""
-    typer.echo(text, err=error)
+    """Print one line of plain text; of several processes only the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text, err=error)
 
 
 def data_flags(
