@@ -106,9 +106,17 @@ class Runtime:
         np.random.seed(seed % 2**32)  # noqa: NPY002 - other packages may draw from the global stream
         torch.manual_seed(seed)
 
-    def wrap(self, method: nn.Module) -> nn.Module:
-        """The module on the device, wrapped for several processes if there are several."""
+    def wrap(self, method: nn.Module, sync_norms: bool = False) -> nn.Module:
+        """The module on the device, wrapped for several processes if there are several.
+
+        Args:
+            method: The module; changed in place.
+            sync_norms: Whether batch norms shall take their statistics over all processes (GPUs only; PyTorch
+                has no such layer for the CPU).
+        """
         method.to(self.device)
+        if sync_norms and self.world > 1 and self.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
         return self.accelerator.prepare_model(method) if self.world > 1 else method
 
     def autocast(self) -> Any:

@@ -108,15 +108,15 @@ class AFA(Method):
     config_class = AFAConfig
     map_kinds = ("cam", "walk")
     segments = True
+    sync_norms = True
 
     def __init__(self, config: AFAConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)
         self.config = config
-        self.encoder = MixTransformer(config.backbone, config.strides, config.drop_path)
-        widths = self.encoder.widths
-        self.decoder = SegFormerHead(widths, num_classes + 1, config.head_width, config.dropout)
-        self.attn_proj = PairAffinity(2 * self.encoder.heads[-1])
-        self.classifier = nn.Conv2d(widths[-1], num_classes, 1, bias=False)
+        self.encoder = encoder = MixTransformer(config.backbone, config.strides, config.drop_path)
+        self.decoder = SegFormerHead(encoder.widths, num_classes + 1, config.head_width, config.dropout)
+        self.attn_proj = PairAffinity(len(_TAPS) * encoder.heads[-1])
+        self.classifier = nn.Conv2d(encoder.widths[-1], num_classes, 1, bias=False)
 
     def initialise(self, weights: str) -> None:
         """Load ImageNet weights of the encoder under SegFormer's or the transformers library's names."""

@@ -40,6 +40,8 @@ class Method(nn.Module, ABC):
     """Kinds of class maps the method offers ("cam", "aux_cam", "lam", ...), the default first."""
     segments: ClassVar[bool] = False
     """Whether `segment` gives a mask (single-stage methods and segmenters)."""
+    sync_norms: ClassVar[bool] = False
+    """Whether batch norms take their statistics over all processes, as the paper's code does."""
     has_class_tokens: ClassVar[bool] = False
     """Whether `class_tokens` gives an embedding per class."""
 

@@ -144,7 +144,7 @@ def train(
     if newest is None:
         # A resumed run's weights come from its state; the pretrained file need not be there any more.
         method.initialise(str(method.config.weights))
-    wrapped = runtime.wrap(method)
+    wrapped = runtime.wrap(method, method.sync_norms)
     plan = method.optim_plan(config.iterations)
     optimizer = build_optimizer(plan)
     done = int(newest[1]["progress"]["step"]) if newest else 0

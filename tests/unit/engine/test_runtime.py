@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import types
 
 import numpy as np
 import pytest
@@ -50,3 +51,22 @@ def test_precision_may_change_between_runs_of_one_process():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     with Runtime.create("cpu").autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+class _OnGPU(torch.nn.Sequential):
+    def to(self, *args, **kwargs):
+        return self
+
+
+@pytest.mark.parametrize(("device", "world", "asked", "synced"), [
+    ("cuda", 2, True, True), ("cuda", 2, False, False), ("cuda", 1, True, False), ("cpu", 2, True, False),
+])  # fmt: skip
+def test_batch_norms_are_shared_by_processes_on_gpus_only(device, world, asked, synced):
+    accelerator = types.SimpleNamespace(num_processes=world, prepare_model=lambda module: module)
+    runtime = Runtime(accelerator, torch.device(device), "fp32", 0)
+    module = _OnGPU(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    names = list(module.state_dict())
+    wrapped = runtime.wrap(module, sync_norms=asked)
+    assert isinstance(module[1], torch.nn.SyncBatchNorm) == synced
+    assert wrapped is module
+    assert list(module.state_dict()) == names
