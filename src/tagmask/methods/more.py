@@ -8,20 +8,14 @@ in the same step. Defaults reproduce the released code; where the paper reads di
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tagmask.backbones.base import TokenFeatures
-from tagmask.backbones.taps import AttentionSums, Part
-from tagmask.backbones.vit import ViT
-from tagmask.heads.graph import GraphRepresentation
-from tagmask.heads.large_fov import LargeFOV
 from tagmask.losses.energy import dense_energy_loss
 from tagmask.losses.segmentation import balanced_cross_entropy
 from tagmask.losses.tags import multilabel_soft_margin
@@ -32,15 +26,13 @@ from tagmask.losses.tokens import (
     uncertain_regions,
 )
 from tagmask.methods._more_config import MoReConfig
-from tagmask.methods.base import Method, MethodConfig
+from tagmask.methods._more_network import MoReNetwork, Outputs
 from tagmask.ops.affinity import affinity_labels
-from tagmask.ops.attention import attend_maps, class_patch_similarity, patch_to_patch
 from tagmask.ops.images import truncated_levels
 from tagmask.ops.labels import labels_with_ignore, refine_labels
-from tagmask.ops.maps import class_maps, min_max, present_classes, take_classes
+from tagmask.ops.maps import present_classes, take_classes
 from tagmask.ops.multiscale import multi_scale
 from tagmask.ops.par import PAR_DILATIONS, par
-from tagmask.ops.pooling import soft_pool
 from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.schedules import poly_warmup
 from tagmask.ops.uncertain import pick_uncertain
@@ -49,66 +41,21 @@ from tagmask.types import Batch, OptimPlan, ParamGroup, StepResult, ViewPlan
 __all__ = ["MoRe", "MoReConfig"]
 
 
-class _Outputs(NamedTuple):
-    features: TokenFeatures
-    aux: Tensor  # (B, D, h, w), residual stream of the auxiliary block
-    class_tokens: Tensor  # (B, K, D), after the graph
-    attention: Mapping[str, Tensor]  # class to patch "seen" (B, K, N), patch to patch "affinity" (B, N, N)
-
-
-class MoRe(Method):
-    """See the module's description.
+class MoRe(MoReNetwork):
+    """The network with its training step; see the module's description.
 
     Args:
         config: Settings.
         num_classes: K, the number of foreground classes.
     """
 
-    config_class: ClassVar[type[MethodConfig]] = MoReConfig
-    map_kinds: ClassVar[tuple[str, ...]] = ("cam", "aux_cam", "lam", "attention_cam")
-    segments: ClassVar[bool] = True
-    has_class_tokens: ClassVar[bool] = True
-    config: MoReConfig
-
-    def __init__(self, config: MoReConfig, num_classes: int) -> None:
-        super().__init__(config, num_classes)
-        self.config = config
-        self.encoder = ViT(
-            config.backbone,
-            num_classes,
-            config.num_registers,
-            normalisation=config.normalisation,
-            position_offset=0.1,
-            extra_token_noise=config.register_noise,
-        )
-        self.aux_block = self.encoder.block_index(config.aux_block)
-        dim = self.encoder.dim
-        self.classifier = nn.Conv2d(dim, num_classes, 1, bias=False)
-        self.aux_classifier = nn.Conv2d(dim, num_classes, 1, bias=False)
-        self.aux_norm = nn.LayerNorm(dim, eps=1e-6) if config.aux_norm else nn.Identity()
-        self.decoder = LargeFOV(dim, num_classes + 1, config.decoder_width)
-        self.graph_layer = GraphRepresentation(dim, weight=config.graph_weight) if config.graph else None
-
-    def initialise(self, weights: str) -> None:
-        """Load the pretrained backbone; see `ViT.initialise`."""
-        self.encoder.initialise(weights)
-
-    @classmethod
-    def convert_weights(cls, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Published checkpoints, VOC's bare state dict and COCO's dict of several, under our names.
-
-        Two modules exist in them that the network never uses (`encoder.head`, `graph_layer._fc1`): dropped.
-        """
-        plain = super().convert_weights(state.get("model_state_dict", state))
-        return {k: v for k, v in plain.items() if not k.startswith(("encoder.head.", "graph_layer._fc1."))}
-
     def forward(self, batch: Batch, step: int) -> StepResult:
         """One training step; terms that are switched off cost nothing and leave zero gradients."""
         config = self.config
-        out = self._run(batch.images)
+        out = self.run(batch.images)
         losses = {
-            "cls": multilabel_soft_margin(self._logits(out.features.patches), batch.tags),
-            "cls_aux": multilabel_soft_margin(self._logits(out.aux, aux=True), batch.tags),
+            "cls": multilabel_soft_margin(self.logits(out.features.patches), batch.tags),
+            "cls_aux": multilabel_soft_margin(self.logits(out.aux, aux=True), batch.tags),
         }
         weights = {"cls": 1.0, "cls_aux": 1.0}
         if step >= config.mct_from:
@@ -123,13 +70,19 @@ class MoRe(Method):
         wanted = {name for name, weight in weights.items() if weight}
         losses |= self._map_losses(batch, step, out, wanted)
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-        if not wanted & {"seg", "energy"}:
-            # AdamW decays and counts parameters with zero gradients, but skips those without any.
-            total = total + 0.0 * torch.stack([p.sum() for p in self.decoder.parameters()]).sum()
+        # AdamW decays and counts parameters with zero gradients, but skips those without any.
+        for param in self._idle_parameters(wanted):
+            total = total + 0.0 * param.sum()
         return StepResult(total, {"loss": total.detach()} | {k: v.detach() for k, v in losses.items()})
 
+    def _idle_parameters(self, wanted: Collection[str]) -> Iterator[nn.Parameter]:
+        if not {"seg", "energy"} & set(wanted):
+            yield from self.decoder.parameters()
+        if self.graph_layer is not None and not {"mct", "cre"} & set(wanted):
+            yield from self.graph_layer.parameters()
+
     def _map_losses(
-        self, batch: Batch, step: int, out: _Outputs, wanted: Collection[str]
+        self, batch: Batch, step: int, out: Outputs, wanted: Collection[str]
     ) -> dict[str, Tensor]:
         """The losses that need multi-scale maps of this batch."""
         late = step >= self.config.late_from
@@ -231,7 +184,7 @@ class MoRe(Method):
 
     @torch.no_grad()
     def _training_maps(
-        self, images: Tensor, out: _Outputs, keys: Tensor, kinds: Sequence[str]
+        self, images: Tensor, out: Outputs, keys: Tensor, kinds: Sequence[str]
     ) -> dict[str, Tensor]:
         """Multi-scale maps of the present classes; the training pass serves as the unscaled view."""
         maps: dict[str, Tensor] = {}
@@ -247,76 +200,10 @@ class MoRe(Method):
                 return {k: take_classes(m, repeated) for k, m in self.view_maps(images, names).items()}
 
             # The training pass runs fused attention, so maps made of attention need a pass of their own.
-            passed = {} if "attention_cam" in names else self._kind_maps(out, names)
+            passed = {} if "attention_cam" in names else self.kind_maps(out, names)
             known = {k: take_classes(m, keys) for k, m in passed.items()}
             maps |= multi_scale(view, images, plan, known or None)
         return maps
-
-    def _run(self, images: Tensor, kinds: Collection[str] = ("cam", "lam")) -> _Outputs:
-        """The network up to what the given kinds of maps need."""
-        last = self.aux_block if set(kinds) == {"aux_cam"} else None
-        sums, prefix = None, self.encoder.num_prefix_tokens
-        if "attention_cam" in kinds:
-            every = [1.0] * self.encoder.depth
-            sums = AttentionSums(
-                seen=Part(every, lambda mean: mean[:, prefix - self.num_classes : prefix, prefix:]),
-                affinity=Part(every, lambda mean: patch_to_patch(mean, prefix)),
-            )
-        tapped = range(self.encoder.depth) if sums is not None else ()
-        features = self.encoder(images, hidden=(self.aux_block,), scores=tapped, reduce=sums, last_block=last)
-        aux = self.encoder.to_map(self.aux_norm(features.hidden[self.aux_block]), features.grid)
-        tokens = features.class_tokens
-        if self.graph_layer is not None and "lam" in kinds:
-            tokens = self.graph_layer(tokens, features.patches.flatten(2).transpose(1, 2))
-        return _Outputs(features, aux, tokens, {} if sums is None else sums.totals)
-
-    def _kind_maps(self, out: _Outputs, kinds: Sequence[str]) -> dict[str, Tensor]:
-        patches = out.features.patches
-        makers = {
-            "cam": lambda: class_maps(patches, self.classifier.weight),
-            "aux_cam": lambda: class_maps(out.aux, self.aux_classifier.weight),
-            "lam": lambda: class_patch_similarity(out.class_tokens, patches),
-            "attention_cam": lambda: self._attention_cam(out),
-        }
-        return {kind: makers[kind]().detach() for kind in kinds}
-
-    def _attention_cam(self, out: _Outputs) -> Tensor:
-        maps = min_max(class_maps(out.aux, self.aux_classifier.weight).float())
-        return attend_maps(maps, out.attention["seen"].reshape(maps.shape), out.attention["affinity"])
-
-    def _logits(self, features: Tensor, aux: bool = False) -> Tensor:
-        classifier = self.aux_classifier if aux else self.classifier
-        pooling = self.config.aux_pooling if aux else self.config.pooling
-        if pooling != "max":
-            return soft_pool(class_maps(features, classifier.weight), pooling)
-        logits: Tensor = classifier(F.adaptive_max_pool2d(features, 1)).flatten(1)
-        return logits
-
-    def classify(self, images: Tensor) -> Tensor:
-        """Class logits (B, K) of the main classifier for images (B, 3, H, W) in [0, 1]."""
-        return self._logits(self.encoder(images).patches)
-
-    def class_tokens(self, images: Tensor) -> Tensor:
-        """Class tokens (B, K, D) behind the graph for images (B, 3, H, W) in [0, 1]."""
-        return self._run(images).class_tokens
-
-    def segment(self, images: Tensor) -> Tensor:
-        """Decoder logits (B, K + 1, h, w) on the patch grid for images (B, 3, H, W) in [0, 1]."""
-        logits: Tensor = self.decoder(self.encoder(images).patches)
-        return logits
-
-    def view_maps(self, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
-        """Raw maps of one view: CAMs of both classifiers, LAM from class-patch similarity, attended CAM."""
-        with torch.no_grad():
-            return self._kind_maps(self._run(images, kinds), kinds)
-
-    def view_plan(self, kind: str) -> ViewPlan:
-        """CAMs: all scales, rectified; LAM: one scale, with its negatives."""
-        if kind == "lam":
-            return ViewPlan(scales=(1.0,), flip="max", relu="none")
-        if kind == "attention_cam" or self.config.map_relu == "none":
-            return ViewPlan(scales=self.config.scales, flip="sum", relu="none")
-        return ViewPlan(scales=self.config.scales, flip="max", relu="view")
 
     def optim_plan(self, iterations: int) -> OptimPlan:
         """AdamW in five groups; warm-up, then polynomial decay counted from the first update."""
