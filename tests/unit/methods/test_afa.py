@@ -156,6 +156,29 @@ def test_encoder_weights_load_from_a_file(tmp_path):
         target.initialise(str(path))
 
 
+def test_hub_weights_are_asked_for_by_the_size_of_the_encoder(monkeypatch):
+    asked, source = [], _method().encoder.state_dict()
+
+    def fetch(repository, file_name):
+        asked.append((repository, file_name))
+        return {key: value * 2 for key, value in source.items()}
+
+    monkeypatch.setattr("tagmask.backbones.mit_names.hub_file", fetch)
+    method = _method()
+    method.initialise("hub")
+    assert asked == [("smp-hub/mit_b0.imagenet", "model.safetensors")]
+    assert torch.equal(method.encoder.norm1.weight, source["norm1.weight"] * 2)
+
+
+def test_half_precision_keeps_losses_and_affinity_full():
+    method = _method().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = method(_batch(), 2)
+        affinity = method.attn_proj(method.encoder(torch.rand(1, 3, 64, 64), (-2, -1)).taps.values())
+    assert result.loss.dtype == affinity.dtype == torch.float32
+    assert result.loss.isfinite()
+
+
 def test_unknown_backbone_is_named():
     with pytest.raises(ConfigError, match="mit_b0"):
         validate(AFAConfig, {"backbone": "mit_b6"})
