@@ -100,7 +100,7 @@ def golden_weights(entries: Iterable[tuple[str, Iterable[int]]]) -> dict[str, Te
 def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, dtype=np.int64)
-    random = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)  # noqa: NPY002 - frozen by NumPy
+    random = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)
     noise = random.standard_normal(size=shape).astype(np.float32)
     if name.endswith("running_var"):
         return (0.5 + np.abs(noise)).astype(np.float32)

@@ -13,7 +13,7 @@ from tagmask.errors import ConfigError, nearest
 
 __all__ = ["PACKAGED", "build_trunk"]
 
-PACKAGED = {"tagmask_demo": ("vit:patch=8,dim=128,depth=6,heads=4,size=96", "tagmask_demo.safetensors")}
+PACKAGED = {"tagmask_demo": ("vit:patch=8,dim=128,depth=4,heads=4,size=96", "tagmask_demo.safetensors")}
 """Our own backbones: name to shape and weight file inside the package."""
 
 _CUSTOM_DEFAULTS = {
