@@ -33,9 +33,7 @@ def test_every_step_leaves_what_it_promises(finished):
     log = (finished / "train" / "log.csv").read_text().splitlines()
     assert log[0].startswith("step,loss,")
     assert [line.split(",")[0] for line in log[1:]] == ["1", "2", "3"]
-    assert (finished / "train" / "scores.csv").read_text().splitlines()[
-        0
-    ] == "step,cam,lam,segmentation"
+    assert (finished / "train" / "scores.csv").read_text().splitlines()[0] == "step,cam,lam,segmentation"
 
 
 def test_score_files_say_where_the_figures_come_from(finished):
