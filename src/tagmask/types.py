@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ class Batch:
             )
 
     def _map(self: _T, fn: Callable[[Tensor], Tensor]) -> _T:
-        changed = {
+        changed: dict[str, Any] = {
             f.name: fn(value)
             for f in dataclasses.fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
