@@ -71,7 +71,8 @@ def print_scores(scores: dict[str, float], records: list[dict[str, Any]]) -> Non
     from rich.console import Console
     from rich.table import Table
 
-    shown = [record for record in records if record["what"] in scores]
+    by_what = {record["what"]: record for record in records}
+    shown = [by_what[what] for what in scores if what in by_what]
     if not shown:
         return
     table = Table(title="IoU in percent")

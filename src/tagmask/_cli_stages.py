@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ from tagmask._cli_common import (
 )
 from tagmask._cli_run import go
 
-__all__ = ["evaluate", "localize", "refine", "report", "segment"]
+__all__ = ["affinity", "entropy", "evaluate", "localize", "refine", "report", "segment", "student", "walk"]
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, or a model folder together with --out.")]
 
@@ -77,6 +78,63 @@ def refine(
     }
     folder = go(str(run), flags | split_flags(split, "refine"), settings, None, ("refine",))
     show_line(f"labels: {folder / 'labels'}")
+
+
+@guarded
+def affinity(
+    run: RunFolder, device: Device = None, precision: Precision = None, settings: Set = None
+) -> None:
+    """Learn from the pseudo labels which neighbouring pixels belong together."""
+    folder = go(str(run), compute_flags(device, precision, None), settings, None, ("affinity",))
+    show_line(f"model: {folder / 'affinity' / 'model'}")
+
+
+@guarded
+def walk(
+    run: RunFolder,
+    maps: Annotated[str | None, typer.Option("--maps", help="Kind of maps to start from.")] = None,
+    background: Annotated[float | None, typer.Option("--background", help="Score of the background.")] = None,
+    crf: Annotated[str | None, typer.Option("--crf", help="Clean the labels by this CRF.")] = None,
+    split: Split = None,
+    device: Device = None,
+    settings: Set = None,
+) -> None:
+    """Spread class maps along learned affinities, to labels on disk."""
+    flags = compute_flags(device, None, None) | split_flags(split, "walk")
+    flags |= {"walk.maps": maps, "walk.background": background, "walk.crf": crf}
+    folder = go(str(run), flags, settings, None, ("walk",))
+    show_line(f"labels: {folder / 'walks'}")
+
+
+@guarded
+def student(run: RunFolder, device: Device = None, precision: Precision = None, settings: Set = None) -> None:
+    """Train the segmentation network on the labels of a run."""
+    folder = go(str(run), compute_flags(device, precision, None), settings, None, ("student",))
+    show_line(f"model: {folder / 'student' / 'model'}")
+
+
+@guarded
+def entropy(
+    run: RunFolder,
+    data: Data = None,
+    tags: Tags = None,
+    classes: Classes = None,
+    kind: Kind = None,
+    split: Split = None,
+    device: Device = None,
+    out: Out = None,
+    settings: Set = None,
+) -> None:
+    """How far every block's attention spreads the maps (AReAM's layer-wise analysis)."""
+    flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, None, None)
+    folder = go(str(run), flags | split_flags(split, "entropy"), settings, out, ("entropy",))
+    record = json.loads((folder / "entropy.json").read_text(encoding="utf-8"))
+    rows = zip(record["entropy"], record["weights"], strict=True)
+    for block, (bits, weight) in enumerate(rows, start=1):
+        show_line(f"block {block:2d}  {bits:.4f} bits  weight {weight:.3f}")
+    listed = ",".join(f"{bits:.6g}" for bits in record["entropy"])
+    show_line(f"plot: {folder / 'entropy.svg'}")
+    show_line(f"to train with these weights: --set 'model.entropy=[{listed}]'")
 
 
 @guarded

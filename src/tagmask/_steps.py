@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tagmask.config import Config
-from tagmask.runconfig import RunConfig
+from tagmask.errors import ConfigError
+from tagmask.runconfig import Learner, RunConfig
 from tagmask.stages._common import Context, Part, data_digest, open_part
 from tagmask.stages._methods import Trained, load_published, load_trained
+from tagmask.stages._score import PICTURES
+from tagmask.stages.entropy import entropy
 from tagmask.stages.evaluate import evaluate
 from tagmask.stages.localize import localize
 from tagmask.stages.refine import refine
 from tagmask.stages.report import report
 from tagmask.stages.segment import segment
 from tagmask.stages.train import train
+from tagmask.stages.walk import walk
 from tagmask.store.checkpoint import is_own
 from tagmask.store.files import sha256
 from tagmask.store.manifest import Manifest, fingerprint
 
-__all__ = ["MAKERS", "Journey", "Step"]
+__all__ = ["EXTRAS", "MAKERS", "Journey", "Step"]
 
 # Settings that change how a step feels, not what it gives: changing them does not undo finished work.
 _HARMLESS = {"workers", "log_every", "save_every", "keep", "tensorboard", "max_bad", "broken_limit"}
@@ -60,7 +64,7 @@ class Journey:
     config: RunConfig
     context: Context
     results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    _trained: Trained | None = None
+    _loaded: dict[str, Trained] = field(default_factory=dict)
 
     @property
     def manifest(self) -> Manifest:
@@ -69,19 +73,47 @@ class Journey:
 
     def trained(self) -> Trained:
         """The model that the steps after training use, loaded once."""
-        if self._trained is None:
-            config, given = self.config, self.config.checkpoint
-            if given is not None and given.is_file() and not is_own(given):
-                classes = open_part(config.data, "auto").classes
-                self._trained = load_published(given, config.method, config.model, classes)
-            else:
-                self._trained = load_trained(given or self.context.folder / "model")
-        return self._trained
+        return self._model("", self.config)
 
-    def model_checksum(self) -> str:
-        """Checksum of the model's weight file."""
-        given = self.config.checkpoint
-        return sha256(given) if given is not None and given.is_file() else self.trained().checksum
+    def learner(self, name: str) -> Trained:
+        """The affinity network or the student, loaded once.
+
+        Raises:
+            ConfigError: The run has none.
+        """
+        return self._model(f"{name}/", self.learner_config(name))
+
+    def segmenter(self) -> Trained:
+        """Who does the step segment: the student if the run has one."""
+        return self.trained() if self.config.student is None else self.learner("student")
+
+    def model_checksum(self, name: str | None = None) -> str:
+        """Checksum of the weight file of the model, or of a learner."""
+        given = (self.config if name is None else self.learner_config(name)).checkpoint
+        if given is not None and given.is_file():
+            return sha256(given)
+        return (self.trained() if name is None else self.learner(name)).checksum
+
+    def learner_config(self, name: str) -> Learner:
+        """Settings of the affinity network or the student.
+
+        Raises:
+            ConfigError: The run has none.
+        """
+        found: Learner | None = getattr(self.config, name)
+        if found is None:
+            raise ConfigError(f"this run has no {name}; choose a recipe with one, or set {name}.method")
+        return found
+
+    def _model(self, place: str, part: RunConfig | Learner) -> Trained:
+        if place not in self._loaded:
+            given = part.checkpoint
+            if given is not None and given.is_file() and not is_own(given):
+                classes = open_part(self.config.data, "auto").classes
+                self._loaded[place] = load_published(given, part.method, part.model, classes)
+            else:
+                self._loaded[place] = load_trained(given or self.context.folder / f"{place}model")
+        return self._loaded[place]
 
     def checksum(self, name: str) -> str | None:
         """Checksum of what an earlier step left under a name; None if there is nothing."""
@@ -140,26 +172,71 @@ def _refine(journey: Journey) -> Step:
     return Step("refine", _plain(config.refine), inputs, ("labels",), work)
 
 
+def _learn(name: str) -> Callable[[Journey], Step]:
+    def make(journey: Journey) -> Step:
+        config = journey.learner_config(name)
+        source = PICTURES[config.labels]
+        runtime = journey.config.runtime
+        settings: dict[str, Any] = {"method": config.method, "model": config.model, "labels": config.labels}
+        settings |= {**_plain(config.train), "precision": runtime.precision, "seed": runtime.seed}
+        inputs = {"data": journey.data("train"), "labels": journey.checksum(source)}
+        use = {"segment": journey.config.segment.model_dump(mode="json")}
+        inner = replace(journey.context, folder=journey.context.folder / name)
+        chosen = config.train.model_copy(update={"labels": journey.context.folder / source})
+
+        def work(same: bool) -> Mapping[str, Any]:
+            return train(chosen, inner, config.method, config.model, {"use": use}, resume=same)
+
+        return Step(name, settings, inputs, (f"{name}/model",), work, private=(f"{name}/train",))
+
+    return make
+
+
+def _walk(journey: Journey) -> Step:
+    config = journey.config.walk
+    inputs = {
+        "maps": journey.checksum("maps"),
+        "model": journey.model_checksum("affinity"),
+        "data": journey.data(config.split),
+    }
+
+    def work(same: bool) -> Mapping[str, Any]:
+        return walk(config, journey.context, journey.learner("affinity"))
+
+    return Step("walk", _plain(config), inputs, ("walks",), work)
+
+
 def _segment(journey: Journey) -> Step:
     config = journey.config
-    inputs = {"model": journey.model_checksum(), "data": journey.data(config.segment.split)}
+    who = None if config.student is None else "student"
+    inputs = {"model": journey.model_checksum(who), "data": journey.data(config.segment.split)}
     settings = {**_plain(config.segment), "precision": config.runtime.precision}
 
     def work(same: bool) -> Mapping[str, Any]:
-        return segment(config.segment, journey.context, journey.trained())
+        return segment(config.segment, journey.context, journey.segmenter())
 
     return Step("segment", settings, inputs, ("masks",), work)
 
 
+def _entropy(journey: Journey) -> Step:
+    config = journey.config.entropy
+    inputs = {"model": journey.model_checksum(), "data": journey.data(config.split)}
+
+    def work(same: bool) -> Mapping[str, Any]:
+        return entropy(config, journey.context, journey.trained())
+
+    return Step("entropy", _plain(config), inputs, ("entropy.json", "entropy.svg"), work)
+
+
 def _evaluate(journey: Journey) -> Step:
     config, steps = journey.config, journey.manifest.steps
-    made = {name: steps.get(name, {}) for name in ("localize", "refine", "segment")}
+    made = {name: steps.get(name, {}) for name in ("localize", "refine", "walk", "segment")}
     about: dict[str, Any] = {name: step.get("settings") for name, step in made.items()}
     about["localize"] = {**(about["localize"] or {}), **made["localize"].get("results", {})}
     about["method"] = config.method
-    models = [step["inputs"]["model"] for step in made.values() if "model" in step.get("inputs", {})]
-    about["model"] = models[0] if models else None
-    inputs = {name: journey.checksum(name) for name in ("maps", "labels", "masks")}
+    models = [made[name].get("inputs", {}).get("model") for name in ("localize", "segment")]
+    about["model"], about["segmenter"] = models[0] or models[1], models[1] or models[0]
+    inputs = {name: journey.checksum(name) for name in ("maps", "labels", "walks", "masks")}
     inputs["truth"] = journey.data(config.evaluate.split, masks=True)
 
     def work(same: bool) -> Mapping[str, Any]:
@@ -184,8 +261,14 @@ MAKERS: Mapping[str, Callable[[Journey], Step]] = {
     "train": _train,
     "localize": _localize,
     "refine": _refine,
+    "affinity": _learn("affinity"),
+    "walk": _walk,
+    "student": _learn("student"),
     "segment": _segment,
     "evaluate": _evaluate,
     "report": _report,
 }
 """Every step by name, in order."""
+
+EXTRAS: Mapping[str, Callable[[Journey], Step]] = {"entropy": _entropy}
+"""What can be done with a run beside its steps."""

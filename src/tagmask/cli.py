@@ -86,9 +86,13 @@ def train(
 for command in (
     _cli_stages.localize,
     _cli_stages.refine,
+    _cli_stages.affinity,
+    _cli_stages.walk,
+    _cli_stages.student,
     _cli_stages.segment,
     _cli_stages.evaluate,
     _cli_stages.report,
+    _cli_stages.entropy,
     _cli_film.animate,
 ):
     app.command()(command)

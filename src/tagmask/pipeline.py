@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tagmask import methods
-from tagmask._steps import MAKERS, Journey, Step
+from tagmask._steps import EXTRAS, MAKERS, Journey, Step
 from tagmask.engine.log import Display
 from tagmask.engine.signals import Stopped
 from tagmask.errors import ConfigError, UserError, nearest
@@ -25,6 +25,7 @@ __all__ = ["STEPS", "Run", "choose_steps", "run"]
 
 STEPS = tuple(MAKERS)
 """Steps of a run, in order."""
+_LEARNED = {"affinity": "affinity", "walk": "affinity", "student": "student"}
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,13 @@ def run(
         runtime.barrier()
         alone = len(steps) == 1
         for name in steps:
+            if not alone and name in _LEARNED and getattr(config, _LEARNED[name]) is None:
+                continue
             reason = None if alone else _needless(config, name)
             if reason is not None:
                 display.say(f"{name}: left out, {reason}")
                 continue
-            _do(journey, MAKERS[name](journey), resume, overwrite, alone)
+            _do(journey, {**MAKERS, **EXTRAS}[name](journey), resume, overwrite, alone)
         return Run(folder, journey.results)
 
 
@@ -123,7 +126,10 @@ def _needless(config: RunConfig, name: str) -> str | None:
         return f"the model is {config.checkpoint}"
     if name in ("localize", "refine") and not kind.map_kinds:
         return f"{config.method} makes no maps"
-    if name == "segment" and not kind.segments:
+    learner = getattr(config, name) if name in ("affinity", "student") else None
+    if learner is not None and learner.checkpoint is not None:
+        return f"the model is {learner.checkpoint}"
+    if name == "segment" and not kind.segments and config.student is None:
         return f"{config.method} does not segment"
     if name == "evaluate" and not has_masks(config.data, config.evaluate.split):
         return "there are no true masks"

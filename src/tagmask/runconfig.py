@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -13,15 +13,32 @@ from tagmask.config import Config, apply_overrides, read_yaml, validate
 from tagmask.errors import ConfigError
 from tagmask.recipes import find_recipe
 from tagmask.stages._common import DataConfig, RuntimeConfig
+from tagmask.stages.entropy import EntropyConfig
 from tagmask.stages.evaluate import EvaluateConfig
 from tagmask.stages.localize import LocalizeConfig
 from tagmask.stages.refine import RefineConfig
 from tagmask.stages.report import ReportConfig
 from tagmask.stages.segment import SegmentConfig
 from tagmask.stages.train import TrainConfig
+from tagmask.stages.walk import WalkConfig
 from tagmask.store.checkpoint import read_header
 
-__all__ = ["RunConfig", "read_config"]
+__all__ = ["Learner", "RunConfig", "read_config"]
+
+
+class Learner(Config):
+    """A second network of a multi-stage method, trained on labels that earlier steps wrote."""
+
+    method: str
+    """Key of the method."""
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the method, see `tagmask show METHOD`."""
+    checkpoint: Path | None = None
+    """Use this model folder, or this published checkpoint of the method, instead of training."""
+    labels: Literal["label", "walk"] = "label"
+    """What to learn from: the labels of refine, or of the random walk."""
+    train: TrainConfig = TrainConfig()
+    """How it is trained."""
 
 
 class RunConfig(Config):
@@ -43,6 +60,14 @@ class RunConfig(Config):
     """Step localize: maps to disk."""
     refine: RefineConfig = RefineConfig()
     """Step refine: maps to pseudo labels."""
+    entropy: EntropyConfig = EntropyConfig()
+    """Command entropy: how far every block's attention spreads the maps."""
+    affinity: Learner | None = None
+    """Step affinity: learns from the labels of refine which neighbouring pixels belong together."""
+    walk: WalkConfig = WalkConfig()
+    """Step walk: maps spread along the learned affinities, to labels."""
+    student: Learner | None = None
+    """Step student: the segmentation network at the end of a multi-stage method; it then does segment."""
     segment: SegmentConfig = SegmentConfig()
     """Step segment: images to masks."""
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -69,8 +94,10 @@ def read_config(
         if value is not None:
             _put(values, key, value)
     config = validate(RunConfig, apply_overrides(values, overrides), where)
-    kind = methods.get(config.method)
-    validate(kind.config_class, config.model, f"{where}: model ({config.method})")
+    for place, part in (("", config), ("affinity.", config.affinity), ("student.", config.student)):
+        if part is not None:
+            kind = methods.get(part.method)
+            validate(kind.config_class, part.model, f"{where}: {place}model ({part.method})")
     return config
 
 

@@ -215,13 +215,10 @@ class AReAM(Method):
     @torch.no_grad()
     def layer_entropy(self, images: Tensor, tags: Tensor) -> Tensor:
         """Entropy in bits of the maps after each block's attention, (B, L); see `ops.entropy`."""
-        found = self.run(images, range(self.depth), lambda scores: scores.softmax(-1).mean(1))
+        blocks, prefix = range(self.depth), self.num_prefix
+        found = self.run(images, blocks, lambda s: s.softmax(-1).mean(1)[:, prefix:, prefix:])
         epsilon = _EPSILON if self.on_conformer else 0.0
-        prefix = self.num_prefix
-        rows = [
-            refined_entropy(found.maps, tags, found.scores[block][:, prefix:, prefix:], epsilon)
-            for block in range(self.depth)
-        ]
+        rows = [refined_entropy(found.maps, tags, found.scores[block], epsilon) for block in blocks]
         return torch.stack(rows, dim=1)
 
     def optim_plan(self, iterations: int) -> OptimPlan:

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from tagmask.backbones.taps import AttentionSums, Part
 from tagmask.backbones.vit import ViT
+from tagmask.errors import ConfigError
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.losses.tokens import class_token_contrast
 from tagmask.methods.base import Method, MethodConfig
+from tagmask.ops.entropy import refined_entropy
 from tagmask.ops.pooling import ranked_pool
 from tagmask.ops.schedules import cosine_by_epoch
 from tagmask.types import Batch, OptimPlan, ParamGroup, StepResult, ViewPlan
@@ -168,6 +170,22 @@ class MCTformer(Method):
             maps = attended * maps
             maps = maps.sqrt() if settings.version == "plus" else maps
         return maps, sums.totals["patches"]
+
+    @torch.no_grad()
+    def layer_entropy(self, images: Tensor, tags: Tensor) -> Tensor:
+        """Entropy in bits of the maps after each block's attention, (B, L); see `ops.entropy`.
+
+        Raises:
+            ConfigError: Version 1 has no patch maps to follow.
+        """
+        if self.head is None:
+            raise ConfigError("the layer-wise analysis follows patch maps, which MCTformer V1 does not have")
+        count, blocks = self.num_classes, range(self.backbone.depth)
+        found = self.backbone(
+            images, norm=False, scores=blocks, reduce=lambda s: s.softmax(-1).mean(1)[:, count:, count:]
+        )
+        maps = self.head(found.patches).relu()
+        return torch.stack([refined_entropy(maps, tags, found.scores[block]) for block in blocks], dim=1)
 
     def view_plan(self, kind: str) -> ViewPlan:
         """Sum over scales and mirrored twins; maps are positive as they are."""

@@ -12,6 +12,7 @@ from tagmask.backbones.conformer import Conformer
 from tagmask.backbones.taps import AttentionSums, Part
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.methods.base import Method, MethodConfig
+from tagmask.ops.entropy import refined_entropy
 from tagmask.types import Batch, OptimPlan, ParamGroup, StepResult, ViewPlan
 
 __all__ = ["TransCAM", "TransCAMConfig"]
@@ -79,6 +80,15 @@ class TransCAM(Method):
         features = self.backbone(images, scores=range(self.backbone.depth), reduce=total)
         maps = self.conv_cls_head(features.map)[:, 1:]
         return {"cam": spread(maps, total.totals["all"], self.config.cam)}
+
+    @torch.no_grad()
+    def layer_entropy(self, images: Tensor, tags: Tensor) -> Tensor:
+        """Entropy in bits of the maps after each block's attention, (B, L); see `ops.entropy`."""
+        blocks = range(self.backbone.depth)
+        found = self.backbone(images, scores=blocks, reduce=lambda s: s.softmax(-1).mean(1)[:, 1:, 1:])
+        maps = self.conv_cls_head(found.map)[:, 1:]
+        rows = [refined_entropy(maps, tags, found.scores[block], 1e-6) for block in blocks]
+        return torch.stack(rows, dim=1)
 
     def view_plan(self, kind: str) -> ViewPlan:
         """Sum over three square sizes and their mirrored twins, negatives cut at the end."""

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from tagmask.config import Config
-from tagmask.data import TagDataset, open_dataset, scan_dataset
+from tagmask.data import TagDataset, find_kind, open_dataset, scan_dataset
 from tagmask.data.base import Scan, Source
 from tagmask.data.loader import eval_images
 from tagmask.engine.log import Display
@@ -22,7 +22,7 @@ from tagmask.types import Batch
 
 __all__ = ["Context", "DataConfig", "Part", "RuntimeConfig", "data_digest", "each_image", "open_part"]
 
-Part = Literal["auto", "train", "val"]
+Part = Literal["auto", "train", "val", "both"]
 
 
 class DataConfig(Config):
@@ -62,13 +62,28 @@ class DataConfig(Config):
         val = part == "val"
         return Source(
             root=(self.val_root or self.root) if val else self.root,
-            split=(self.val_split or "val") if val else self.split,
+            split=(self.val_split or "val") if val else self.split or self._usual_split(self.root),
             masks=masks,
             tags=(self.val_tags or self.tags) if val else self.tags,
             classes=self.classes,
             mask_folder=self.masks,
             mask_values=self.mask_values,
         )
+
+
+    def _usual_split(self, root: Path) -> str | None:
+        """The part to learn from where none is named: "train" of a folder that has one.
+
+        Without this, a folder whose tag file marks images for scoring would be learned from as a whole.
+        """
+        source = Source(root, "train", tags=self.tags, classes=self.classes)
+        if (find_kind(source) if self.kind == "auto" else self.kind) != "folder":
+            return None
+        try:
+            scan_dataset("folder", source)
+        except DataError:
+            return None
+        return "train"
 
 
 class RuntimeConfig(Config):
@@ -113,7 +128,7 @@ class Context:
 
 def find_part(data: DataConfig, part: Part) -> Part:
     """The part that "auto" means: the one to score on if there is one, else the one to learn from."""
-    if part != "auto":
+    if part in ("train", "val"):
         return part
     if data.val_root or data.val_split or data.val_tags:
         return "val"
@@ -129,13 +144,18 @@ def open_part(data: DataConfig, part: Part, masks: bool = False) -> TagDataset:
 
     Args:
         data: Where everything lies.
-        part: "train", "val", or "auto" for the one to score on if there is one.
+        part: "train", "val", "both" of them one after the other, or "auto" for the one to score on if there
+            is one.
         masks: Open the true masks too; for scoring only.
 
     Raises:
-        ConfigError: No folder was given.
+        ConfigError: No folder was given, or masks of both parts are asked for.
         DataError: Something is missing, unknown or contradictory.
     """
+    if part == "both":
+        if masks:
+            raise ConfigError("scores belong to one part: choose split train or val, not both")
+        return _both(open_part(data, "train"), open_part(data, "auto"))
     s = data.source(find_part(data, part), masks)
     return open_dataset(
         data.kind,
@@ -150,9 +170,25 @@ def open_part(data: DataConfig, part: Part, masks: bool = False) -> TagDataset:
     )
 
 
+def _both(first: TagDataset, second: TagDataset) -> TagDataset:
+    """Two parts as one; images of both are taken from the first."""
+    if first.classes != second.classes:
+        raise DataError("the part to learn from and the part to score on have different classes")
+    known = set(first.names)
+    further = [item for item in second.items if item.name not in known]
+    split = f"{first.split}+{second.split}" if further else first.split
+    return TagDataset(first.classes, [*first.items, *further], split, about=first.about)
+
+
 def has_masks(data: DataConfig, part: Part) -> bool:
     """Whether there is a true mask for any image of a part."""
-    scan: Scan = scan_dataset(data.kind, data.source(find_part(data, part), masks=True))
+    try:
+        scan: Scan = scan_dataset(data.kind, data.source(find_part(data, part), masks=True))
+    except DataError:
+        # No folder of masks at all; if one was named, its absence is an error.
+        if data.masks is not None:
+            raise
+        return False
     return any(item.mask is not None for item in scan.items)
 
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from tagmask.errors import ConfigError, nearest
 from tagmask.ops.crf import CRF, crf_on_labels, dense_crf
 from tagmask.ops.crf_presets import PRESETS, CRFParams, unary_from_probabilities
+from tagmask.ops.maps import with_background
 
-__all__ = ["crf_preset", "refine_by_crf", "segment_by_crf"]
+__all__ = ["clean_labels", "crf_preset", "refine_by_crf", "segment_by_crf"]
 
 
 def crf_preset(name: str) -> CRFParams:
@@ -21,6 +22,21 @@ def crf_preset(name: str) -> CRFParams:
     if name not in PRESETS:
         raise ConfigError(f"unknown CRF '{name}'. {nearest(name, PRESETS)}")
     return PRESETS[name]
+
+
+def clean_labels(images: Tensor, labels: Tensor, num_labels: int, params: CRFParams) -> Tensor:
+    """A label map after a CRF on hard labels.
+
+    Args:
+        images: RGB in [0, 1], (1, 3, H, W).
+        labels: Labels in 0..num_labels - 1, (H, W).
+        num_labels: Labels of the data set, background included.
+        params: A set for hard labels.
+
+    Returns:
+        (H, W).
+    """
+    return crf_on_labels(_bytes(images), labels, num_labels, params)
 
 
 def segment_by_crf(images: Tensor, scores: Tensor, params: CRFParams, already_probabilities: bool) -> Tensor:
@@ -50,12 +66,12 @@ def refine_by_crf(
     maps: Tensor,
     keys: Tensor,
     levels: tuple[float, ...],
-    power: float | None,
+    powers: tuple[float, ...] | None,
     params: CRFParams,
 ) -> Tensor:
     """Labels from maps that compete with a background plane in a CRF.
 
-    With two levels the CRF runs twice: foreground comes from the higher plane, background from where both
+    With two planes the CRF runs twice: foreground comes from the higher plane, background from where both
     say so, the rest is undecided.
 
     Args:
@@ -63,7 +79,7 @@ def refine_by_crf(
         maps: Maps of the present classes in [0, 1], (1, n, H, W), n at least 1.
         keys: 0-based class of each map, (1, n).
         levels: Heights of constant background planes, (high, low) or one.
-        power: If set, the plane is (1 - largest map)^power instead.
+        powers: If set, the planes are (1 - largest map)^power instead, (small, large) or one.
         params: Kernels.
 
     Returns:
@@ -72,11 +88,9 @@ def refine_by_crf(
     picture, names = _bytes(images), torch.cat([keys.new_zeros(1), keys[0] + 1])
     model = CRF(picture, params)
     found = []
-    for level in levels if power is None else (0.0,):
-        plane = torch.full_like(maps[:, :1], level)
-        if power is not None:
-            plane = (1 - maps.amax(1, keepdim=True)).clamp(min=0) ** power
-        stack = torch.cat([plane, maps], dim=1)[0]
+    planes = [(level, None) for level in levels] if powers is None else [(0.0, power) for power in powers]
+    for level, power in planes:
+        stack = with_background(maps[0], level, power)
         if params.unary == "labels":
             labels = crf_on_labels(picture, stack.argmax(0), len(names), params)
         else:

@@ -47,8 +47,9 @@ class SegmentationConfig(Config):
     """Images get this longer side first, keeping their shape, as AFA does."""
     scales: tuple[float, ...] = (1.0,)
     """Resize factors of the views."""
-    sampling: Literal["sizes", "factors"] = "sizes"
-    """What sets the distance of samples in a view: ratio of the rounded sizes, or exact factor (AFA)."""
+    sampling: Literal["sizes", "factors", "corners"] = "sizes"
+    """What sets the distance of samples in a view: ratio of the rounded sizes, exact factor (AFA), or corner
+    pixels that stay in place (ResNet-38 stage)."""
     flip: Literal["sum", "mean", "none"] = "none"
     """How a view merges with its mirrored twin."""
     merge: Literal["max", "mean", "sum"] = "max"
@@ -156,6 +157,7 @@ def image_scores(
             flip=config.flip,
             merge=config.merge,
             probabilities=config.probabilities,
+            align_corners=config.sampling == "corners",
             factors=config.scales if config.sampling == "factors" else None,
         )
         scores = resize_bilinear(scores, size)

@@ -25,13 +25,19 @@ from tagmask.store.labels import read_mask
 
 __all__ = ["examples", "token_plane"]
 
-_TITLES = {"label": "pseudo label", "segmentation": "prediction", "truth": "truth"}
-_FOLDERS = {"label": "labels", "segmentation": "masks"}
+_TITLES = {"label": "pseudo label", "walk": "random walk", "segmentation": "prediction", "truth": "truth"}
+_FOLDERS = {"label": "labels", "walk": "walks", "segmentation": "masks"}
 
 
 def said(what: str) -> str:
     """A kind of maps or pictures in words."""
-    words = {"cam": "CAM", "lam": "LAM", "aux_cam": "auxiliary CAM", "label": "pseudo labels"}
+    words = {
+        "cam": "CAM",
+        "lam": "LAM",
+        "aux_cam": "auxiliary CAM",
+        "label": "pseudo labels",
+        "walk": "random walk",
+    }
     return words.get(what, what.replace("_", " "))
 
 

@@ -32,7 +32,7 @@ class EvaluateConfig(Config):
     """What is scored against which masks."""
 
     what: tuple[str, ...] | None = None
-    """Kinds of maps, "fused", "label", "segmentation"; everything that is on disk if not given."""
+    """Kinds of maps, "fused", "label", "walk", "segmentation"; everything that is on disk if not given."""
     split: Part = "auto"
     """Images to score on: train, val, or auto for val if there is one."""
     background: float | Literal["best"] = 0.5
@@ -53,8 +53,8 @@ def evaluate(config: EvaluateConfig, context: Context, about: Mapping[str, Any])
     Args:
         config: What, and how.
         context: The run.
-        about: What the scores should say about where the predictions came from: "method", "model" (its
-            checksum), and the settings of the stages "localize", "refine" and "segment".
+        about: What the scores should say about where the predictions came from: "method", "model" and
+            "segmenter" (their checksums), and the settings of "localize", "refine", "walk" and "segment".
 
     Returns:
         {what: mIoU}.
@@ -108,13 +108,14 @@ def _wanted(config: EvaluateConfig, context: Context, dataset: TagDataset) -> li
 
 def _provenance(what: str, context: Context, dataset: TagDataset, about: Mapping[str, Any]) -> dict[str, Any]:
     """Where a score came from, so that it can be compared, or not, with another."""
-    refined = dict(about.get("refine") or {}) if what == "label" else {}
+    step = {"label": "refine", "walk": "walk"}.get(what)
+    refined = dict(about.get(step) or {}) if step else {}
     if what == "segmentation":
         seen = dict(about.get("segment") or {})
         tags = _TAG_SOURCES[seen.get("tags", "none")]
     else:
         settings = dict(about.get("localize") or {})
-        kind = refined.get("maps", "cam") if what == "label" else what
+        kind = refined.get("maps", "cam") if step else what
         seen = settings | (settings.get("views") or {}).get("cam" if kind == "fused" else kind, {})
         tags = _TAG_SOURCES[seen.get("tags", "dataset")]
     return {
@@ -128,10 +129,10 @@ def _provenance(what: str, context: Context, dataset: TagDataset, about: Mapping
         "flip": seen.get("flip", "none") != "none",
         "size": seen.get("size") or "image",
         "refined": refined or None,
-        "crf": bool(refined.get("method") == "crf" or seen.get("crf")),
+        "crf": bool(refined.get("method") == "crf" or (what != "label" and (refined or seen).get("crf"))),
         "classes": list(dataset.classes.labels),
         "method": about.get("method"),
-        "model": about.get("model"),
+        "model": about.get("segmenter" if what == "segmentation" else "model"),
         "compute": context.runtime.about(),
         "version": __version__,
     }

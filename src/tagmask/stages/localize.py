@@ -23,7 +23,7 @@ class LocalizeConfig(MapConfig):
     """Which images, whose tags, which maps."""
 
     split: Part = "auto"
-    """Images to localize in: train, val, or auto for val if there is one."""
+    """Images to localize in: train, val, both, or auto for val if there is one."""
     tags: Literal["dataset", "classifier", "mask"] = "dataset"
     """Whose tags decide which maps are kept: the data set's, or predicted ones (classifier or mask first)."""
     half: bool = True

@@ -28,7 +28,7 @@ class RefineConfig(Config):
     """Which maps become labels, and how."""
 
     split: Part = "auto"
-    """Images to label: train, val, or auto for val if there is one."""
+    """Images to label: train, val, both, or auto for val if there is one."""
     maps: str = "cam"
     """Kind of maps to start from."""
     method: Literal["par", "crf", "none"] = "par"
@@ -45,13 +45,17 @@ class RefineConfig(Config):
     """Pixel-adaptive refinement runs at 1/shrink of the size."""
     crf: str = "more_seeds"
     """Parameters of the CRF by name: psa_softmax, label_50_5, more_seeds, afa, weaktr_voc, ..."""
-    power: float | None = Field(default=None, gt=0)
-    """In the CRF, background is (1 - largest map) to this power instead of a constant."""
+    power: float | tuple[float, float] | None = None
+    """In the CRF, background is (1 - largest map) to this power instead of a constant. Two powers take the
+    place of high and low: foreground by the small one, background by the large one (MCTformer 1 and 12)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> RefineConfig:
         if self.low > self.high:
             raise ValueError(f"refine.low {self.low} is above refine.high {self.high}")
+        powers = self.power if isinstance(self.power, tuple) else (self.power or 1.0,)
+        if min(powers) <= 0 or list(powers) != sorted(powers):
+            raise ValueError(f"refine.power must be positive, the small one first, got {self.power}")
         return self
 
 
@@ -115,7 +119,8 @@ def image_labels(images: Tensor, maps: Tensor, keys: Tensor, config: RefineConfi
         high, low = config.high, config.low
     if config.method == "crf":
         levels = (high, low) if config.background is None else (high,)
-        return refine_by_crf(images, maps, keys, levels, config.power, crf_preset(config.crf))
+        powers = (config.power,) if isinstance(config.power, float | int) else config.power
+        return refine_by_crf(images, maps, keys, levels, powers, crf_preset(config.crf))
     if config.method == "par":
         spread = partial(par, dilations=PAR_DILATIONS, iterations=config.iterations)
         return refine_labels(images, maps, present, high, low, spread, keys=keys, shrink=config.shrink)

@@ -15,7 +15,7 @@ from tagmask import __version__
 from tagmask.config import Config
 from tagmask.report.figures import Curve, curves
 from tagmask.report.page import Cell, Figure, Page, Table, render
-from tagmask.stages._common import Context, has_masks, open_part
+from tagmask.stages._common import Context, Part, has_masks, open_part
 from tagmask.stages._infer import MapConfig
 from tagmask.stages._methods import Trained
 from tagmask.stages._panels import examples, said, token_plane
@@ -59,7 +59,8 @@ def report(
     """
     if not context.runtime.is_main:
         return {}
-    folder, part = context.folder, settings["localize"]["split"]
+    folder, split = context.folder, settings["localize"]["split"]
+    part: Part = "auto" if split == "both" else split
     masks = has_masks(context.data, part)
     dataset = open_part(context.data, part, masks=masks)
     records = [
@@ -90,7 +91,7 @@ def report(
     return {"bytes": len(text.encode())}
 
 
-_ORDER = ("cam", "lam", "fused", "label", "segmentation")
+_ORDER = ("cam", "lam", "fused", "label", "walk", "segmentation")
 _TOKEN_NOTE = (
     "Each point is the token of a tagged class in one image, scaled to length 1, along the two widest "
     "directions of all of them. Classes that the model tells apart form separate clouds."

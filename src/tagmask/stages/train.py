@@ -42,7 +42,8 @@ class TrainConfig(Config):
     size: int = Field(default=448, ge=16)
     """Side of the training views in pixels."""
     view: str = "resized_crop"
-    """Random training view: resized_crop, scale_pad_crop or scale_crop."""
+    """Random training view: resized_crop, scale_pad_crop, scale_crop, long_side_crop, imagenet,
+    affinity_crop or batch_scale_crop."""
     view_settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the view that differ from the paper's."""
     workers: int | None = Field(default=None, ge=0)
@@ -149,7 +150,7 @@ def train(
     optimizer = build_optimizer(plan)
     done = int(newest[1]["progress"]["step"]) if newest else 0
     batches = _batches(config, context, dataset, view, done)
-    truth = _truth(config, context)
+    truth = _truth(config, context, method)
     with ExitStack() as stack:
         task = stack.enter_context(context.display.task("train", config.iterations, done))
         run = _Run(config, context, name, method, dataset, Progress(), task)
@@ -198,9 +199,10 @@ def _batches(
     )
 
 
-def _truth(config: TrainConfig, context: Context) -> TagDataset | None:
-    """The images to score on along the way, if they have masks."""
-    if not config.eval_every or not has_masks(context.data, "auto"):
+def _truth(config: TrainConfig, context: Context, method: Method) -> TagDataset | None:
+    """The images to score on along the way, if they have masks and the method makes something to score."""
+    scored = bool(method.map_kinds) or method.segments
+    if not config.eval_every or not scored or not has_masks(context.data, "auto"):
         return None
     dataset = open_part(context.data, "auto", masks=True)
     if config.eval_images is None or config.eval_images >= len(dataset):

@@ -1,0 +1,167 @@
+"""A whole multi-stage journey: classifier, maps, labels, affinity, random walk, student."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tagmask.store.labels import read_mask
+from tests.cli import tagmask
+
+VIT = "vit:patch=8,dim=32,depth=4,heads=2,size=64"
+TRAIN = {"iterations": 4, "batch_size": 2, "size": 64, "save_every": 2, "eval_every": 0, "tensorboard": False}
+RECIPE = {
+    "method": "aream",
+    "model": {"backbone": VIT, "weights": "none", "affinity_from": 2},
+    "train": {**TRAIN, "view": "imagenet"},
+    "localize": {"split": "both"},
+    "refine": {"split": "both", "method": "crf", "crf": "psa_softmax", "power": [1, 12]},
+    "affinity": {
+        "method": "affinity_net",
+        "model": {"backbone": VIT, "weights": "none", "feature_width": 8, "radius": 3, "optimiser": "adamw"},
+        "train": {**TRAIN, "view": "affinity_crop"},
+    },
+    "walk": {"split": "both", "steps": 8, "crf": "label_50_5"},
+    "student": {
+        "method": "segmenter",
+        "model": {"backbone": VIT, "weights": "none", "optimiser": "adamw"},
+        "labels": "walk",
+        "train": {**TRAIN, "view": "batch_scale_crop", "eval_every": 4},
+    },
+    "segment": {"scales": [0.5, 1.0], "probabilities": True, "sampling": "corners", "crf": "seg38"},
+}
+STEPS = ["train", "localize", "refine", "affinity", "walk", "student", "segment", "evaluate", "report"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, toy):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, "data": {"root": str(toy)}}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, recipe):
+    out = tmp_path_factory.mktemp("multi") / "whole"
+    result = tagmask("run", recipe, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    return out
+
+
+def steps_of(folder):
+    return json.loads((folder / "run.json").read_text())["steps"]
+
+
+def test_every_step_is_done_in_order(whole):
+    steps = steps_of(whole)
+    assert list(steps) == STEPS
+    assert {step["status"] for step in steps.values()} == {"done"}
+    for name in ("", "affinity", "student"):
+        assert (whole / name / "model" / "weights.safetensors").is_file()
+    assert steps["walk"]["inputs"]["model"] != steps["localize"]["inputs"]["model"]
+    for folder in ("labels", "walks"):
+        names = sorted(path.stem for path in (whole / folder).glob("*.png"))
+        assert len(names) == 16  # both parts
+    assert len(list((whole / "masks").glob("*.png"))) == 4
+    walked = [read_mask(path) for path in (whole / "walks").glob("*.png")]
+    assert all(set(np.unique(label)) <= set(range(6)) for label in walked)
+
+
+def test_scores_of_every_stage_stand_side_by_side(whole):
+    records = {p.stem: json.loads(p.read_text()) for p in (whole / "scores").glob("*.json")}
+    assert sorted(records) == ["val-cam", "val-label", "val-segmentation", "val-walk"]
+    steps = steps_of(whole)
+    assert records["val-walk"]["refined"]["beta"] == 8
+    assert records["val-walk"]["crf"] is True
+    assert records["val-cam"]["model"] == steps["localize"]["inputs"]["model"]
+    assert records["val-segmentation"]["model"] == steps["segment"]["inputs"]["model"]
+    page = (whole / "report.html").read_text()
+    assert "random walk" in page
+
+
+def test_nothing_is_done_twice_and_a_change_redoes_what_follows(whole, recipe):
+    before = steps_of(whole)
+    again = tagmask("run", recipe, "--out", whole)
+    assert again.exit_code == 0
+    assert steps_of(whole) == before
+    changed = tagmask("run", recipe, "--out", whole, "--set", "walk.beta=4", "--until", "student")
+    assert changed.exit_code == 0, changed.stderr
+    after = steps_of(whole)
+    assert {name for name in STEPS if after[name] != before[name]} == {"walk", "student"}
+    restored = tagmask("run", recipe, "--out", whole)
+    assert restored.exit_code == 0, restored.stderr
+
+
+def test_steps_can_be_called_one_by_one(whole, tmp_path):
+    for command, made in (("affinity", "affinity/model"), ("walk", "walks"), ("student", "student/model")):
+        result = tagmask(command, whole)
+        assert result.exit_code == 0, result.stderr
+        assert made in result.stdout.replace("\n", "")
+
+
+def test_entropy_is_printed_drawn_and_ready_to_use(whole, recipe, tmp_path):
+    result = tagmask("entropy", whole, "--split", "val")
+    assert result.exit_code == 0, result.stderr
+    record = json.loads((whole / "entropy.json").read_text())
+    assert len(record["entropy"]) == 4
+    assert (min(record["weights"]), max(record["weights"])) == (0, 1)
+    assert (whole / "entropy.svg").read_text().lstrip().startswith("<?xml")
+    setting = result.stdout.replace("\n", "").split("--set ")[1].strip().strip("'")
+    trained = tagmask("run", recipe, "--out", tmp_path / "weighed", "--until", "train", "--set", setting)
+    assert trained.exit_code == 0, trained.stderr
+
+
+def test_wrong_orders_are_explained(recipe, finished, tmp_path):
+    early = tagmask("run", recipe, "--out", tmp_path / "early", "--from", "walk", "--until", "walk")
+    assert early.exit_code == 2
+    assert "Traceback" not in early.stderr
+    single = tagmask("walk", finished)
+    assert single.exit_code == 2
+    assert "has no affinity" in single.stderr
+    crf = tagmask("run", recipe, "--out", tmp_path / "crf", "--set", "refine.power=[12,1]")
+    assert crf.exit_code == 2
+    assert "the small one first" in crf.stderr
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_still_ends_with_the_same_files(tmp_path, recipe, whole):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "tagmask", "run", str(recipe), "--out", str(out)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    marks = [
+        "train/checkpoints/step-00000002.safetensors",
+        "maps/cam",
+        "labels",
+        "affinity/train/checkpoints/step-00000002.safetensors",
+        "walks",
+        "student/train/checkpoints/step-00000002.safetensors",
+        "masks",
+    ]
+    for mark in marks:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+        end = time.monotonic() + 300
+        while not (out / mark).exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finished = tagmask("run", recipe, "--out", out)
+    assert finished.exit_code == 0, finished.stderr
+    for folder in ("model", "maps", "labels", "affinity/model", "walks", "student/model", "masks"):
+        assert contents(out / folder) == contents(whole / folder), folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "meta.json"
+    }
