@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+import tagmask.methods.more as module
+from tagmask.backbones.weights import load_strictly
+from tagmask.methods import get
+from tagmask.methods.more import MoRe, MoReConfig
+from tagmask.types import Batch
+
+K = 4
+SMALL = {"backbone": "vit:patch=8,dim=32,depth=3,heads=2,size=64", "refine_steps": 1, "scales": (1.0, 0.5)}
+EVERYTHING = {"cls", "cls_aux", "mct", "ptc", "cre", "ure", "seg", "energy"}
+
+
+def make(**settings):
+    torch.manual_seed(0)
+    return MoRe(MoReConfig(**{**SMALL, **settings}), K)
+
+
+def batch(boxes=None, labels=None):
+    torch.manual_seed(1)
+    tags = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]])
+    return Batch(torch.rand(2, 3, 64, 64), tags, ("a", "b"), boxes, labels)
+
+
+def step(method, index, given=None):
+    torch.manual_seed(2)
+    method.zero_grad(set_to_none=True)
+    result = method(given or batch(), index)
+    result.loss.backward()
+    return result
+
+
+def test_is_found_by_its_file_name():
+    assert get("more") is MoRe
+
+
+def test_terms_join_at_their_steps_and_idle_parts_get_zero_gradients():
+    method = make(ptc_from=1, lir_from=2, seg_from=3).train()
+    expected = [set(), {"ptc"}, {"ptc", "cre", "ure"}, {"ptc", "cre", "ure", "seg", "energy"}]
+    for index, names in enumerate(expected):
+        result = step(method, index)
+        assert set(result.logs) == {"loss", "cls", "cls_aux", "mct", *names}
+        assert all(p.grad is not None for p in method.parameters())
+        moved = sum(float(p.grad.abs().sum()) for p in method.decoder.parameters())
+        assert (moved > 0) == (index == 3)
+
+
+def test_the_total_is_the_weighted_sum():
+    method = make(seg_from=0)
+    logs, config = dict(step(method, 0).logs), method.config
+    assert set(logs) == EVERYTHING | {"loss"}
+    total = logs["cls"] + logs["cls_aux"] + config.w_mct * logs["mct"] + config.w_ptc * logs["ptc"]
+    total += config.w_cre * logs["cre"] + config.w_ure * logs["ure"]
+    total += config.w_seg * logs["seg"] + config.w_energy * logs["energy"]
+    torch.testing.assert_close(logs["loss"], total)
+
+
+def test_skipping_terms_changes_neither_loss_nor_gradients():
+    skipped, computed = make(lir_from=9), make(lir_from=0, w_cre=1e-30, w_ure=1e-30)
+    first, second = step(skipped, 0), step(computed, 0)
+    torch.testing.assert_close(first.loss, second.loss)
+    for (name, a), (_, b) in zip(skipped.named_parameters(), computed.named_parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=name)
+
+
+def count_passes(monkeypatch, method, index, given=None):
+    sizes = []
+    inner = method.encoder.forward
+
+    def counted(images, **options):
+        sizes.append((images.shape[0], images.shape[2], options.get("last_block")))
+        return inner(images, **options)
+
+    monkeypatch.setattr(method.encoder, "forward", counted)
+    step(method, index, given)
+    return sizes
+
+
+def test_no_pass_runs_that_nobody_needs(monkeypatch):
+    method = make(ptc_from=1, lir_from=1, seg_from=2, late_from=3)
+    training, twins, small = (2, 64, None), (2, 64, None), (4, 32, None)
+    assert count_passes(monkeypatch, method, 0) == [training]
+    # Auxiliary maps need the blocks up to the auxiliary one; the training pass is the unmirrored full view.
+    early = [training, (2, 64, 0), (4, 32, 0)]
+    assert count_passes(monkeypatch, method, 1) == early
+    assert count_passes(monkeypatch, method, 2) == [training, twins, small]
+    given = batch(labels=torch.zeros(2, 64, 64, dtype=torch.int64))
+    assert count_passes(monkeypatch, method, 2, given) == early
+
+
+def test_reusing_the_training_pass_changes_nothing(monkeypatch):
+    method = make(seg_from=0)
+    reused = step(method, 0)
+    plain = module.multi_scale
+    monkeypatch.setattr(module, "multi_scale", lambda fn, images, plan, known: plain(fn, images, plan))
+    for name, value in step(method, 0).logs.items():
+        torch.testing.assert_close(value, reused.logs[name])
+
+
+def test_late_masks_follow_the_main_classifier(monkeypatch):
+    method = make(late_from=5)
+    sources = []
+    plain = method._token_labels
+    monkeypatch.setattr(
+        method, "_token_labels", lambda b, maps, *rest: (sources.append(maps), plain(b, maps, *rest))[1]
+    )
+    step(method, 4)
+    assert all(maps is sources[0] for maps in sources)
+    sources.clear()
+    step(method, 5)  # cre, ptc, ure
+    assert sources[0] is sources[2]
+    assert sources[1] is not sources[0]
+
+
+def test_given_labels_take_the_place_of_pseudo_labels():
+    method = make(seg_from=0)
+    labels = torch.randint(0, K + 1, (2, 64, 64))
+    given = step(method, 0, batch(labels=labels)).logs["seg"]
+    logits = torch.nn.functional.interpolate(method.segment(batch().images), (64, 64), mode="bilinear")
+    torch.testing.assert_close(given, module.balanced_cross_entropy(logits, labels))
+
+
+def test_boxes_in_pixels_warn_and_those_in_patches_do_not():
+    boxes = torch.tensor([[20, 64, 0, 64], [0, 41, 7, 64]])
+    method = make()
+    with pytest.warns(UserWarning, match="token_boxes=patches"):
+        step(method, 0, batch(boxes))
+    fixed = make(token_boxes="patches")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(fixed, 0, batch(boxes))
+    maps, valid = torch.ones(2, 1, 64, 64), torch.ones(2, 1, dtype=torch.bool)
+    keys = torch.zeros(2, 1, dtype=torch.int64)
+    labels = fixed._token_labels(batch(boxes), maps, valid, keys, "ptc", False, (8, 8))
+    inside = labels != 255
+    assert inside[0].any(1).tolist() == [False] * 3 + [True] * 5  # rows wholly inside pixels 20..64
+    assert inside[1].any(1).tolist() == [True] * 5 + [False] * 3
+    assert inside[1].any(0).tolist() == [False] + [True] * 7
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"graph_weight": "dot"},
+        {"graph": False},
+        {"ure_position": "centre"},
+        {"pseudo_label_source": "lam"},
+        {"mct": "mixed"},
+        {"normalisation": "weights"},
+        {"pooling": "top", "aux_pooling": "lse", "aux_norm": True},
+    ],
+)
+def test_every_option_changes_the_step(settings):
+    plain, changed = step(make(seg_from=0), 0), step(make(seg_from=0, **settings), 0)
+    assert changed.loss.isfinite()
+    assert not torch.equal(plain.loss, changed.loss)
+
+
+def test_a_published_checkpoint_loads_strictly():
+    method = make()
+    unused = {
+        "encoder.head.weight": torch.zeros(7, 32),
+        "encoder.head.bias": torch.zeros(7),
+        "graph_layer._fc1.0.weight": torch.zeros(32, 32),
+        "graph_layer._fc1.0.bias": torch.zeros(32),
+    }
+    published = {f"module.{k}": v + 1 for k, v in (dict(method.state_dict()) | unused).items()}
+    for state in (
+        published,
+        {"step": 7, "model_state_dict": published, "optimizer_state_dict": {}, "lr": 0.1},
+    ):
+        again = make()
+        load_strictly(again, MoRe.convert_weights(state), "published")
+        assert torch.equal(again.classifier.weight, method.classifier.weight + 1)
+
+
+def test_groups_and_rates_are_those_of_the_paper():
+    plan = make().optim_plan(20000)
+    assert [g.name for g in plan.groups] == ["backbone", "backbone_norm", "classifiers", "graph", "decoder"]
+    assert [g.lr for g in plan.groups] == [6e-5, 6e-5, 6e-4, 6e-4, 6e-4]
+    assert plan.factor(199) * 6e-5 == pytest.approx(7.96e-6, rel=1e-3)
+    assert plan.factor(1999) * 6e-5 == pytest.approx(5.457e-5, rel=1e-3)
+    assert make(graph=False).optim_plan(10).groups[3].name == "decoder"
+
+
+def test_maps_of_one_view():
+    method = make().eval()
+    images = torch.rand(2, 3, 40, 72)
+    maps = method.view_maps(images, method.map_kinds)
+    assert {kind: tuple(value.shape) for kind, value in maps.items()} == dict.fromkeys(
+        method.map_kinds, (2, K, 5, 9)
+    )
+    aux = method.view_maps(images, ("aux_cam",))["aux_cam"]
+    torch.testing.assert_close(aux, maps["aux_cam"])
