@@ -161,7 +161,7 @@ def _energy(
     """Energy and the gated filter output inside the region, (B, C, h, w)."""
     batch, _, height, width = prob.shape
     # Point by point, as the lattice works: no copy on the way in or out of it.
-    rows = prob.permute(0, 2, 3, 1).reshape(batch * height * width, -1)
+    rows = prob.permute(0, 2, 3, 1).reshape(batch * height * width, -1).contiguous()
     region = roi.reshape(-1, 1)
     masked = rows * region
     filtered = lattice.filter_rows(masked)

@@ -23,6 +23,8 @@ _EPSILON = 1e-8
 # Floats a pass works on: these stay in a core's second-level cache (measured, 2 MB).
 _BLOCK = 150_000
 _KERNEL_BLOCK = 400_000
+# From here on gathering pixels beats shifting planes on a CPU; both add in the same order.
+_MANY_MAPS = 6
 
 
 def par(
@@ -130,14 +132,33 @@ def apply_par(
         raise ValueError(f"iterations must be 0 or more, got {iterations}")
     with torch.autocast(maps.device.type, enabled=False), torch.no_grad():
         source, weights = maps.float().contiguous(), kernel.float()
-        for _ in range(iterations if maps.numel() else 0):
-            source = _average(weights, source, offsets, max(dilations))
+        if not maps.numel() or not iterations:
+            return source
+        if maps.device.type != "cpu" or maps.shape[1] >= _MANY_MAPS:
+            return _average_pixels(weights, source, offsets, iterations)
+        for _ in range(iterations):
+            source = _average_planes(weights, source, offsets, max(dilations))
     return source
 
 
-def _average(kernel: Tensor, maps: Tensor, offsets: list[tuple[int, int]], reach: int) -> Tensor:
-    # Accumulating into a block of rows reads the kernel once per pass and never builds the M-fold copies
-    # of the maps that a stacked formulation needs.
+def _average_pixels(kernel: Tensor, maps: Tensor, offsets: list[tuple[int, int]], iterations: int) -> Tensor:
+    """All passes, each one weighted sum over neighbouring pixels with all their maps side by side."""
+    batch, channels, height, width = maps.shape
+    steps = torch.tensor(offsets, dtype=torch.int32, device=maps.device)
+    down, across = (torch.arange(n, dtype=torch.int32, device=maps.device) for n in (height, width))
+    row = (down.view(-1, 1, 1) + steps[:, 0]).clamp_(0, height - 1).mul_(width)
+    near = row + (across.view(-1, 1) + steps[:, 1]).clamp_(0, width - 1)
+    first = torch.arange(batch, dtype=torch.int32, device=maps.device).mul_(height * width)
+    near = (first.view(-1, 1, 1, 1) + near).view(-1, len(offsets))
+    weights = kernel.permute(0, 2, 3, 1).reshape(-1, len(offsets)).contiguous()
+    pixels = maps.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
+    for _ in range(iterations):
+        pixels = F.embedding_bag(near, pixels, mode="sum", per_sample_weights=weights)
+    return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2).contiguous()
+
+
+def _average_planes(kernel: Tensor, maps: Tensor, offsets: list[tuple[int, int]], reach: int) -> Tensor:
+    """One pass, neighbour by neighbour over a block of rows that stays in the cache."""
     batch, channels, height, width = maps.shape
     padded = F.pad(maps, [reach] * 4, mode="replicate")
     result = torch.zeros_like(maps)

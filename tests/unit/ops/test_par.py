@@ -42,7 +42,7 @@ def pictures(batch, channels, height, width, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("shape", "dilations"), [((2, 3, 30, 41), PAR_DILATIONS), ((1, 1, 7, 50), (3,)), ((3, 5, 16, 16), (5, 1))]
+    ("shape", "dilations"), [((2, 3, 30, 41), PAR_DILATIONS), ((1, 1, 7, 50), (3,)), ((3, 9, 16, 16), (5, 1))]
 )
 def test_equals_the_stacked_formulation(shape, dilations):
     images, maps = pictures(*shape)
@@ -58,14 +58,22 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     torch.testing.assert_close(par(images, maps), wanted, rtol=1e-6, atol=1e-6)
 
 
+def test_both_ways_of_averaging_agree(monkeypatch):
+    images, maps = pictures(2, 4, 21, 30)
+    planes = par(images, maps)
+    monkeypatch.setattr(par_module, "_MANY_MAPS", 1)
+    torch.testing.assert_close(par(images, maps), planes, rtol=1e-6, atol=1e-6)
+    assert par(images, maps).is_contiguous()
+
+
 def test_one_kernel_serves_stacks_of_maps():
-    images, maps = pictures(2, 6, 20, 24)
+    images, maps = pictures(2, 9, 20, 24)
     kernel = par_kernel(images)
     together = apply_par(kernel, maps)
-    for part in (slice(0, 1), slice(1, 6)):
+    for part in (slice(0, 1), slice(1, 9)):
         torch.testing.assert_close(par(images, maps[:, part]), together[:, part])
     zeros = torch.cat([maps, torch.zeros(2, 3, 20, 24)], 1)
-    assert not apply_par(kernel, zeros)[:, 6:].any()
+    assert not apply_par(kernel, zeros)[:, 9:].any()
 
 
 def test_every_iteration_scales_by_the_position_term():
