@@ -136,12 +136,10 @@ class AffinityNet(Method):
     def optim_plan(self, iterations: int) -> OptimPlan:
         """Polynomial decay, the heads at ten times the rate."""
         settings = self.config
-        named = list(self.backbone.named_parameters())
-        if isinstance(self.backbone, ResNet38):
-            named = [(name, param) for name, param in named if "conv" in name]
+        trained = [p for p in self.backbone.parameters() if p.requires_grad]
         heads = [p for name, p in self.named_parameters() if name.startswith("f")]
         groups = [
-            ParamGroup("backbone", [p for _, p in named], settings.lr, settings.weight_decay),
+            ParamGroup("backbone", trained, settings.lr, settings.weight_decay),
             ParamGroup("heads", heads, 10 * settings.lr, settings.weight_decay),
         ]
 

@@ -84,7 +84,7 @@ class PSA(Method):
     def optim_plan(self, iterations: int) -> OptimPlan:
         """SGD with polynomial decay, the classifier at ten times the rate."""
         settings = self.config
-        convolutions = [p for name, p in self.backbone.named_parameters() if "conv" in name]
+        convolutions = [p for p in self.backbone.parameters() if p.requires_grad]
         groups = [
             ParamGroup("backbone", convolutions, settings.lr, settings.weight_decay),
             ParamGroup("classifier", list(self.fc8.parameters()), 10 * settings.lr, settings.weight_decay),

@@ -191,7 +191,7 @@ class Segmenter(Method):
     def optim_plan(self, iterations: int) -> OptimPlan:
         """Two groups, pretrained and new layers, with polynomial decay."""
         settings = self.config
-        named = list(self.network.named_parameters())
+        named = [(name, param) for name, param in self.network.named_parameters() if param.requires_grad]
         new = [p for name, p in named if any(head in name for head in self.network.heads)]
         marked = {id(p) for p in new}
         old = [p for _, p in named if id(p) not in marked]
