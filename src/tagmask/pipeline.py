@@ -142,10 +142,10 @@ def _do(journey: Journey, step: Step, resume: bool, overwrite: bool, alone: bool
     # A page asked for by name is written again: what it looks like is not among its inputs.
     done = manifest.is_done(*work) and not (alone and step.name == "report")
     same = manifest.same_work(*work)
-    if step.name == "train" and not done:
+    if step.private and not done:
         same = same and not overwrite
         if not overwrite:
-            _guard_training(context.folder, same, resume)
+            _guard_training(context.folder, manifest.steps.get(step.name, {}), step, same, resume)
     # Every process has looked before the first one writes.
     context.runtime.barrier()
     if done:
@@ -180,19 +180,26 @@ def _note(journey: Journey, name: str, status: str, reason: str) -> None:
         journey.manifest.stop(name, status, reason)
 
 
-def _guard_training(folder: Path, same: bool, resume: bool) -> None:
+def _guard_training(folder: Path, before: Mapping[str, Any], step: Step, same: bool, resume: bool) -> None:
     """Hours of training are not thrown away because a setting changed."""
-    if not any((folder / "train").glob("checkpoints/step-*")):
+    if not any((folder / step.private[0]).glob("checkpoints/step-*")):
         return
     if not same:
+        changed = _changes(before.get("settings", {}), step.settings) or ["the data"]
         raise ConfigError(
-            f"{folder} holds a training with other settings or data; choose another --out, or replace it "
-            "with --overwrite"
+            f"{folder} holds a training that differs in {', '.join(changed[:4])}; choose another --out, or "
+            "replace it with --overwrite"
         )
     if not resume:
         raise ConfigError(
             f"{folder} holds an unfinished training; go on with --resume, or replace it with --overwrite"
         )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of settings that differ, with the value that was there."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [f"{name} (was {before.get(name)!r})" for name in names]
 
 
 def _clear(folder: Path, names: Iterable[str]) -> None:

@@ -109,7 +109,7 @@ def test_training_is_not_thrown_away_unasked(finished, tmp_path, toy):
     run = shutil.copytree(finished, tmp_path / "run")
     other = tagmask(*train_args(toy, run, 4))
     assert other.exit_code == 2
-    assert "holds a training with other settings" in other.stderr
+    assert "differs in iterations (was 3)" in other.stderr
     replaced = tagmask(*train_args(toy, run, 4, "--overwrite"))
     assert replaced.exit_code == 0, replaced.stderr
     assert manifest(run)["train"]["results"]["iterations"] == 4

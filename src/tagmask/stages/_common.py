@@ -70,7 +70,6 @@ class DataConfig(Config):
             mask_values=self.mask_values,
         )
 
-
     def _usual_split(self, root: Path) -> str | None:
         """The part to learn from where none is named: "train" of a folder that has one.
 
@@ -195,11 +194,15 @@ def has_masks(data: DataConfig, part: Part) -> bool:
 def data_digest(dataset: TagDataset) -> str:
     """Checksum of names, tags, and sizes and dates of the image files, and of the masks if they are open."""
     rows = []
+    source = Path(dataset.about.get("tags", ""))
+    drawn = dataset.about.get("kind") == "coco" and source.is_file()
     for item in dataset.items:
-        files = [item.image, *([item.mask] if dataset.masks and item.mask is not None else [])]
-        stats = [file.stat() for file in files]
+        # Masks that a data set draws when they are asked for may not be there yet.
+        masks = [item.mask] if dataset.masks and item.mask is not None and not drawn else []
+        stats = [file.stat() for file in (item.image, *masks)]
         rows.append((item.name, item.tags, [(stat.st_size, stat.st_mtime_ns) for stat in stats]))
-    return digest([dataset.classes.names, rows])
+    origin = [(stat := source.stat()).st_size, stat.st_mtime_ns] if drawn else None
+    return digest([dataset.classes.names, rows, origin])
 
 
 def each_image(
