@@ -80,7 +80,8 @@ def test_labels_come_from_a_folder_or_a_function(data, tmp_path):
 
 
 def test_labels_that_do_not_fit_stop_the_training(data):
-    for label, says in ((np.zeros((9, 9), np.uint8), "9 x 9"), (np.full((64, 64), 77, np.uint8), "values to 77")):
+    wrong = [(np.zeros((9, 9), np.uint8), "9 x 9"), (np.full((64, 64), 77, np.uint8), "values to 77")]
+    for label, says in wrong:
         with pytest.raises(DataError, match=says):
             _take(1, data, VIEW, 3, seed=0, labels=lambda name, label=label: label, broken_limit=0)
 
