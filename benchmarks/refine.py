@@ -16,8 +16,8 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from turns import in_turn
 
 from tagmask.data.scenes import render
 from tagmask.losses.energy import dense_energy
@@ -35,6 +36,7 @@ from tagmask.ops.par import PAR_DILATIONS, apply_par, par, par_kernel
 
 COLUMNS = ["task", "setting", "threads", "ours_ms", "other", "other_ms", "speedup", "agreement", "note"]
 NUM_SCENES = 3
+Pair = Callable[[Callable[[], Any], Callable[[], Any] | None], tuple[float, float]]
 
 
 def stacked_par(images: Tensor, maps: Tensor, iterations: int = 10) -> Tensor:
@@ -73,29 +75,6 @@ def scores(num_labels: int, height: int, width: int, seed: int) -> Tensor:
     return torch.softmax(3 * F.interpolate(coarse, (height, width), mode="bicubic"), 1)[0]
 
 
-def now() -> float:
-    """Seconds on the clock of this run."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    elif torch.get_num_threads() == 1:
-        return time.thread_time()
-    return time.perf_counter()
-
-
-def in_turn(ours: Callable[[], Any], other: Callable[[], Any] | None, rounds: int) -> tuple[float, float]:
-    """Median milliseconds of both, measured alternately after one unmeasured call each."""
-    sides = [side for side in (ours, other) if side is not None]
-    times: list[list[float]] = [[] for _ in sides]
-    for turn in range(rounds + 1):
-        for side, kept in zip(sides, times, strict=True):
-            start = now()
-            side()
-            if turn:
-                kept.append((now() - start) * 1e3)
-    medians = [statistics.median(kept) for kept in times]
-    return medians[0], medians[1] if other is not None else math.nan
-
-
 def row(
     task: str, setting: str, times: Sequence[tuple[float, float]], other: str, **more: str
 ) -> dict[str, Any]:
@@ -114,7 +93,7 @@ def row(
     }
 
 
-def bench_par(device: str, rounds: int) -> list[dict[str, Any]]:
+def bench_par(device: str, measure: Pair) -> list[dict[str, Any]]:
     """MoRe's and AFA's sizes: a 448 pixel crop halved, and the batch of a training step."""
     rows = []
     for batch, channels, side in ((1, 3, 224), (1, 21, 224), (4, 8, 112)):
@@ -123,11 +102,11 @@ def bench_par(device: str, rounds: int) -> list[dict[str, Any]]:
         )
         maps = torch.stack([scores(channels, side, side, i) for i in range(batch)]).to(device)
         gap = float((par(images, maps) - stacked_par(images, maps)).abs().max())
-        pair = in_turn(lambda i=images, m=maps: par(i, m), lambda i=images, m=maps: stacked_par(i, m), rounds)
+        pair = measure(lambda i=images, m=maps: par(i, m), lambda i=images, m=maps: stacked_par(i, m))
         setting = f"{batch}x{channels}x{side}x{side}, 10 iterations"
         rows.append(row("par", setting, [pair], "stacked copies", agreement=f"max difference {gap:.1e}"))
         kernel = par_kernel(images)
-        alone, _ = in_turn(lambda k=kernel, m=maps: apply_par(k, m), None, rounds)
+        alone, _ = measure(lambda k=kernel, m=maps: apply_par(k, m), None)
         # What has to move at least: the kernel once per iteration, and the maps in and out.
         moved = 10 * 4 * (kernel.numel() + 2 * maps.numel()) / 1e9
         note = f"{moved / alone * 1e3:.1f} GB/s of unavoidable traffic"
@@ -135,7 +114,7 @@ def bench_par(device: str, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def bench_crf(device: str, rounds: int) -> list[dict[str, Any]]:
+def bench_crf(device: str, measure: Pair) -> list[dict[str, Any]]:
     """A VOC-sized picture with 21 labels, and with 81 of which 4 can occur."""
     rows = []
     for name, count, present in (
@@ -154,9 +133,7 @@ def bench_crf(device: str, rounds: int) -> list[dict[str, Any]]:
             here, there = image.to(device), unary.to(device)
             other = pydensecrf_runner(image.numpy(), unary.numpy(), name)
             times.append(
-                in_turn(
-                    lambda i=here, u=there, n=name, p=present: dense_crf(i, u, PRESETS[n], p), other, rounds
-                )
+                measure(lambda i=here, u=there, n=name, p=present: dense_crf(i, u, PRESETS[n], p), other)
             )
             if other is not None:
                 labels = dense_crf(here, there, PRESETS[name], present).argmax(0).cpu().numpy().ravel()
@@ -164,7 +141,7 @@ def bench_crf(device: str, rounds: int) -> list[dict[str, Any]]:
         share = f"{max(wrong):.4%} of labels differ" if wrong else ""
         what = f"366x500, {count} labels, 10 updates, {name}" + (", absent dropped" if present else "")
         rows.append(row("crf", what, times, "pydensecrf, all labels", agreement=share))
-        built, _ = in_turn(lambda i=here, n=name: CRF(i, PRESETS[n]), None, rounds)
+        built, _ = measure(lambda i=here, n=name: CRF(i, PRESETS[n]), None)
         rows[-1]["note"] = f"of it {built:.0f} ms for the image alone, reusable"
     return rows
 
@@ -192,7 +169,7 @@ def pydensecrf_runner(image: Any, unary: Any, name: str) -> Callable[[], Any] | 
     return run
 
 
-def bench_energy(device: str, rounds: int) -> list[dict[str, Any]]:
+def bench_energy(device: str, measure: Pair) -> list[dict[str, Any]]:
     """MoRe's training size: 4 crops of 448 pixels, halved, 21 classes."""
     pictures = torch.stack([scene(i, 224, 224) for i in range(4)]).permute(0, 3, 1, 2).float()
     prob = torch.stack([scores(21, 224, 224, i) for i in range(4)])
@@ -205,10 +182,10 @@ def bench_energy(device: str, rounds: int) -> list[dict[str, Any]]:
 
     other = rloss_runner(pictures.numpy(), prob.numpy())
     setting = "4x21x224x224 halved from 448"
-    bare = in_turn(lambda: bilateral(here[0], variable.detach()), other, rounds)
+    bare = measure(lambda: bilateral(here[0], variable.detach()), other)
     rows = [row("energy, lattice and filter", setting, [bare], "C++ filter")]
-    rows.append(row("energy, forward", setting, [in_turn(forward, other, rounds)], "C++ filter alone"))
-    both = in_turn(lambda: forward().backward(), other, rounds)
+    rows.append(row("energy, forward", setting, [measure(forward, other)], "C++ filter alone"))
+    both = measure(lambda: forward().backward(), other)
     rows.append(row("energy, forward and backward", setting, [both], "C++ filter alone"))
     return rows
 
@@ -281,6 +258,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--patience", type=float, default=0.0, help="seconds per line to wait for a quiet machine"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", choices=["par", "crf", "energy", "memory"], nargs="+")
     parser.add_argument("--out", type=Path, help="default: results/refine-DEVICE-torchVERSION.csv")
@@ -296,7 +276,7 @@ def main() -> None:
     for threads in args.threads:
         torch.set_num_threads(threads)
         for name in (n for n in parts if n in wanted):
-            rows += parts[name](args.device, args.rounds)
+            rows += parts[name](args.device, partial(in_turn, rounds=args.rounds, patience=args.patience))
     if "memory" in wanted:
         rows += bench_memory()
     version = torch.__version__.split("+")[0]

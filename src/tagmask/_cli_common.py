@@ -63,6 +63,9 @@ def guarded(command: _F) -> _F:
             raise typer.Exit(1) from None
         except typer.Exit:
             raise
+        except OSError as error:
+            place = f" ({error.filename})" if error.filename else ""
+            _fail(f"error: the system refused: {error.strerror or error}{place}", 2)
         except Exception as error:
             code = getattr(error, "exit_code", None)
             if code is not None:
