@@ -41,6 +41,7 @@ class Step:
         outputs: Files and folders in the run folder that later steps read.
         work: Does it; told whether it continues the same unfinished work. Gives figures worth keeping.
         private: Further files it writes, for itself.
+        made: Those of `inputs` that earlier steps of the same run made.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Step:
     outputs: Sequence[str]
     work: Callable[[bool], Mapping[str, Any]]
     private: Sequence[str] = ()
+    made: Sequence[str] = ()
 
 
 @dataclass
@@ -187,7 +189,8 @@ def _learn(name: str) -> Callable[[Journey], Step]:
         def work(same: bool) -> Mapping[str, Any]:
             return train(chosen, inner, config.method, config.model, {"use": use}, resume=same)
 
-        return Step(name, settings, inputs, (f"{name}/model",), work, private=(f"{name}/train",))
+        private = (f"{name}/train",)
+        return Step(name, settings, inputs, (f"{name}/model",), work, private, made=("labels",))
 
     return make
 

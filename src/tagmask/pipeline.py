@@ -181,14 +181,22 @@ def _note(journey: Journey, name: str, status: str, reason: str) -> None:
 
 
 def _guard_training(folder: Path, before: Mapping[str, Any], step: Step, same: bool, resume: bool) -> None:
-    """Hours of training are not thrown away because a setting changed."""
+    """Hours of training are not thrown away because one of its settings, or the data, changed.
+
+    One that learned from what an earlier step of this run made is of no use once that was made anew.
+    """
     if not any((folder / step.private[0]).glob("checkpoints/step-*")):
         return
     if not same:
-        changed = _changes(before.get("settings", {}), step.settings) or ["the data"]
+        changed = _changes(before.get("settings", {}), step.settings)
+        known = before.get("inputs", {})
+        others = {name for name, value in step.inputs.items() if known.get(name) != value}
+        if not changed and others and others <= set(step.made):
+            return
+        names = ", ".join(changed[:4] or ["the data"])
         raise ConfigError(
-            f"{folder} holds a training that differs in {', '.join(changed[:4])}; choose another --out, or "
-            "replace it with --overwrite"
+            f"{folder} holds a training that differs in {names}; choose another --out, or replace it "
+            "with --overwrite"
         )
     if not resume:
         raise ConfigError(

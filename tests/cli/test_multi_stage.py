@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,8 @@ VIT = "vit:patch=8,dim=32,depth=4,heads=2,size=64"
 TRAIN = {"iterations": 4, "batch_size": 2, "size": 64, "save_every": 2, "eval_every": 0, "tensorboard": False}
 RECIPE = {
     "method": "aream",
+    # Another number of threads adds up in another order: the last bits of the weights differ.
+    "runtime": {"threads": 2},
     "model": {"backbone": VIT, "weights": "none", "affinity_from": 2},
     "train": {**TRAIN, "view": "imagenet"},
     "localize": {"split": "both"},
@@ -40,10 +41,6 @@ RECIPE = {
     "segment": {"scales": [0.5, 1.0], "probabilities": True, "sampling": "corners", "crf": "seg38"},
 }
 STEPS = ["train", "localize", "refine", "affinity", "walk", "student", "segment", "evaluate", "report"]
-
-OPEN = pytest.mark.xfail(
-    strict=False, reason="known defect: a stopped multi-stage run is not always taken up again"
-)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +89,6 @@ def test_scores_of_every_stage_stand_side_by_side(whole):
     assert "random walk" in page
 
 
-@OPEN
 def test_nothing_is_done_twice_and_a_change_redoes_what_follows(whole, recipe):
     before = steps_of(whole)
     again = tagmask("run", recipe, "--out", whole)
@@ -106,10 +102,11 @@ def test_nothing_is_done_twice_and_a_change_redoes_what_follows(whole, recipe):
     assert restored.exit_code == 0, restored.stderr
 
 
-@OPEN
-def test_steps_can_be_called_one_by_one(whole, tmp_path):
+def test_steps_can_be_called_one_by_one(recipe, tmp_path):
+    out = tmp_path / "steps"
+    assert tagmask("run", recipe, "--out", out, "--until", "refine").exit_code == 0
     for command, made in (("affinity", "affinity/model"), ("walk", "walks"), ("student", "student/model")):
-        result = tagmask(command, whole)
+        result = tagmask(command, out)
         assert result.exit_code == 0, result.stderr
         assert made in result.stdout.replace("\n", "")
 
@@ -138,12 +135,10 @@ def test_wrong_orders_are_explained(recipe, finished, tmp_path):
     assert "the small one first" in crf.stderr
 
 
-@OPEN
 @pytest.mark.slow
 def test_killed_in_every_stage_it_still_ends_with_the_same_files(tmp_path, recipe, whole):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "tagmask", "run", str(recipe), "--out", str(out)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
     marks = [
         "train/checkpoints/step-00000002.safetensors",
         "maps/cam",
@@ -154,7 +149,7 @@ def test_killed_in_every_stage_it_still_ends_with_the_same_files(tmp_path, recip
         "masks",
     ]
     for mark in marks:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 300
         while not (out / mark).exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
