@@ -95,7 +95,7 @@ class RuntimeConfig(Config):
     seed: int = Field(default=0, ge=0)
     """Everything random follows from it."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads; the environment decides if not given. A run repeats bit for bit with the same number only."""
+    """CPU threads; the environment decides if not given. Bit-equal runs need the same number."""
     deterministic: bool = False
     """Refuse algorithms whose results vary from run to run; slower on GPUs."""
 
