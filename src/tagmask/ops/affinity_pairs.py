@@ -133,7 +133,8 @@ def random_walk(
     """Spread scores along affinities: scores T^steps with T = affinity^beta over its column sums.
 
     The published code squares the dense T log2(steps) times. Here T acts on the few score rows directly,
-    2 * O shifted multiply-adds a step, which equals it up to rounding at a fraction of time and memory.
+    2 * O shifted multiply-adds a step, which equals it up to rounding at a fraction of time and memory. It walks
+    in double precision where the device has it: rounding adds up over the steps.
 
     Args:
         scores: (C, h, w); only channels that are not zero everywhere are worth passing.
@@ -164,11 +165,13 @@ def random_walk(
         )
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
-    powered = affinity.pow(beta).view(len(offsets), *area)
-    now, total = scores.clone(), _neighbours(torch.ones_like(scores[:1]), powered, radius)
+    wide = torch.float32 if scores.device.type == "mps" else torch.float64
+    now = scores.to(wide, copy=True)
+    powered = affinity.to(wide).pow(beta).view(len(offsets), *area)
+    total = _neighbours(torch.ones_like(now[:1]), powered, radius)
     for _ in range(steps):
         now = _neighbours(now, powered, radius).div_(total)
-    return now
+    return now.to(scores.dtype)
 
 
 def walk_scores(
