@@ -133,8 +133,8 @@ def random_walk(
     """Spread scores along affinities: scores T^steps with T = affinity^beta over its column sums.
 
     The published code squares the dense T log2(steps) times. Here T acts on the few score rows directly,
-    2 * O shifted multiply-adds a step, which equals it up to rounding at a fraction of time and memory. It walks
-    in double precision where the device has it: rounding adds up over the steps.
+    2 * O shifted multiply-adds a step, which equals it up to rounding at a fraction of time and memory. It
+    walks in double precision where the device has it, as rounding adds up over the steps.
 
     Args:
         scores: (C, h, w); only channels that are not zero everywhere are worth passing.
