@@ -33,7 +33,7 @@ FOLDERS = {
     "report": {"types", "errors", "data.classes"},
     "metrics": {"types", "errors", "ops"},
     "review": {"types", "errors", "ops"},
-    "formats": {"types", "errors", "data.classes"},
+    "formats": {"types", "errors", "data.classes", "data.rle"},
     "methods": {"backbones", "heads", "losses", "ops", "types", "config", "errors"},
 }
 """What each folder may import besides itself; stages may import all of these, the top level anything."""

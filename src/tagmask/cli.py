@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask import __version__, _cli_data, _cli_film, _cli_stages
+from tagmask import __version__, _cli_annotate, _cli_data, _cli_film, _cli_stages
 from tagmask._cli_common import (
     Backbone,
     BatchSize,
@@ -44,6 +44,7 @@ app = typer.Typer(
     help="Image tags into pixel masks: weakly supervised semantic segmentation.",
 )
 app.add_typer(_cli_data.app, name="data")
+app.add_typer(_cli_annotate.app, name="annotate")
 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a training in the run folder.")]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["decode_counts", "draw_polygon", "parse_counts", "region_mask"]
+__all__ = ["count_runs", "decode_counts", "draw_polygon", "format_counts", "parse_counts", "region_mask"]
 
 _FINE = 5  # the official toolkit walks outlines on a grid five times finer than the pixels
 Bools = NDArray[np.bool_]
@@ -87,6 +87,28 @@ def parse_counts(text: str) -> list[int]:
     if shift:
         raise ValueError("compressed run lengths break off inside a number")
     return counts
+
+
+def count_runs(mask: Bools) -> list[int]:
+    """Run lengths of a mask, (H, W) bool: unset, set, unset, ... down the columns."""
+    flat = mask.T.reshape(-1)
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    return [0, *runs] if flat.size and flat[0] else runs
+
+
+def format_counts(counts: Sequence[int]) -> str:
+    """Run lengths as COCO's compressed text, see `parse_counts`."""
+    text = []
+    for place, count in enumerate(counts):
+        value = count - counts[place - 2] if place > 2 else count
+        more = True
+        while more:
+            part, value = value & 31, value >> 5
+            # The number ends where all that is left repeats the sign bit of the part written last.
+            more = value != (-1 if part & 16 else 0)
+            text.append(chr(part + 32 * more + 48))
+    return "".join(text)
 
 
 def draw_polygon(points: Sequence[float], size: tuple[int, int]) -> Bools:
