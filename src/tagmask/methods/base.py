@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tagmask.config import Config
+from tagmask.errors import ConfigError
 from tagmask.ops.multiscale import multi_scale
 from tagmask.types import Batch, OptimPlan, StepResult, ViewPlan
 
@@ -77,6 +78,16 @@ class Method(nn.Module, ABC):
     def segment(self, images: Tensor) -> Tensor:
         """Segmentation logits (B, K + 1, h', w') for images (B, 3, H, W) in [0, 1]."""
         raise AttributeError(f"{type(self).__name__} makes no segmentation; train a segmenter on its labels")
+
+    def segment_exits(self, images: Tensor, count: int) -> Tensor:
+        """Logits (B, count, K + 1, h', w') of the decoder's last `count` exits, the earliest first.
+
+        Raises:
+            ConfigError: The decoder has fewer exits.
+        """
+        if count != 1:
+            raise ConfigError(f"{type(self).__name__} has one exit, not {count}")
+        return self.segment(images).unsqueeze(1)
 
     def class_tokens(self, images: Tensor) -> Tensor:
         """Embedding of every class in every image, (B, K, D), for images (B, 3, H, W) in [0, 1]."""

@@ -1,38 +1,43 @@
 """A segmentation network trained on pseudo labels, the last step of every multi-stage system.
 
-The network is a choice: ResNet-38 with two dilated convolutions as in PSA, MCTformer and AReAM, a plain ViT
-with the LargeFOV decoder, or any model of segmentation_models_pytorch.
+The network is a choice: ResNet-38 with two dilated convolutions as in PSA, MCTformer and AReAM; a plain ViT
+with the mask-transformer decoder and WeakTr's clipped loss (its phase 2, arXiv 2304.01184); a plain ViT with
+the LargeFOV decoder; or any model of segmentation_models_pytorch.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import Tensor
 
-from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
-from tagmask.backbones.resnet38 import ResNet38, resnet38_keys
-from tagmask.backbones.vit import ViT
-from tagmask.backbones.weights import read_weights
-from tagmask.errors import CheckpointError, ConfigError
-from tagmask.heads.large_fov import LargeFOV
+from tagmask.backbones.resnet38 import resnet38_keys
+from tagmask.losses.clipped import clip_pixel_loss, pixel_cross_entropy
+from tagmask.methods._segment_networks import SegmentNetwork, Shape, build_network
 from tagmask.methods.base import Method, MethodConfig
-from tagmask.ops.resize import pad_to_multiple, resize_bilinear
+from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.schedules import poly_warmup
 from tagmask.types import IGNORE, Batch, OptimPlan, ParamGroup, StepResult
 
 __all__ = ["SegmentNetwork", "Segmenter", "SegmenterConfig"]
 
+# How WeakTr retrains: what is not given for a mask:NAME network. The encoder learns at a tenth of 1e-4.
+_WEAKTR = {"lr": 1e-5, "momentum": 0.9, "nesterov": True, "lr_floor": 0.1, "clip_start": 1.2}
+
 
 class SegmenterConfig(MethodConfig):
-    """Settings of the segmentation stage; the defaults are those of the published ResNet-38 runs."""
+    """Settings of the segmentation stage; the defaults are those of the published ResNet-38 runs.
+
+    With a ``mask:`` network, what is not given is WeakTr's instead: lr 1e-5, momentum 0.9 with Nesterov's
+    look-ahead, a floor of the rate at a tenth, and the loss clipped below 1.2.
+    """
 
     backbone: str = "resnet38"
-    """The network: resnet38, vit:NAME for a plain ViT of timm (vit:deit_small_patch16_224), or
+    """The network: resnet38; mask:NAME, a plain ViT or EVA-02 of timm with the mask-transformer decoder
+    (mask:deit_small_patch16_224.fb_in1k, WeakTr); vit:NAME, a plain ViT with the LargeFOV decoder; or
     smp:ARCHITECTURE:ENCODER such as smp:unet:resnet34 (needs tagmask[smp])."""
     width: int = 64
     """Channels of ResNet-38's stem; 64 is the published network."""
@@ -46,116 +51,32 @@ class SegmenterConfig(MethodConfig):
     """The published runs had none: theirs was taken for the momentum."""
     momentum: float = 1e-5
     """Of SGD; see `weight_decay`."""
+    nesterov: bool = False
+    """SGD with look-ahead."""
     power: float = 0.9
     """Exponent of the polynomial decay."""
+    lr_floor: float = Field(default=0.0, ge=0, le=1)
+    """Share of the base rate at which the decay ends."""
+    clip_start: float | None = None
+    """Mean loss below which pixels with an unusually large loss lose their gradient (WeakTr: 1.2); none if
+    not given. The loss is then a mean over all pixels, ignored ones included."""
+    clip_patch: int = Field(default=120, ge=1)
+    """Side in pixels of the patches in which "unusual" is judged; must divide the training view."""
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
+    """Largest stochastic-depth rate of a mask: network's encoder."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout of a mask: network's decoder."""
+    position_size: int = Field(default=480, ge=16)
+    """Image side in pixels that a mask: network's position table is made for: the training view's."""
+    patch: int | None = Field(default=None, ge=4)
+    """Patch side of a mask: network. If not given, its own, but 16 in place of 14 (DINOv2, EVA-02)."""
 
-
-class SegmentNetwork(nn.Module):
-    """What the segmenter needs of a network.
-
-    Images in [0, 1], (B, 3, H, W), give logits (B, C, h', w') of any smaller size.
-    """
-
-    heads: tuple[str, ...] = ()
-    """Parts of parameter names that mark new layers."""
-
-    def initialise(self, weights: str) -> None:
-        """Load pretrained weights from "hub", "none" or a local file."""
-        raise AttributeError(f"{type(self).__name__} has no pretrained weights")
-
-
-class _ResNet38LargeFOV(SegmentNetwork):
-    """ResNet-38 with two convolutions of dilation 12; logits at 1/8."""
-
-    heads = ("fc8",)
-
-    def __init__(self, width: int, num_outputs: int) -> None:
-        super().__init__()
-        self.backbone = ResNet38(width)
-        self.fc8_seg_conv1 = nn.Conv2d(self.backbone.channels[2], 8 * width, 3, padding=12, dilation=12)
-        self.fc8_seg_conv2 = nn.Conv2d(8 * width, num_outputs, 3, padding=12, dilation=12)
-        for layer in (self.fc8_seg_conv1, self.fc8_seg_conv2):
-            nn.init.xavier_uniform_(layer.weight)
-
-    def initialise(self, weights: str) -> None:
-        self.backbone.initialise(weights)
-
-    def forward(self, images: Tensor) -> Tensor:
-        hidden = F.relu(self.fc8_seg_conv1(self.backbone(images).conv6))
-        logits: Tensor = self.fc8_seg_conv2(hidden)
-        return logits
-
-
-class _ViTLargeFOV(SegmentNetwork):
-    """A plain ViT with the LargeFOV decoder; logits on the patch grid."""
-
-    heads = ("decoder",)
-
-    def __init__(self, name: str, num_outputs: int) -> None:
-        super().__init__()
-        self.backbone = ViT(name, drop_path=0.1)
-        self.decoder = LargeFOV(self.backbone.dim, num_outputs, min(512, 2 * self.backbone.dim))
-
-    def initialise(self, weights: str) -> None:
-        self.backbone.initialise(weights)
-
-    def forward(self, images: Tensor) -> Tensor:
-        # Sides that are no multiple of a patch would lose their rest; stretching by less than one does not.
-        size = self.backbone.patch_size
-        whole = (-(-images.shape[2] // size) * size, -(-images.shape[3] // size) * size)
-        logits: Tensor = self.decoder(self.backbone(resize_bilinear(images, whole)).patches)
-        return logits
-
-
-class _SMP(SegmentNetwork):
-    """A model of segmentation_models_pytorch; its output has the size of the image."""
-
-    heads = ("decoder", "segmentation_head")
-    mean: Tensor
-    std: Tensor
-    # The deepest encoders halve the image five times.
-    multiple = 32
-
-    def __init__(self, name: str, num_outputs: int) -> None:
-        super().__init__()
-        self.architecture, _, self.encoder = name.removeprefix("smp:").partition(":")
-        self.num_outputs = num_outputs
-        if not self.architecture or not self.encoder:
-            raise ConfigError(f"network '{name}': write smp:ARCHITECTURE:ENCODER, such as smp:unet:resnet34")
-        try:
-            self.model = self._create(None)
-        except ImportError:
-            raise ConfigError(f"network '{name}' needs: pip install 'tagmask[smp]'") from None
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"network '{name}': {_one_line(error)}") from None
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-
-    def initialise(self, weights: str) -> None:
-        if weights == "none":
-            return
-        encoder: Any = self.model.get_submodule("encoder")
-        try:
-            if weights == "hub":
-                encoder.load_state_dict(self._create("imagenet").get_submodule("encoder").state_dict())
-            else:
-                encoder.load_state_dict(read_weights(weights))
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(
-                f"weights '{weights}' for the encoder {self.encoder}: {_one_line(error)}"
-            ) from None
-
-    def _create(self, weights: str | None) -> nn.Module:
-        smp: Any = importlib.import_module("segmentation_models_pytorch")
-        model: nn.Module = smp.create_model(
-            self.architecture, encoder_name=self.encoder, encoder_weights=weights, classes=self.num_outputs
-        )
-        return model
-
-    def forward(self, images: Tensor) -> Tensor:
-        padded = pad_to_multiple((images - self.mean) / self.std, self.multiple)
-        logits: Tensor = self.model(padded)
-        return logits[:, :, : images.shape[2], : images.shape[3]]
+    @model_validator(mode="before")
+    @classmethod
+    def _mask_network_defaults(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and str(values.get("backbone", "")).startswith("mask:"):
+            return {**_WEAKTR, **values}
+        return values
 
 
 class Segmenter(Method):
@@ -167,69 +88,84 @@ class Segmenter(Method):
     def __init__(self, config: SegmenterConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)
         self.config = config
-        self.network = _build(config, num_classes + 1)
+        shape = Shape(config.width, config.drop_path, config.dropout, config.position_size, config.patch)
+        self.network = build_network(config.backbone, num_classes + 1, shape)
 
     def segment(self, images: Tensor) -> Tensor:
         """Logits (B, K + 1, h', w') at the network's own resolution."""
         logits: Tensor = self.network(images)
         return logits
 
+    def segment_exits(self, images: Tensor, count: int) -> Tensor:
+        """Logits (B, count, K + 1, h', w') of the decoder's last exits, the earliest first."""
+        return self.network.exits(images, count)
+
     def forward(self, batch: Batch, step: int) -> StepResult:
-        """Mean cross entropy over the labelled pixels of the batch; 0 if there is none.
+        """Mean cross entropy over the labelled pixels of the batch, 0 if there is none; or the clipped loss.
 
         Raises:
-            ValueError: The batch has no labels.
+            ValueError: The batch has no labels, or its size is no multiple of `clip_patch`.
         """
         if batch.labels is None:
             raise ValueError("the segmenter learns from label maps (0 background, 255 ignore): give labels")
         size = (batch.labels.shape[1], batch.labels.shape[2])
         logits = resize_bilinear(self.segment(batch.images).float(), size)
+        if self.config.clip_start is not None:
+            return self._clipped(logits, batch.labels, self.config.clip_start)
         total = F.cross_entropy(logits, batch.labels, ignore_index=IGNORE, reduction="sum")
         loss = total / (batch.labels != IGNORE).sum().clamp(min=1)
         return StepResult(loss, {"segmentation": loss.detach()})
 
+    def _clipped(self, logits: Tensor, labels: Tensor, start: float) -> StepResult:
+        pixels = pixel_cross_entropy(logits, labels, IGNORE)
+        kept = clip_pixel_loss(pixels, start, self.config.clip_patch)
+        loss, whole = kept.mean(), pixels.detach()
+        cut = (kept.detach() < whole).float().mean()
+        return StepResult(
+            loss, {"segmentation": loss.detach(), "unclipped": whole.mean(), "clipped_pixels": cut}
+        )
+
     def optim_plan(self, iterations: int) -> OptimPlan:
-        """Two groups, pretrained and new layers, with polynomial decay."""
+        """Groups by layer with polynomial decay, new layers `head_factor` times as fast."""
         settings = self.config
-        named = [(name, param) for name, param in self.network.named_parameters() if param.requires_grad]
-        new = [p for name, p in named if any(head in name for head in self.network.heads)]
-        marked = {id(p) for p in new}
-        old = [p for _, p in named if id(p) not in marked]
         groups = [
-            ParamGroup("pretrained", old, settings.lr, settings.weight_decay),
-            ParamGroup("new", new, settings.lr * settings.head_factor, settings.weight_decay),
+            ParamGroup(
+                group.name,
+                group.params,
+                settings.lr * (settings.head_factor if group.new else 1.0),
+                settings.weight_decay if group.decay else 0.0,
+            )
+            for group in self.network.layer_groups()
         ]
+        floor = settings.lr_floor
 
         def factor(step: int) -> float:
-            return poly_warmup(min(step, iterations - 1), iterations, 0, settings.power)
+            share = poly_warmup(min(step, iterations - 1), iterations, 0, settings.power)
+            return float(floor + (1 - floor) * share)
 
-        return OptimPlan(settings.optimiser, groups, factor, momentum=settings.momentum)
+        return OptimPlan(
+            settings.optimiser, groups, factor, momentum=settings.momentum, nesterov=settings.nesterov
+        )
 
     def initialise(self, weights: str) -> None:
         """Load the pretrained part; the new layers stay random."""
         self.network.initialise(weights)
 
     @classmethod
-    def convert_weights(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A published ResNet-38 segmentation checkpoint under this module's names."""
-        state = resnet38_keys(super().convert_weights(state))
-        return {f"network.{key}": value for key, value in state.items()}
+    def convert_weights(cls, state: Mapping[str, Any]) -> dict[str, Tensor]:
+        """A published checkpoint under our names: ResNet-38's, or one of WeakTr's phase 2."""
+        state = super().convert_weights(state.get("model", state))
+        if "decoder.cls_emb" in state:
+            return _weaktr_keys(state)
+        return {f"network.{key}": value for key, value in resnet38_keys(state).items()}
 
 
-def _build(config: SegmenterConfig, num_outputs: int) -> SegmentNetwork:
-    if config.backbone == "resnet38":
-        return _ResNet38LargeFOV(config.width, num_outputs)
-    kind, _, name = config.backbone.partition(":")
-    if kind == "vit" and name:
-        # A custom shape is written vit:patch=8,..., which is its whole name.
-        return _ViTLargeFOV(config.backbone if "=" in name else name, num_outputs)
-    if kind == "smp":
-        return _SMP(config.backbone, num_outputs)
-    raise ConfigError(
-        f"unknown segmentation network '{config.backbone}'. Known: resnet38, vit:NAME, "
-        "smp:ARCHITECTURE:ENCODER"
-    )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _weaktr_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # The encoder's classifier is stored but never used; rotary angles are computed.
+    skipped = ("encoder.head.", "encoder.mask_token")
+    renamed = {}
+    for key, value in state.items():
+        if not key.startswith(skipped) and "freqs_" not in key:
+            key = key.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")
+            renamed[f"network.{key}"] = value
+    return renamed
