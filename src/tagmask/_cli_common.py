@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from tagmask.errors import UserError
+from tagmask.errors import ProcessError, UserError
 
 __all__ = ["as_text", "compute_flags", "data_flags", "guarded", "show_line", "split_flags"]
 
@@ -53,6 +53,8 @@ def guarded(command: _F) -> _F:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
+        except ProcessError as error:
+            _fail(f"error: {error}", 2, everyone=True)
         except UserError as error:
             _fail(f"error: {error}", 2)
         except KeyboardInterrupt:
@@ -84,10 +86,13 @@ def _how_to_go_on() -> str:
     return "the same command with --resume goes on" if train else "the same command goes on"
 
 
-def _fail(line: str, code: int) -> None:
+def _fail(line: str, code: int, everyone: bool = False) -> None:
     if os.environ.get("TAGMASK_DEBUG") == "1":
         traceback.print_exc()
-    show_line(line, error=True)
+    if everyone:
+        typer.echo(line, err=True)
+    else:
+        show_line(line, error=True)
     raise typer.Exit(code)
 
 

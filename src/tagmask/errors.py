@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "UserError", "nearest"]
+__all__ = ["CheckpointError", "ConfigError", "DataError", "ProcessError", "UserError", "nearest"]
 
 
 class UserError(Exception):
@@ -22,6 +22,10 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A weight file or saved model does not fit, is damaged or cannot be written."""
+
+
+class ProcessError(UserError):
+    """One of several processes cannot go on; it speaks for itself, whichever it is."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -159,14 +159,15 @@ def _do(journey: Journey, step: Step, resume: bool, overwrite: bool, alone: bool
     context.runtime.barrier()
     started = time.monotonic()
     try:
-        results = step.work(same)
+        with context.runtime.together():
+            results = step.work(same)
+            context.runtime.barrier()
     except Stopped as stopped:
         _note(journey, step.name, "stopped", stopped.detail)
         raise
     except (UserError, KeyboardInterrupt) as error:
         _note(journey, step.name, "failed", str(error) or type(error).__name__)
         raise
-    context.runtime.barrier()
     seconds = time.monotonic() - started
     if context.runtime.is_main:
         there = [path for name in step.outputs if (path := context.folder / name).exists()]

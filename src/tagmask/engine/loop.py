@@ -145,6 +145,7 @@ def _step(
     names: list[str] = []
     for part in range(parts):
         batch = _next(batches).to(runtime.device)
+        runtime.reseed_part((step * parts + part) * runtime.world + runtime.rank)
         with runtime.accumulating(method, last=part == parts - 1):
             with runtime.autocast():
                 result: StepResult = method(batch, step)

@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from tagmask.errors import ConfigError
+from tagmask.errors import ConfigError, ProcessError, UserError
 
 __all__ = ["PRECISIONS", "Runtime"]
 
@@ -106,6 +106,20 @@ class Runtime:
         np.random.seed(seed % 2**32)  # noqa: NPY002 - other packages may draw from the global stream
         torch.manual_seed(seed)
 
+    def reseed_part(self, part: int) -> None:
+        """Start every random stream anew for one micro-batch, whichever process works on it.
+
+        What is drawn then depends on the seed and the micro-batch only: the same micro-batches give the same
+        updates on one process and on many.
+
+        Args:
+            part: Number of the micro-batch, counted over all updates and processes.
+        """
+        first, second = np.random.SeedSequence((self.seed, 3, part)).generate_state(2, np.uint32).tolist()
+        random.seed(first)
+        np.random.seed(first)  # noqa: NPY002
+        torch.manual_seed(first << 32 | second)
+
     def wrap(self, method: nn.Module, sync_norms: bool = False) -> nn.Module:
         """The module on the device, wrapped for several processes if there are several.
 
@@ -149,6 +163,28 @@ class Runtime:
         reduced: Tensor = self.accelerator.reduce(values.to(self.device), reduction=how)
         return reduced
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Context of work that processes do together; what ends one of them is said with its number.
+
+        Raises:
+            ProcessError: With several processes: this one failed, or another one has gone.
+        """
+        try:
+            yield
+        except UserError as error:
+            if self.world == 1:
+                raise
+            raise ProcessError(f"process {self.rank} of {self.world}: {error}") from None
+        except RuntimeError as error:
+            if self.world == 1 or not _lost(error):
+                raise
+            raise ProcessError(
+                f"process {self.rank} of {self.world} lost contact with another one, which ended or cannot "
+                "be reached; what it said is above or in its machine's log. --resume goes on from the last "
+                "saved state"
+            ) from None
+
     def barrier(self) -> None:
         """Wait until every process is here."""
         self.accelerator.wait_for_everyone()
@@ -162,7 +198,8 @@ class Runtime:
 
     def set_rng_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue the random streams; rows of other process counts or devices are left out."""
-        rows = {name: value[self.rank] for name, value in state.items() if self.rank < len(value)}
+        # PyTorch crashes on a state that does not start its storage, so every row is copied out.
+        rows = {name: value[self.rank].clone() for name, value in state.items() if self.rank < len(value)}
         if "torch" in rows:
             torch.set_rng_state(rows["torch"])
         if "numpy" in rows:
@@ -199,6 +236,14 @@ class Runtime:
         name = torch.cuda.get_device_name(self.device) if on_gpu else self.device.type
         threads = torch.get_num_threads()
         return {"device": name, "precision": self.precision, "processes": self.world, "threads": threads}
+
+
+_LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Timed out waiting")
+
+
+def _lost(error: RuntimeError) -> bool:
+    """Whether an error means that another process cannot be reached."""
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in _LOST)
 
 
 def _choose(device: str) -> torch.device:

@@ -184,6 +184,11 @@ def _batches(
         workers = (
             0 if runtime.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // runtime.world))
         )
+    if parts > 1:
+        context.display.say(
+            f"batch of {config.batch_size} images: {runtime.world} processes x {config.accumulate} "
+            f"micro-batches x {config.batch_size // parts} images"
+        )
     return train_batches(
         dataset,
         view,
