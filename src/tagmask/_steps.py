@@ -27,7 +27,16 @@ from tagmask.store.manifest import Manifest, fingerprint
 __all__ = ["EXTRAS", "MAKERS", "Journey", "Step"]
 
 # Settings that change how a step feels, not what it gives: changing them does not undo finished work.
-_HARMLESS = {"workers", "log_every", "save_every", "keep", "tensorboard", "max_bad", "broken_limit"}
+_HARMLESS = {
+    "gradient_checkpointing",
+    "workers",
+    "log_every",
+    "save_every",
+    "keep",
+    "tensorboard",
+    "max_bad",
+    "broken_limit",
+}
 
 
 @dataclass

@@ -66,9 +66,7 @@ def test_two_machines_learn_what_one_process_learns(tmp_path, toy, machines):
     assert [process.returncode for process in nodes] == [0, 0], said
     assert ["model:" in stdout for stdout, _ in said] == [True, False]
     one = tagmask(
-        *train_args(
-            toy, alone, 4, "--batch-size=4", "--set=train.eval_every=2", "--set=train.accumulate=2"
-        )
+        *train_args(toy, alone, 4, "--batch-size=4", "--set=train.eval_every=2", "--set=train.accumulate=2")
     )
     assert one.exit_code == 0, one.stderr
     first, second = load_model(out / "model")[0], load_model(alone / "model")[0]

@@ -26,7 +26,17 @@ METHODS = {
 
 
 def train(data, out, method, *more):
-    return ["train", "--data", data, "--out", out, f"--iterations={ITERATIONS}", *METHODS[method], *EACH, *more]
+    return [
+        "train",
+        "--data",
+        data,
+        "--out",
+        out,
+        f"--iterations={ITERATIONS}",
+        *METHODS[method],
+        *EACH,
+        *more,
+    ]
 
 
 def losses(folder, skip=("steps_per_second", "images_per_second")):
@@ -46,7 +56,7 @@ def test_two_processes_equal_one_with_two_micro_batches(tmp_path, toy, method):
     one, two = tmp_path / "one", tmp_path / "two"
     alone = tagmask(*train(toy, one, method, "--set=train.accumulate=2"))
     assert alone.exit_code == 0, alone.stderr
-    stdout, stderr = finish(launch(2, train(toy, two, method)))
+    stdout, stderr = finish(launch(2, train(toy, two, method, "--set=train.gradient_checkpointing=true")))
     assert stdout.count("model:") == 1
     assert "batch of 4 images: 2 processes x 1 micro-batches x 2 images" in stderr
     assert losses(one) == losses(two)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "TokenFeatures"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "TokenFeatures", "recomputed"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -29,3 +33,13 @@ class TokenFeatures:
     grid: tuple[int, int]
     hidden: dict[int, Tensor] = field(default_factory=dict)
     scores: dict[int, Tensor] = field(default_factory=dict)
+
+
+def recomputed(wanted: bool, block: Callable[..., Any], *inputs: Any) -> Any:
+    """``block(*inputs)``; if `wanted`, what lies inside is dropped and computed again for the gradient.
+
+    Random parts draw the same numbers the second time, so values and gradients do not change.
+    """
+    if wanted and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, recomputed
 
 __all__ = ["MIT_VARIANTS", "MixTransformer", "PyramidFeatures"]
 
@@ -70,6 +70,8 @@ class MixTransformer(nn.Module):
         ValueError: `name` is not a variant or `strides` are not four positive numbers.
     """
 
+    gradient_checkpointing = False
+    """Whether training keeps only each block's input and computes the rest again in the backward pass."""
     mean: Tensor
     std: Tensor
 
@@ -119,7 +121,9 @@ class MixTransformer(nn.Module):
         for i in range(1, 5):
             x, grid = self.get_submodule(f"patch_embed{i}")(x)
             for block in self.get_submodule(f"block{i}").children():
-                x, pair = block(x, grid, tapped_images if index in chosen else 0)
+                x, pair = recomputed(
+                    self.gradient_checkpointing, block, x, grid, tapped_images if index in chosen else 0
+                )
                 if pair is not None:
                     found[index] = pair
                 index += 1

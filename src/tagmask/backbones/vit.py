@@ -10,7 +10,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, TokenFeatures
+from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, TokenFeatures, recomputed
 from tagmask.backbones.trunks import PACKAGED, build_trunk
 from tagmask.backbones.weights import hub_weights, load_strictly, packaged_weights, read_weights
 from tagmask.errors import CheckpointError, ConfigError
@@ -48,6 +48,8 @@ class ViT(nn.Module):
         ConfigError: The name is unknown or no plain ViT.
     """
 
+    gradient_checkpointing = False
+    """Whether training keeps only each block's input and computes the rest again in the backward pass."""
     mean: Tensor
     std: Tensor
 
@@ -243,13 +245,15 @@ class ViT(nn.Module):
         tapped: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             if index in scores or visit is not None:
-                tokens, found, branch = _block_with_scores(block, tokens)
+                tokens, found, branch = recomputed(
+                    self.gradient_checkpointing, _block_with_scores, block, tokens
+                )
                 if visit is not None:
                     visit(index, found, branch)
                 if index in scores:
                     tapped[index] = found if reduce is None else reduce(found)
             else:
-                tokens = block(tokens)
+                tokens = recomputed(self.gradient_checkpointing, block, tokens)
             if index in hidden:
                 kept[index] = tokens
             if index == last_block:
