@@ -62,14 +62,13 @@ def compare(first: Path, second: Path) -> dict[str, object]:
         name: max(abs(a[name] - b[name]) / max(abs(b[name]), 1e-9) for a, b in rows if name in a)
         for name in names
     }
+    first_update = max(abs(rows[0][0][n] - rows[0][1][n]) / max(abs(rows[0][1][n]), 1e-9) for n in rows[0][0])
     a, b = load_model(first / "model")[0], load_model(second / "model")[0]
     learned = [k for k in a if a[k].is_floating_point() and "running_" not in k]
     return {
         "updates": len(rows),
         "losses_relative": {name: float(f"{value:.3g}") for name, value in worst.items()},
-        "first_update_relative": float(
-            f"{max(abs(rows[0][0][n] - rows[0][1][n]) / max(abs(rows[0][1][n]), 1e-9) for n in rows[0][0]):.3g}"
-        ),
+        "first_update_relative": float(f"{first_update:.3g}"),
         "weights_absolute": max((a[k] - b[k]).abs().max().item() for k in learned),
         "weights_bit_equal": all(a[k].equal(b[k]) for k in learned),
     }
