@@ -110,7 +110,7 @@ def test_a_size_limit_of_the_system_is_an_error_and_changes_nothing(tmp_path):
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE, SIZE))
-        with pytest.raises(CheckpointError, match="cannot write .*step-00000006"):
+        with pytest.raises(CheckpointError, match=r"cannot write .*step-00000006"):
             write(store, 6)
 
     assert in_child(limited) == 0
