@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from tagmask.engine.optim import build_optimizer
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.segmenter import Segmenter, SegmenterConfig
 from tagmask.types import Batch
@@ -121,6 +122,23 @@ def test_any_model_of_smp_is_a_student(fake_smp, tmp_path):
     save_file(wanted, path)
     method.initialise(str(path))
     assert method.network.model.encoder.weight.eq(0.5).all()
+
+
+def test_a_real_model_of_smp_learns():
+    pytest.importorskip("segmentation_models_pytorch")
+    torch.manual_seed(0)
+    method = make(backbone="smp:unet:timm-mobilenetv3_small_minimal_100", optimiser="adamw", lr=3e-3).train()
+    given = batch(torch.zeros(2, 64, 48, dtype=torch.int64))
+    optimizer = build_optimizer(method.optim_plan(4))
+    losses = []
+    for step in range(4):
+        optimizer.zero_grad()
+        loss = method(given, step).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert method.eval().segment(torch.rand(1, 3, 50, 70)).shape == (1, 4, 50, 70)
 
 
 def test_what_smp_refuses_is_said(fake_smp, tmp_path):
