@@ -15,6 +15,7 @@ import yaml
 from tagmask import methods
 from tagmask._steps import EXTRAS, MAKERS, Journey, Step
 from tagmask.engine.log import Display
+from tagmask.engine.runtime import out_of_memory
 from tagmask.engine.signals import Stopped
 from tagmask.errors import ConfigError, UserError, nearest
 from tagmask.runconfig import RunConfig
@@ -25,6 +26,15 @@ __all__ = ["STEPS", "Run", "choose_steps", "run"]
 
 STEPS = tuple(MAKERS)
 """Steps of a run, in order."""
+_SMALLER = {
+    "train": "It was not the update itself: lower train.eval_maps.size, or leave evaluation out with "
+    "train.eval_every=0",
+    "localize": "Lower localize.size or leave out the largest of localize.scales, or use --precision bf16",
+    "segment": "Lower segment.size or leave out the largest of segment.scales, or use --precision bf16",
+    "refine": "Take refine.method=none, or smaller images",
+    "walk": "Its pairs grow with the square of the pixels: take smaller images",
+}
+"""What to change when memory runs out in a step."""
 _LEARNED = {"affinity": "affinity", "walk": "affinity", "student": "student"}
 
 
@@ -165,6 +175,13 @@ def _do(journey: Journey, step: Step, resume: bool, overwrite: bool, alone: bool
     except Stopped as stopped:
         _note(journey, step.name, "stopped", stopped.detail)
         raise
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        _note(journey, step.name, "failed", "memory ran out")
+        reason = (str(error).splitlines() or ["allocation failed"])[0]
+        advice = _SMALLER.get(step.name, _SMALLER["train"])
+        raise UserError(f"memory ran out in {step.name} ({reason}). {advice}") from None
     except (UserError, KeyboardInterrupt) as error:
         _note(journey, step.name, "failed", str(error) or type(error).__name__)
         raise

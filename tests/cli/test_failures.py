@@ -79,6 +79,41 @@ def test_truncated_images_are_stepped_over_and_then_stop(tmp_path, toy):
     skipped = tagmask(*train_args(data, tmp_path / "a", 2))
     assert skipped.exit_code == 0, skipped.stderr
     fails(tagmask(*train_args(data, tmp_path / "b", 9, "--set=train.broken_limit=1")), "could not be read")
+    for run in ("a", "b"):
+        head, *rows = (tmp_path / run / "train" / "quarantine.csv").read_text().splitlines()
+        assert head == "image,reason"
+        assert all(row.split(",")[0] in {f"{i:05d}" for i in range(6)} for row in rows)
+        assert rows
+
+
+def test_memory_that_runs_out_names_the_setting(finished, tmp_path, monkeypatch):
+    import torch
+
+    from tagmask import _steps
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "masks")
+    monkeypatch.setattr(_steps, "segment", fail)
+    fails(tagmask("segment", run), "memory ran out in segment", "Lower segment.size")
+
+
+def test_images_of_updates_that_are_not_finite_are_listed(tmp_path, toy):
+    steep = (
+        "--set=model.lr=1e30",
+        "--set=model.warmup=0",
+        "--set=train.max_bad=3",
+        "--set=train.log_every=1",
+    )
+    fails(
+        tagmask(*train_args(toy, tmp_path / "o", 20, *steep)), "3 updates in a row", "Images of the last ones"
+    )
+    head, *rows = (tmp_path / "o" / "train" / "skipped.csv").read_text().splitlines()
+    assert head == "step,images"
+    assert len(rows) == 3
+    assert all(name.isdigit() for row in rows for name in row.split(",")[1].split())
 
 
 def test_weights_of_another_shape_or_missing(tmp_path, toy):

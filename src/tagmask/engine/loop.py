@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from tagmask.engine.optim import set_rates, skip_if
-from tagmask.engine.runtime import Runtime
+from tagmask.engine.runtime import Runtime, out_of_memory
 from tagmask.engine.signals import Stopped, StopSignal
 from tagmask.engine.state import Progress
 from tagmask.errors import DataError, UserError
@@ -50,12 +50,15 @@ class Hooks:
         log: (step, figures): mean losses since the last call, rate, gradient norm, speed.
         evaluate: (step): called in eval mode.
         save: (step): called when a state should be written.
+        skipped: (step, names): an update was not finite and changed nothing; told at the next log, with the
+            names of its images in this process.
         tick: (step): after every update, for a progress bar; must not touch the device.
     """
 
     log: Callable[[int, Mapping[str, float]], None] = lambda step, figures: None
     evaluate: Callable[[int], None] = lambda step: None
     save: Callable[[int], None] = lambda step: None
+    skipped: Callable[[int, tuple[str, ...]], None] = lambda step, names: None
     tick: Callable[[int], None] = lambda step: None
 
 
@@ -109,8 +112,10 @@ def fit(
             rates = set_rates(optimizer, plan, step)
             try:
                 _step(method, batches, runtime, settings.accumulate, step, window)
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                raise UserError(_out_of_memory(step, error)) from None
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise UserError(_too_large(step, settings.accumulate, error)) from None
             _update(optimizer, params, plan, runtime, window)
             progress.step = done = step + 1
             hooks.tick(done)
@@ -220,6 +225,8 @@ def _report(
     for number, flag in enumerate(bad):
         row = row + 1 if flag else 0
         streak = [*streak, number] if flag else []
+        if flag:
+            hooks.skipped(progress.step - len(bad) + number + 1, window.names[number])
         if row >= settings.max_bad:
             break
     progress.skipped += sum(bad)
@@ -261,9 +268,10 @@ def _means(window: _Window, good: list[int], runtime: Runtime) -> dict[str, floa
     return dict(zip(filled, runtime.reduce(means, "mean").tolist(), strict=True))
 
 
-def _out_of_memory(step: int, error: BaseException) -> str:
+def _too_large(step: int, parts: int, error: BaseException) -> str:
     reason = (str(error).splitlines() or ["allocation failed"])[0]
     return (
-        f"memory ran out at step {step} ({reason}). "
-        "Lower train.batch_size or raise train.accumulate, lower train.size, or use --precision bf16"
+        f"memory ran out at step {step} ({reason}). Raise train.accumulate to {2 * parts} (the same "
+        "update in half the memory), set train.gradient_checkpointing=true, lower train.size or "
+        "train.batch_size, or use --precision bf16"
     )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tagmask.errors import ConfigError, ProcessError, UserError
 
-__all__ = ["PRECISIONS", "Runtime"]
+__all__ = ["PRECISIONS", "Runtime", "out_of_memory"]
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 """fp32: full; tf32: fp32 with fast matrix products on GPUs; bf16, fp16: autocast, weights stay fp32."""
@@ -173,6 +173,7 @@ class Runtime:
         try:
             yield
         except UserError as error:
+            # Otherwise only the first process speaks.
             if self.world == 1:
                 raise
             raise ProcessError(f"process {self.rank} of {self.world}: {error}") from None
@@ -236,6 +237,14 @@ class Runtime:
         name = torch.cuda.get_device_name(self.device) if on_gpu else self.device.type
         threads = torch.get_num_threads()
         return {"device": name, "precision": self.precision, "processes": self.world, "threads": threads}
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; PyTorch has no type of its own for that on the CPU."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return (
+        isinstance(error, kinds) or "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error)
+    )
 
 
 _LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "Timed out waiting")

@@ -7,92 +7,28 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from tagmask.config import Config
 from tagmask.data import TagDataset
 from tagmask.data.loader import TrainBatches, train_batches
 from tagmask.data.transforms import make_view
 from tagmask.engine.log import CsvLog, Task, TensorBoardLog, figures_text
-from tagmask.engine.loop import Hooks, LoopSettings, fit
+from tagmask.engine.loop import Hooks, fit
 from tagmask.engine.optim import build_optimizer
 from tagmask.engine.state import Progress, capture, restore
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method
 from tagmask.stages._checkpoints import Checkpoints
 from tagmask.stages._common import Context, has_masks, open_part
-from tagmask.stages._infer import MapConfig
 from tagmask.stages._methods import build_method, load_trained, save_method
+from tagmask.stages._records import Records
+from tagmask.stages._train_config import TrainConfig
 from tagmask.stages._validate import validate_method
 
 __all__ = ["TrainConfig", "train"]
 
 
-class TrainConfig(Config):
-    """How long, on what views, and what is kept."""
-
-    iterations: int = Field(default=20000, ge=1)
-    """Updates of the weights."""
-    batch_size: int = Field(default=4, ge=1)
-    """Images per update, over all processes and micro-batches."""
-    accumulate: int = Field(default=1, ge=1)
-    """Micro-batches per update: the same update in less memory."""
-    gradient_checkpointing: bool = False
-    """Keep only the input of each block of the backbone and compute the rest again for the gradient: much
-    less memory, about a third more time, the same numbers. For ViT and Mix Transformer backbones."""
-    size: int = Field(default=448, ge=16)
-    """Side of the training views in pixels."""
-    view: str = "resized_crop"
-    """Random training view: resized_crop, scale_pad_crop, scale_crop, long_side_crop, imagenet,
-    affinity_crop or batch_scale_crop."""
-    view_settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the view that differ from the paper's."""
-    workers: int | None = Field(default=None, ge=0)
-    """Processes that read images ahead; chosen by the machine if not given."""
-    labels: Path | None = None
-    """Folder of label images to learn from, for methods that need them."""
-    max_side: int | None = Field(default=None, ge=16)
-    """Shrink larger pictures to this side before the view."""
-    log_every: int = Field(default=20, ge=1)
-    """Updates between two rows of the log."""
-    eval_every: int = Field(default=2000, ge=0)
-    """Updates between two evaluations on masks; 0 leaves them out."""
-    eval_images: int | None = Field(default=None, ge=1)
-    """How many images an evaluation uses; all if not given."""
-    eval_maps: MapConfig = MapConfig()
-    """Which maps are evaluated on the way, and how they are made."""
-    eval_background: float = Field(default=0.5, ge=0, le=1)
-    """Map values up to this are background in these evaluations."""
-    save_every: int = Field(default=1000, ge=0)
-    """Updates between two saved states; 0 saves at the end and when stopped."""
-    keep: int = Field(default=2, ge=1)
-    """How many saved states are kept."""
-    final: Literal["last", "best"] = "last"
-    """Which weights become the model; "best" chose by true masks, so scores on those are optimistic."""
-    best_by: str | None = None
-    """Score that decides what is best; segmentation, else the first kind of map, if not given."""
-    tensorboard: bool = True
-    """Write event files for TensorBoard."""
-    max_bad: int = Field(default=20, ge=1)
-    """Stop after this many updates in a row without a finite loss."""
-    broken_limit: int = Field(default=10, ge=0)
-    """Unreadable images that are stepped over before training stops."""
-
-    def loop(self) -> LoopSettings:
-        """What the loop needs of these settings."""
-        return LoopSettings(
-            self.iterations,
-            self.accumulate,
-            self.log_every,
-            self.eval_every,
-            self.save_every,
-            self.max_bad,
-        )
-
-
-_NOT_SHOWN = ("lr", "grad_norm", "skipped", "steps_per_second", "images_per_second")
+_NOT_SHOWN = ("lr", "grad_norm", "skipped", "steps_per_second")
 
 
 @dataclass
@@ -106,6 +42,7 @@ class _Run:
     dataset: TagDataset
     progress: Progress
     task: Task
+    records: Records
     logs: list[CsvLog | TensorBoardLog] = field(default_factory=list)
     scores: list[CsvLog | TensorBoardLog] = field(default_factory=list)
 
@@ -158,7 +95,8 @@ def train(
     truth = _truth(config, context, method)
     with ExitStack() as stack:
         task = stack.enter_context(context.display.task("train", config.iterations, done))
-        run = _Run(config, context, name, method, dataset, Progress(), task)
+        records = Records(context.folder / "train", runtime.rank, done)
+        run = _Run(config, context, name, method, dataset, Progress(), task, records)
         _open_logs(run, stack, done)
         # Last of all: opening loaders and logs draws random numbers, which a resumed run must not see.
         if newest is not None:
@@ -167,9 +105,13 @@ def train(
             log=lambda step, figures: _on_log(run, batches, step, figures),
             evaluate=lambda step: _on_evaluate(run, truth, extra, step),
             save=lambda step: _on_save(run, checkpoints, capture(method, optimizer, runtime, run.progress)),
+            skipped=records.skipped,
             tick=lambda step: task.advance(),
         )
-        fit(wrapped, batches, optimizer, plan, runtime, config.loop(), run.progress, hooks)
+        try:
+            fit(wrapped, batches, optimizer, plan, runtime, config.loop(), run.progress, hooks)
+        finally:
+            records.broken(batches.broken)
     return _finish(run, extra)
 
 
@@ -247,10 +189,8 @@ def _open_logs(run: _Run, stack: ExitStack, step: int) -> None:
 def _on_log(run: _Run, batches: TrainBatches, step: int, figures: Mapping[str, float]) -> None:
     for log in run.logs:
         log.write(step, figures)
-    run.task.show(
-        {k: v for k, v in figures.items() if k not in ("lr", "grad_norm", "skipped", "steps_per_second")}
-    )
-    if batches.broken:
+    run.task.show({k: v for k, v in figures.items() if k not in _NOT_SHOWN})
+    if run.records.broken(batches.broken):
         names = ", ".join(sorted(batches.broken)[:5])
         run.context.display.say(f"{len(batches.broken)} images cannot be read and are left out: {names}")
 

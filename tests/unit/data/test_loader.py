@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from itertools import islice
 
 import numpy as np
@@ -135,6 +136,14 @@ def test_a_dying_worker_is_one_clear_error(data):
 
     with pytest.raises(DataError, match="worker died or stalled"):
         _take(1, data, die, 2, seed=0, num_workers=1)
+
+
+def test_a_stalled_worker_is_one_clear_error(data):
+    def sleep(image, rng, label):
+        time.sleep(60)
+
+    with pytest.raises(DataError, match=r"worker died or stalled.*timed out after 1"):
+        _take(1, data, sleep, 2, seed=0, num_workers=1, stall_seconds=1)
 
 
 @pytest.mark.parametrize("prefetch", [0, 3])

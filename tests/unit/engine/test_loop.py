@@ -67,6 +67,42 @@ def test_too_many_non_finite_updates_stop_with_image_names():
     assert "4-0" in str(error.value)
 
 
+def test_images_of_skipped_updates_are_told_with_their_step():
+    method = make()
+    method.poison = {2, 5}
+    told = []
+    train(method, 8, Hooks(skipped=lambda step, names: told.append((step, names))), log_every=4)
+    assert told == [(3, ("2-0", "2-1", "2-2", "2-3")), (6, ("5-0", "5-1", "5-2", "5-3"))]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_says_which_setting_to_change(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    method = make()
+    monkeypatch.setattr(method, "forward", fail)
+    with pytest.raises(UserError, match=r"memory ran out at step 0 .* Raise train\.accumulate to 4"):
+        train(method, 2, accumulate=2)
+
+
+def test_other_failures_are_not_taken_for_lack_of_memory(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes do not match")
+
+    method = make()
+    monkeypatch.setattr(method, "forward", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(method, 2)
+
+
 def test_gradients_of_micro_batches_are_averaged():
     method, twin = make("sgd"), make("sgd")
     method.drop = twin.drop = 0.0
