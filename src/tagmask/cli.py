@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask import __version__, _cli_annotate, _cli_data, _cli_film, _cli_stages
+from tagmask import __version__, _cli_annotate, _cli_data, _cli_film, _cli_predict, _cli_stages
 from tagmask._cli_common import (
     Backbone,
     BatchSize,
@@ -94,6 +94,7 @@ for command in (
     _cli_stages.evaluate,
     _cli_stages.report,
     _cli_stages.entropy,
+    _cli_predict.predict,
     _cli_film.animate,
 ):
     app.command()(command)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from tagmask.config import validate
 from tagmask.data import ClassTable
 from tagmask.data.images import read_image
 from tagmask.engine.runtime import Runtime
@@ -22,8 +21,9 @@ from tagmask.ops.labels import labels_from_maps
 from tagmask.ops.maps import present_classes, take_classes
 from tagmask.report.figures import side_by_side
 from tagmask.report.panels import label_picture, map_picture
-from tagmask.stages._infer import MapConfig, SegmentationConfig, image_maps, image_scores, image_tags
+from tagmask.stages._infer import image_maps, image_scores, image_tags
 from tagmask.stages._methods import Trained, load_trained
+from tagmask.stages._probabilities import remembered_use
 from tagmask.store.files import atomic_write
 from tagmask.store.labels import write_mask
 from tagmask.store.maps import save_maps
@@ -59,13 +59,8 @@ class Model:
     def __init__(self, trained: Trained, runtime: Runtime) -> None:
         self._trained, self._runtime = trained, runtime
         self.method = trained.method.to(runtime.device).eval()
-        use = trained.meta.get("extra", {}).get("use", {})
-        known = {key: use.get("localize", {}).get(key) for key in MapConfig.model_fields}
-        self._maps = validate(MapConfig, known, "model: localize")
-        seen = {k: v for k, v in use.get("segment", {}).items() if k in SegmentationConfig.model_fields}
-        self._views = validate(SegmentationConfig, seen, "model: segment")
-        background = use.get("background")
-        self._background = background if isinstance(background, float) else 0.5
+        use = remembered_use(trained.meta)
+        self._maps, self._views, self._background = use.maps, use.views, use.background
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tagmask.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "read_image", "read_indices", "read_size"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "read_image", "read_indices", "read_picture", "read_size"]
 
 MAX_PIXELS = 80_000_000
 """Largest declared size that is decoded; below the size at which Pillow itself starts to warn."""
@@ -23,16 +26,20 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # none of them starts another program
 _ORIENTATION = 0x0112
 _BUFFER = 1 << 18
+_LIMIT = threading.Lock()
 # What Pillow's decoders are known to raise on damaged files, besides its own classes.
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError)
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: Path, max_pixels: int, content: bytes | None = None) -> Iterator[Image.Image]:
     """The file as a lazily decoded picture; everything that goes wrong inside becomes a DataError."""
     try:
         # Decoders read in small bites; one large buffer saves most of the trips to a slow disk.
-        with open(path, "rb", buffering=_BUFFER) as file, Image.open(file, formats=_FORMATS) as image:
+        with (
+            open(path, "rb", buffering=_BUFFER) if content is None else io.BytesIO(content) as file,
+            _identified(file, max_pixels) as image,
+        ):
             height, width = image.height, image.width
             if height * width > max_pixels:
                 raise DataError(
@@ -47,12 +54,24 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"{path} declares far more than {max_pixels:,} pixels and is not decoded") from None
     except UnidentifiedImageError:
-        if path.is_file() and path.stat().st_size == 0:
+        if content == b"" or (content is None and path.is_file() and path.stat().st_size == 0):
             raise DataError(f"{path} is empty (0 bytes)") from None
         known = ", ".join(_FORMATS)
         raise DataError(f"{path} is not a picture (readable are {known})") from None
     except (*_DAMAGE, struct.error, zlib.error, MemoryError) as error:
         raise DataError(f"{path} cannot be decoded: {error or type(error).__name__}") from None
+
+
+def _identified(file: IO[bytes], max_pixels: int) -> Image.Image:
+    """The picture's header; Pillow's own limit, which is lower, gives way to a caller that allows more."""
+    if Image.MAX_IMAGE_PIXELS is None or max_pixels <= Image.MAX_IMAGE_PIXELS:
+        return Image.open(file, formats=_FORMATS)
+    with _LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        try:
+            return Image.open(file, formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _upright(image: Image.Image) -> bool:
@@ -86,21 +105,43 @@ def read_image(
     Raises:
         DataError: The file is missing, empty, truncated, no picture, animated, too large or not 8-bit.
     """
+    return np.array(read_picture(path, max_pixels, max_side))
+
+
+def read_picture(
+    path: str | Path, max_pixels: int = MAX_PIXELS, max_side: int | None = None, content: bytes | None = None
+) -> Image.Image:
+    """A picture as `read_image` gives it, but as a decoded Pillow image in mode RGB.
+
+    Of very large pictures parts can be cut out of it without a second copy of all pixels.
+
+    Args:
+        path: The file, or how messages shall call `content`.
+        max_pixels: Larger declared sizes are refused before anything is decoded.
+        max_side: Shrink to at most this longer side.
+        content: The file's bytes, if it does not lie on disk.
+
+    Raises:
+        DataError: See `read_image`.
+    """
     path = Path(path)
-    with _opened(path, max_pixels) as image:
+    with _opened(path, max_pixels, content) as image:
         _refuse_deep(image, path)
         target = _shrunk(image.size, max_side)
         if target != image.size:
             image.draft(None, target)
-        upright = ImageOps.exif_transpose(image)
+        upright = image
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            upright = ImageOps.exif_transpose(image)
         if upright.has_transparency_data:
             upright = upright.convert("RGBA")
             canvas = Image.new("RGBA", upright.size, (0, 0, 0, 255))
             upright = Image.alpha_composite(canvas, upright)
-        rgb = upright.convert("RGB")
+        rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
+        rgb.load()
         if target != image.size or max(rgb.size) > max(target):
             rgb = rgb.resize(_shrunk(rgb.size, max_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        return np.array(rgb)
+        return rgb
 
 
 def _shrunk(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
