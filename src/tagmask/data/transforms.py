@@ -173,6 +173,7 @@ _VIEWS: dict[str, tuple[str, dict[str, Any]]] = {
     "long_side_crop": ("views_long_side.LongSideCrop", {}),
     "affinity_crop": ("views_affinity.AffinityCrop", {}),
     "batch_scale_crop": ("views_segment.BatchScaleCrop", {}),
+    "short_side_crop": ("views_short_side.ShortSideCrop", {}),
     "imagenet": ("views_imagenet.ImageNet", {}),
 }
 
@@ -183,7 +184,7 @@ def make_view(name: str, size: int, /, **settings: Any) -> Callable[[Picture, Rn
     Args:
         name: "resized_crop" (MoRe on VOC), "scale_pad_crop" (MoRe on COCO), "scale_crop" (AFA, AReAM on
             Conformer), "long_side_crop" (TransCAM, PSA), "affinity_crop" (AffinityNet), "batch_scale_crop"
-            (segmentation stage) or "imagenet" (MCTformer, AReAM).
+            (segmentation stage), "short_side_crop" (WeakTr's second phase) or "imagenet" (MCTformer, AReAM).
         size: S, side of the view in pixels.
         **settings: Fields of the view's class that differ from the paper's.
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from tagmask.data.augment import Augment, Label, Picture, Rng, View, to_picture
+from tagmask.data.opencv import resize_nearest
 from tagmask.errors import ConfigError
 from tagmask.types import MEAN_COLOUR
 
@@ -76,7 +76,7 @@ class BatchScaleCrop(Augment):
         box = torch.tensor([0, seen.shape[1], 0, seen.shape[2]])
         if label is None:
             return View(pixels, box)
-        near = torch.from_numpy(_nearest(label, (height, width)).astype(np.int64))[None]
+        near = torch.from_numpy(resize_nearest(label, (height, width)).astype(np.int64))[None]
         part = self._cut(near.flip(2) if draw.flip else near, draw)[0]
         whole = torch.full((self.size, self.size), self.padding_label)
         whole[: part.shape[0], : part.shape[1]] = part
@@ -94,14 +94,3 @@ class BatchScaleCrop(Augment):
 
 def _scaled(size: tuple[int, ...], scale: float) -> tuple[int, int]:
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
-
-
-def _nearest(label: Label, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Nearest neighbour by rounding down, as OpenCV samples; Pillow's differs by up to a pixel."""
-    # OpenCV divides by the rounded factor, which decides where a quotient is a whole number.
-    rows, columns = (
-        np.minimum(np.arange(new) * (1 / (new / old)), old - 1).astype(np.int64)
-        for old, new in zip(label.shape, size, strict=True)
-    )
-    sampled: NDArray[np.uint8] = label[rows[:, None], columns]
-    return sampled

@@ -30,7 +30,7 @@ class TrainConfig(Config):
     """Side of the training views in pixels."""
     view: str = "resized_crop"
     """Random training view: resized_crop, scale_pad_crop, scale_crop, long_side_crop, imagenet,
-    affinity_crop or batch_scale_crop."""
+    affinity_crop, batch_scale_crop or short_side_crop."""
     view_settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the view that differ from the paper's."""
     workers: int | None = Field(default=None, ge=0)
