@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from typing import Any
 
@@ -65,6 +66,7 @@ def _fields(schema: type[BaseModel], prefix: str) -> list[str]:
 
 def _type(info: FieldInfo) -> str:
     text = info.annotation.__name__ if isinstance(info.annotation, type) else str(info.annotation)
+    text = re.sub(r"Annotated\[(tuple\[float, \.\.\.\]), .*?\)\]", r"\1", text)
     for noise in ("typing.", "pathlib._local.", "pathlib."):
         text = text.replace(noise, "")
     return text

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from tagmask.errors import ConfigError, nearest
 
-__all__ = ["Config", "apply_overrides", "read_yaml", "validate"]
+__all__ = ["Config", "Scales", "apply_overrides", "read_yaml", "validate"]
 
 _C = TypeVar("_C", bound="Config")
+_MOST = 100_000
+
+
+def _usable(scales: tuple[float, ...]) -> tuple[float, ...]:
+    if not scales or not all(0 < scale <= 16 for scale in scales):
+        raise ValueError("resize factors must be above 0 and at most 16, and there must be one at least")
+    return scales
+
+
+Scales = Annotated[tuple[float, ...], AfterValidator(_usable)]
+"""Resize factors of an image."""
 
 
 class Config(BaseModel):
@@ -62,7 +73,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: The file is missing, is not YAML, or does not hold a mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = _load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read recipe {path}: {error}") from None
     except yaml.YAMLError as error:
@@ -72,6 +83,33 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold 'key: value' lines, not a {type(values).__name__}")
     return values
+
+
+def _load(text: str) -> Any:
+    """Plain values of YAML text whose aliases unfold to something finite and small.
+
+    Raises:
+        YAMLError: The text is not YAML, nests too deeply, or unfolds to too much.
+    """
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is not None:
+            _weigh(node, {})
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise yaml.YAMLError("it nests too deeply") from None
+
+
+def _weigh(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values a node unfolds to; a few lines with aliases can stand for billions, or for themselves."""
+    if id(node) not in known:
+        known[id(node)] = _MOST
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        flat = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_weigh(part, known) for part in flat)
+    if known[id(node)] >= _MOST:
+        raise yaml.YAMLError(f"it unfolds to more than {_MOST:,} values")
+    return known[id(node)]
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -92,7 +130,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
             if not isinstance(node, dict):
                 raise ConfigError(f"--set {item}: '{parent}' is a value, not a group of settings")
         try:
-            node[leaf] = yaml.safe_load(text)
+            node[leaf] = _load(text)
         except yaml.YAMLError:
             node[leaf] = text
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -54,8 +55,17 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {_first_line(error)}") from None
     except Exception as error:  # the unpickler's own error type lives in the standard library's C module
-        raise CheckpointError(f"{path} is damaged or holds more than tensors: {_first_line(error)}") from None
+        raise CheckpointError(
+            f"{path} is damaged or holds more than tensors{_foreign(error)}; nothing of it was executed. "
+            "Save the tensors alone, as .safetensors"
+        ) from None
     return _state_dict(content, path)
+
+
+def _foreign(error: Exception) -> str:
+    """What a file wanted to call, as far as the unpickler tells. Its advice to trust the file is left out."""
+    found = re.search(r"(?:GLOBAL|global:?) `?([\w.]+)", str(error))
+    return f" (it asks for {found.group(1)})" if found else ""
 
 
 def hub_weights(name: str) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from tagmask.config import Scales
 from tagmask.methods.base import MethodConfig
 
 __all__ = ["CONFORMER", "MCTFORMER", "AReAMConfig", "Published"]
@@ -28,11 +29,11 @@ class AReAMConfig(MethodConfig):
     """Background plane that decides background in the pseudo labels."""
     high: float = 0.55
     """Background plane that decides foreground."""
-    train_scales: tuple[float, ...] | None = None
+    train_scales: Scales | None = None
     """Views for the pseudo labels: 1; Conformer 0.5, 1 and 1.5."""
     cam_mode: Literal["train", "eval"] = "train"
     """Mode of the network while it makes them; the papers' drops paths and updates running statistics."""
-    scales: tuple[float, ...] | None = None
+    scales: Scales | None = None
     """Views of an image afterwards: 1; Conformer 0.5, 1 and 1.5."""
     lr: float | None = None
     """Base rate: 6.25e-5 (batch 64); Conformer 5e-5 (batch 8), its heads ten times that."""
@@ -56,7 +57,7 @@ class Published(NamedTuple):
 
     shallow: int
     affinity_from: int
-    scales: tuple[float, ...]
+    scales: Scales
     lr: float
     weight_decay: float
     epochs: int

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tagmask.backbones.vit import Normalisation
+from tagmask.config import Scales
 from tagmask.heads.graph import NeighbourWeight
 from tagmask.methods.base import MethodConfig
 from tagmask.ops.pooling import SoftPooling
@@ -38,7 +39,7 @@ class MoReConfig(MethodConfig):
     """Whether class tokens pass through the graph category representation."""
     graph_weight: NeighbourWeight = "sum_product"
     """"sum_product" as released; "dot" is what the formula in the paper suggests."""
-    scales: tuple[float, ...] = (1.0, 0.5, 0.75, 1.5)
+    scales: Scales = (1.0, 0.5, 0.75, 1.5)
     """Image scales of the class maps that supervise the step; COCO adds 1.25."""
     flip: bool = True
     """Whether each of these scales has a mirrored twin while training."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tagmask.backbones.mit import MixTransformer, PyramidFeatures
 from tagmask.backbones.mit_names import mit_weights
 from tagmask.backbones.weights import load_strictly
+from tagmask.config import Scales
 from tagmask.heads.pairs import PairAffinity
 from tagmask.heads.segformer import SegFormerHead
 from tagmask.losses.affinity import pair_loss
@@ -55,7 +56,7 @@ class AFAConfig(MethodConfig):
     """Channels dropped before the last layer of the segmentation head."""
     pooling: Literal["max", "mean"] = "max"
     """How the classifier sums up the image; the authors' runs take the maximum."""
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5)
+    scales: Scales = (1.0, 0.5, 1.5)
     """Sizes at which class maps are computed; the walk uses the affinity of the largest."""
     cam_passes: Literal["train", "eval"] = "train"
     """State of the network while it makes class maps. The published runs leave it in training mode, so that

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tagmask.backbones.taps import AttentionSums, Part
 from tagmask.backbones.vit import ViT
+from tagmask.config import Scales
 from tagmask.errors import ConfigError
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.losses.tokens import class_token_contrast
@@ -48,7 +49,7 @@ class MCTformerConfig(MethodConfig):
     """Class attention times patch maps, patch maps alone, or class attention alone (v1 has only that)."""
     patch_refine: bool = True
     """Spread maps along the sum of all blocks' patch attention."""
-    scales: tuple[float, ...] | None = None
+    scales: Scales | None = None
     """Views of an image; 1, for "plus" 1, 0.75 and 1.25."""
     pool_decay: float = 0.996
     """Weight of each next-ranked patch in the patch logits of "plus"."""

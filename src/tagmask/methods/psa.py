@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tagmask.backbones.resnet38 import ResNet38, resnet38_keys
+from tagmask.config import Scales
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.methods.base import Method, MethodConfig
 from tagmask.ops.maps import class_maps
@@ -36,7 +37,7 @@ class PSAConfig(MethodConfig):
     """Of all convolutions."""
     momentum: float = 5e-4
     """What the published runs really used: their decay was taken for the momentum."""
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """Views of an image, each with its mirrored twin."""
 
 

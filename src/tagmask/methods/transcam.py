@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tagmask.backbones.conformer import Conformer
 from tagmask.backbones.taps import AttentionSums, Part
+from tagmask.config import Scales
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.methods.base import Method, MethodConfig
 from tagmask.ops.entropy import refined_entropy
@@ -29,7 +30,7 @@ class TransCAMConfig(MethodConfig):
     """Along patch attention (the method), the CNN's own, times class attention, or along the transpose."""
     base: int | None = 512
     """Images become squares of this side times the scale, as in the paper; None keeps their shape."""
-    scales: tuple[float, ...] = (0.5, 1.0, 1.5)
+    scales: Scales = (0.5, 1.0, 1.5)
     """Views of an image, each with its mirrored twin: 256, 512 and 768 pixels."""
     lr: float = 5e-5
     """Constant over the whole run."""

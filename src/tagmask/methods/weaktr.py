@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tagmask.backbones.base import TokenFeatures
 from tagmask.backbones.vit import ViT
+from tagmask.config import Scales
 from tagmask.heads.attention_fusion import AttentionFusion, grouped_pool
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.methods.base import Method, MethodConfig
@@ -43,7 +44,7 @@ class WeakTrConfig(MethodConfig):
     """How much narrower the hidden layer over all heads is than their number."""
     feature_reduction: int = 8
     """How much narrower the hidden layer over the features of one head is."""
-    scales: tuple[float, ...] = (1.0, 1.2)
+    scales: Scales = (1.0, 1.2)
     """Image scales of the class maps; COCO uses 1, 0.8 and 1.2."""
     drop_path: float = 0.1
     """Largest stochastic-depth rate."""

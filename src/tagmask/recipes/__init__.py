@@ -31,4 +31,7 @@ def find_recipe(name: str) -> Path:
         return path
     if path.suffix in (".yaml", ".yml"):
         raise ConfigError(f"no recipe file {path}")
-    raise ConfigError(f"unknown recipe '{name}'. {nearest(name, names())} Or give the path of a .yaml file")
+    raise ConfigError(
+        f"unknown recipe '{name}'. {nearest(name, names())} Or give the path of a .yaml file, a run "
+        "folder or a model folder"
+    )

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tagmask.config import Config
+from tagmask.config import Config, Scales
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, nearest
 from tagmask.methods.base import Method
@@ -32,7 +32,7 @@ class MapConfig(Config):
     """Which maps: kinds the method offers, or "fused" (CAM times LAM). All of them if not given."""
     size: int | None = Field(default=None, ge=16)
     """Images become squares of this side first, as MoRe does; their own size if not given."""
-    scales: tuple[float, ...] | None = None
+    scales: Scales | None = None
     """Resize factors of the views, merged; the method's own if not given."""
     flip: Literal["max", "sum", "none"] | None = None
     """How a view merges with its mirrored twin; the method's own if not given."""
@@ -45,7 +45,7 @@ class SegmentationConfig(Config):
     """Images become squares of this side first; their own size if not given."""
     long_side: int | None = Field(default=None, ge=16)
     """Images get this longer side first, keeping their shape, as AFA does."""
-    scales: tuple[float, ...] = (1.0,)
+    scales: Scales = (1.0,)
     """Resize factors of the views."""
     sampling: Literal["sizes", "factors", "corners"] = "sizes"
     """What sets the distance of samples in a view: ratio of the rounded sizes, exact factor (AFA), or corner

@@ -1,0 +1,67 @@
+"""Give every command its bad inputs and write what it answers as `docs/errors.md`.
+
+python tools/bad_inputs_table.py --out docs/errors.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from pathlib import Path
+
+from tests.cli import tagmask, train_args
+from tests.cli.bad_inputs import CASES, Case, Place
+from tests.toy import toy_root
+
+HEAD = """# What tagmask answers
+
+Every command answers bad input with one line and an exit code: 2 for what the user gave, 1 for a fault of
+tagmask's own, 128 plus the number of a signal that stopped it. `TAGMASK_DEBUG=1` adds the traceback. This
+table is made by `tools/bad_inputs_table.py` from the cases that the tests run.
+
+"""
+
+
+def answer(case: Case, place: Place) -> tuple[int, str]:
+    """Exit code and message, without names of this machine."""
+    result = tagmask(*case.command.split(), *case.arguments(place))
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    text = lines[-1] if lines else ""
+    if "Usage:" in result.stderr:
+        # The argument parser draws a box.
+        text = " ".join(line.strip("│ ") for line in lines[2:] if line.startswith("│")) or text
+    for path, name in ((place.tmp, "."), (place.toy, "toy"), (place.finished, "run")):
+        text = text.replace(str(path), name)
+    text = text.replace(f"{Path.cwd()}/", "")
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)
+    return result.exit_code, re.sub(r"\d+ MiB free there", "N MiB free there", text)
+
+
+def cell(text: str, most: int = 420) -> str:
+    text = text if len(text) <= most else text[:most].rstrip() + " ..."
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\0", "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        toy, finished = toy_root(Path(folder)), Path(folder) / "run"
+        done = tagmask(*train_args(toy, finished, 3, "--set=train.eval_every=2"))
+        assert done.exit_code == 0, done.stderr
+        done = tagmask("run", finished, "--out", finished)
+        assert done.exit_code == 0, done.stderr
+        for number, case in enumerate(CASES):
+            tmp = Path(folder) / f"case{number}"
+            tmp.mkdir()
+            code, text = answer(case, Place(tmp, toy, finished))
+            rows.append(f"| `{case.command}` | {case.came} | {code} | {cell(text)} |")
+    head = ["| command | what came | exit code | answer |", "|---|---|---|---|"]
+    args.out.write_text(HEAD + "\n".join([*head, *rows]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
