@@ -27,7 +27,18 @@ from tagmask._cli_common import (
 )
 from tagmask._cli_run import go
 
-__all__ = ["affinity", "entropy", "evaluate", "localize", "refine", "report", "segment", "student", "walk"]
+__all__ = [
+    "affinity",
+    "entropy",
+    "evaluate",
+    "localize",
+    "refine",
+    "report",
+    "review",
+    "segment",
+    "student",
+    "walk",
+]
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, or a model folder together with --out.")]
 
@@ -183,6 +194,24 @@ def evaluate(
     flags = data_flags(data, None, None, masks, kind) | split_flags(split, "evaluate")
     flags |= {"evaluate.what": what.split(",") if what else None, "evaluate.background": background}
     go(str(run), flags, settings, None, ("evaluate",))
+
+
+@guarded
+def review(
+    run: RunFolder,
+    data: Data = None,
+    tags: Tags = None,
+    classes: Classes = None,
+    kind: Kind = None,
+    split: Split = None,
+    device: Device = None,
+    out: Out = None,
+    settings: Set = None,
+) -> None:
+    """Which masks and tags to look at first; needs no true masks."""
+    flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, None, None)
+    folder = go(str(run), flags | split_flags(split, "review"), settings, out, ("review",))
+    show_line(f"review: {folder / 'review' / 'index.html'}")
 
 
 @guarded

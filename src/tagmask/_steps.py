@@ -17,6 +17,7 @@ from tagmask.stages.evaluate import evaluate
 from tagmask.stages.localize import localize
 from tagmask.stages.refine import refine
 from tagmask.stages.report import report
+from tagmask.stages.review import review
 from tagmask.stages.segment import segment
 from tagmask.stages.train import train
 from tagmask.stages.walk import walk
@@ -240,6 +241,21 @@ def _entropy(journey: Journey) -> Step:
     return Step("entropy", _plain(config), inputs, ("entropy.json", "entropy.svg"), work)
 
 
+def _review(journey: Journey) -> Step:
+    config = journey.config.review
+    who = None if journey.config.student is None else "student"
+    inputs = {name: journey.checksum(name) for name in ("maps", "labels")}
+    inputs |= {"model": journey.model_checksum(who), "data": journey.data(config.split)}
+    # People correct masks by hand, of which the manifest knows nothing.
+    masks = journey.context.folder / "masks"
+    inputs["masks"] = str(fingerprint(masks)["sha256"]) if masks.exists() else None
+
+    def work(same: bool) -> Mapping[str, Any]:
+        return review(config, journey.context, journey.segmenter())
+
+    return Step("review", _plain(config), inputs, ("review",), work)
+
+
 def _evaluate(journey: Journey) -> Step:
     config, steps = journey.config, journey.manifest.steps
     made = {name: steps.get(name, {}) for name in ("localize", "refine", "walk", "segment")}
@@ -282,5 +298,5 @@ MAKERS: Mapping[str, Callable[[Journey], Step]] = {
 }
 """Every step by name, in order."""
 
-EXTRAS: Mapping[str, Callable[[Journey], Step]] = {"entropy": _entropy}
+EXTRAS: Mapping[str, Callable[[Journey], Step]] = {"entropy": _entropy, "review": _review}
 """What can be done with a run beside its steps."""

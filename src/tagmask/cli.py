@@ -93,6 +93,7 @@ for command in (
     _cli_stages.segment,
     _cli_stages.evaluate,
     _cli_stages.report,
+    _cli_stages.review,
     _cli_stages.entropy,
     _cli_predict.predict,
     _cli_film.animate,

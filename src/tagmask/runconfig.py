@@ -18,6 +18,7 @@ from tagmask.stages.evaluate import EvaluateConfig
 from tagmask.stages.localize import LocalizeConfig
 from tagmask.stages.refine import RefineConfig
 from tagmask.stages.report import ReportConfig
+from tagmask.stages.review import ReviewConfig
 from tagmask.stages.segment import SegmentConfig
 from tagmask.stages.train import TrainConfig
 from tagmask.stages.walk import WalkConfig
@@ -62,6 +63,8 @@ class RunConfig(Config):
     """Step refine: maps to pseudo labels."""
     entropy: EntropyConfig = EntropyConfig()
     """Command entropy: how far every block's attention spreads the maps."""
+    review: ReviewConfig = ReviewConfig()
+    """Command review: which masks and tags to look at first."""
     affinity: Learner | None = None
     """Step affinity: learns from the labels of refine which neighbouring pixels belong together."""
     walk: WalkConfig = WalkConfig()
