@@ -46,6 +46,9 @@ app = typer.Typer(
 app.add_typer(_cli_data.app, name="data")
 app.add_typer(_cli_annotate.app, name="annotate")
 
+LabelFolder = Annotated[
+    Path | None, typer.Option("--labels", help="Folder of label images to learn from, NAME.png each.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a training in the run folder.")]
 
@@ -62,6 +65,7 @@ def train(
     method: MethodName = None,
     backbone: Backbone = None,
     weights: Weights = None,
+    labels: LabelFolder = None,
     size: Size = None,
     iterations: Iterations = None,
     batch_size: BatchSize = None,
@@ -74,10 +78,11 @@ def train(
     overwrite: Overwrite = False,
     settings: Set = None,
 ) -> None:
-    """Learn from images and their tags."""
+    """Learn from images and their tags, or from label images (--labels)."""
     flags = data_flags(data, tags, classes, masks, kind) | compute_flags(device, precision, seed)
     flags |= {"data.split": split, "method": method, "model.backbone": backbone, "model.weights": weights}
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
+    flags["train.labels"] = as_text(labels)
     base = recipe or (str(out) if resume and out is not None else None)
     folder = go(base, flags, settings, out, ("train",), resume=resume, overwrite=overwrite)
     show_line(f"model: {folder / 'model'}")

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["run_windows", "window_starts"]
+from tagmask.ops.resize import resize_bilinear
+
+__all__ = ["run_windows", "window_starts", "windowed"]
 
 
 def window_starts(side: int, window: int, stride: int) -> list[int]:
@@ -68,3 +70,36 @@ def run_windows(
                 cover[t : t + window, x : x + window] += 1
     assert total is not None  # every axis has at least one window
     return total / cover
+
+
+def windowed(
+    fn: Callable[[Tensor], Tensor], window: int, stride: int, batch_size: int = 4
+) -> Callable[[Tensor], Tensor]:
+    """A function of pictures of any size, made of one that is used on squares of one size.
+
+    Pictures whose shorter side is less than the window are enlarged to it first, keeping their shape.
+
+    Args:
+        fn: (n, 3, window, window) to (n, ..., h, w) of any size, for example logits.
+        window: Window side in pixels.
+        stride: Step between windows in pixels.
+        batch_size: How many windows go through `fn` at once.
+
+    Returns:
+        A function (B, 3, H, W) to (B, ..., H', W'), float32, of the (enlarged) pictures' size.
+    """
+
+    def at_full_size(crops: Tensor) -> Tensor:
+        found = fn(crops).float()
+        planes = found.reshape(len(crops), -1, *found.shape[-2:])
+        return resize_bilinear(planes, (window, window)).reshape(*found.shape[:-2], window, window)
+
+    def run(images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if min(height, width) < window:
+            ratio = max(height, width) / min(height, width)
+            long = int(ratio * window)
+            images = resize_bilinear(images, (window, long) if height < width else (long, window))
+        return run_windows(at_full_size, images, window, stride, batch_size)
+
+    return run

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tagmask.config import Config, Scales
+from tagmask.data.opencv import fit_short_side, resize_linear
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, nearest
 from tagmask.methods.base import Method
@@ -18,6 +20,7 @@ from tagmask.ops.labels import predicted_tags
 from tagmask.ops.maps import fuse
 from tagmask.ops.multiscale import segment_views, view_sizes
 from tagmask.ops.resize import resize_bilinear
+from tagmask.ops.windows import windowed
 from tagmask.types import ViewPlan
 
 __all__ = ["MapConfig", "SegmentationConfig", "image_maps", "image_scores", "image_tags", "map_views"]
@@ -45,11 +48,23 @@ class SegmentationConfig(Config):
     """Images become squares of this side first; their own size if not given."""
     long_side: int | None = Field(default=None, ge=16)
     """Images get this longer side first, keeping their shape, as AFA does."""
+    short_side: int | None = Field(default=None, ge=16)
+    """Views get this shorter side times their scale, whatever the image's, as WeakTr does; the longer one
+    has at most eight times as much."""
     scales: Scales = (1.0,)
     """Resize factors of the views."""
-    sampling: Literal["sizes", "factors", "corners"] = "sizes"
-    """What sets the distance of samples in a view: ratio of the rounded sizes, exact factor (AFA), or corner
-    pixels that stay in place (ResNet-38 stage)."""
+    sampling: Literal["sizes", "factors", "corners", "opencv"] = "sizes"
+    """What sets the distance of samples in a view: ratio of the rounded sizes, exact factor (AFA), corner
+    pixels that stay in place (ResNet-38 stage), or OpenCV's arithmetic on 8 bits (WeakTr)."""
+    window: int | None = Field(default=None, ge=16)
+    """Views are cut into overlapping squares of this side, whose logits are averaged; whole if not given."""
+    window_stride: int | None = Field(default=None, ge=1)
+    """Pixels from one square to the next; two thirds of `window` if not given."""
+    window_batch: int = Field(default=4, ge=1)
+    """Squares that go through the network at once."""
+    exits: tuple[float, ...] = ()
+    """Weights of the decoder's last exits, the earliest first: (0.8, 1) as WeakTr evaluates; the last exit
+    alone if not given."""
     flip: Literal["sum", "mean", "none"] = "none"
     """How a view merges with its mirrored twin."""
     merge: Literal["max", "mean", "sum"] = "max"
@@ -147,23 +162,49 @@ def image_scores(
     if config.long_side is not None:
         factor = config.long_side / max(size)
         images = resize_bilinear(images, (int(size[0] * factor), int(size[1] * factor)))
-    sizes = view_sizes(images.shape[2], images.shape[3], config.scales, base=config.size)
     with torch.inference_mode(), runtime.autocast():
         scores = segment_views(
-            method.segment,
+            _logits(method, config),
             images,
-            sizes,
+            _segmentation_sizes((images.shape[2], images.shape[3]), config),
             size if config.merge_at == "image" else None,
             flip=config.flip,
             merge=config.merge,
             probabilities=config.probabilities,
             align_corners=config.sampling == "corners",
             factors=config.scales if config.sampling == "factors" else None,
+            resample=_opencv if config.sampling == "opencv" else None,
+            exits=config.exits,
         )
         scores = resize_bilinear(scores, size)
         if allowed is not None:
             scores[:, 1:].masked_fill_(allowed[:, :, None, None] == 0, -float("inf"))
         return scores
+
+
+def _logits(method: Method, config: SegmentationConfig) -> Callable[[Tensor], Tensor]:
+    fn = method.segment
+    if config.exits:
+        fn = partial(method.segment_exits, count=len(config.exits))
+    if config.window is None:
+        return fn
+    stride = config.window_stride or max(1, config.window * 2 // 3)
+    if stride > config.window:
+        raise ConfigError(f"window_stride {stride} leaves gaps; at most {config.window}, the window")
+    return windowed(fn, config.window, stride, config.window_batch)
+
+
+def _segmentation_sizes(size: tuple[int, int], config: SegmentationConfig) -> list[tuple[int, int]]:
+    if config.short_side is None:
+        return view_sizes(*size, config.scales, base=config.size)
+    short = config.short_side
+    return [fit_short_side(size, int(short * scale), int(8 * short * scale)) for scale in config.scales]
+
+
+def _opencv(images: Tensor, size: tuple[int, int]) -> Tensor:
+    levels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    made = torch.stack([torch.from_numpy(resize_linear(image, size)) for image in levels])
+    return made.permute(0, 3, 1, 2).to(images.device).float() / 255
 
 
 def image_tags(

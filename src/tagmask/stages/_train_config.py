@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tagmask.config import Config
 from tagmask.engine.loop import LoopSettings
-from tagmask.stages._infer import MapConfig
+from tagmask.stages._infer import MapConfig, SegmentationConfig
 
 __all__ = ["TrainConfig"]
 
@@ -47,6 +47,8 @@ class TrainConfig(Config):
     """How many images an evaluation uses; all if not given."""
     eval_maps: MapConfig = MapConfig()
     """Which maps are evaluated on the way, and how they are made."""
+    eval_segment: SegmentationConfig | None = None
+    """How images are segmented on the way; in one view of the size in `eval_maps` if not given."""
     eval_background: float = Field(default=0.5, ge=0, le=1)
     """Map values up to this are background in these evaluations."""
     save_every: int = Field(default=1000, ge=0)

@@ -16,9 +16,14 @@ __all__ = ["validate_method"]
 
 
 def validate_method(
-    method: Method, dataset: TagDataset, context: Context, config: MapConfig, background: float
+    method: Method,
+    dataset: TagDataset,
+    context: Context,
+    config: MapConfig,
+    background: float,
+    views: SegmentationConfig | None = None,
 ) -> dict[str, float]:
-    """Mean IoU of every kind of map (true tags, fixed threshold) and of the segmentation (one view).
+    """Mean IoU of every kind of map (true tags, fixed threshold) and of the segmentation.
 
     Processes share the images; one confusion matrix per kind is summed over them.
 
@@ -28,6 +33,7 @@ def validate_method(
         context: The run.
         config: Which maps, from which views.
         background: Map values up to this are background.
+        views: How images are segmented; at the size of the maps if None.
 
     Returns:
         {kind or "segmentation": mIoU}, classes absent from the truth left out.
@@ -38,7 +44,7 @@ def validate_method(
         *(["segmentation"] * method.segments),
     ]
     matrices = {name: ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore) for name in names}
-    view = SegmentationConfig(size=config.size)
+    view = views or SegmentationConfig(size=config.size)
     with context.display.task("evaluate", len(dataset)) as task:
         for index, batch in eval_images(dataset, runtime.rank, runtime.world, prefetch=1):
             batch = batch.to(runtime.device)

@@ -199,7 +199,9 @@ def _on_evaluate(run: _Run, truth: TagDataset | None, extra: Mapping[str, Any], 
     if truth is None:
         return
     config, progress = run.config, run.progress
-    scores = validate_method(run.method, truth, run.context, config.eval_maps, config.eval_background)
+    scores = validate_method(
+        run.method, truth, run.context, config.eval_maps, config.eval_background, config.eval_segment
+    )
     progress.scores = scores
     for log in run.scores:
         log.write(step, scores)

@@ -14,6 +14,8 @@ from tagmask.backbones.refitted import resize_kernel
 from tagmask.engine.optim import build_optimizer, set_rates
 from tagmask.methods.segmenter import Segmenter, SegmenterConfig
 from tagmask.ops.resize import resize_positions
+from tagmask.stages._common import RuntimeConfig
+from tagmask.stages._infer import SegmentationConfig, _opencv, _segmentation_sizes, image_scores
 from tagmask.types import Batch
 from tests.parity.golden import Check, Golden, golden_weights
 
@@ -181,7 +183,57 @@ def _norm(names: dict[str, torch.nn.Parameter], group: str) -> float:
     return float(torch.stack([g.norm() for g in grads if g is not None]).norm()) if grads else float("nan")
 
 
+def evaluation(golden: Golden) -> Iterable[Check]:
+    config, picture = golden.meta["config"], images(golden.inputs["image_0"])
+    method, runtime = segmenter(golden), RuntimeConfig(device="cpu").create()
+    scales = {"ss": (1.0,), "ms": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)}
+    for kind, factors in scales.items():
+        stored = {k.removeprefix(f"{kind}/"): v for k, v in golden.outputs.items() if k.startswith(kind)}
+        views = {
+            "short_side": config["im_size"],
+            "scales": factors,
+            "sampling": "opencv",
+            "window": config["window_size"],
+            "window_stride": config["window_stride"],
+            "flip": "mean" if kind == "ms" else "none",
+            "merge": "mean",
+            "probabilities": True,
+        }
+        yield from _inputs(kind, method, picture, SegmentationConfig(**views), stored)
+        for name, exits in (("single", ()), ("multi", (config["weight"], 1.0))):
+            scores = image_scores(method, picture, runtime, SegmentationConfig(**views, exits=exits))[0]
+            label = scores.argmax(0)
+            yield Check(f"{kind}/{name}_label", label, stored[f"{name}_label"], "mismatch", 1e-3)
+            if f"{name}_prob" in stored:
+                yield Check(f"{kind}/{name}_prob", scores, stored[f"{name}_prob"], "abs", 2e-5)
+            if f"{name}_keys" in stored:
+                yield Check(f"{kind}/{name}_keys", label.unique(), stored[f"{name}_keys"], "exact")
+        for index, exits in enumerate(((1.0, 0.0), (0.0, 1.0))):
+            if f"multi_prob_{index}" in stored:
+                scores = image_scores(method, picture, runtime, SegmentationConfig(**views, exits=exits))[0]
+                yield Check(f"{kind}/prob_{index}", scores, stored[f"multi_prob_{index}"], "abs", 2e-5)
+
+
+def _inputs(
+    kind: str, method: Segmenter, picture: Tensor, config: SegmentationConfig, stored: dict[str, np.ndarray]
+) -> Iterable[Check]:
+    """What the network is shown before it is cut into windows."""
+    sizes = _segmentation_sizes((picture.shape[2], picture.shape[3]), config)
+    both = [size for size in sizes for _ in range(2 if kind == "ms" else 1)]
+    yield Check(f"{kind}/input_sizes", both, stored["input_sizes"], "exact")
+    encoder: Any = method.network
+    encoder = encoder.encoder
+    for key, array in stored.items():
+        if key.startswith("input_") and key.endswith("stride4"):
+            index = int(key.split("_")[1])
+            view = _opencv(picture, both[index])
+            view = view.flip(3) if stored["flips"][index] else view
+            made = encoder.normalise(view)[0, :, ::4, ::4]
+            yield Check(f"{kind}/{key}", made, array, "abs", 0.02)
+
+
 CASES = {
+    "weaktr_seg_eval": evaluation,
     "weaktr_seg_forward_deit": forward,
     "weaktr_seg_forward_vit": forward,
     "weaktr_seg_forward_dinov2": forward,
