@@ -28,6 +28,7 @@ from PIL import Image
 import tagmask.methods.more as more
 from tagmask.data.scenes import render
 from tagmask.engine.optim import build_optimizer
+from tagmask.engine.runtime import Runtime
 from tagmask.methods.more import MoRe, MoReConfig
 from tagmask.types import Batch
 
@@ -38,9 +39,7 @@ PARTS = ("cam passes", "refinement", "energy", "forward", "backward", "optimiser
 def main() -> None:
     args = _arguments()
     torch.manual_seed(0)
-    torch.set_float32_matmul_precision("high" if args.precision == "tf32" else "highest")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    Runtime.create(args.device, args.precision, threads=args.threads or None)  # as the command line does
     if args.clock == "cpu":  # processor time of one thread does not see what else the machine does
         _CLOCK[0] = time.process_time
     step, unit = _step(args), _unit(args)

@@ -17,7 +17,7 @@ from tagmask.data import ClassTable
 from tagmask.data.images import read_image
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import DataError
-from tagmask.ops.labels import labels_from_maps
+from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.ops.maps import present_classes, take_classes
 from tagmask.report.figures import side_by_side
 from tagmask.report.panels import label_picture, map_picture
@@ -98,7 +98,7 @@ class Model:
         self, images: Tensor, maps: Mapping[str, Tensor], keys: Tensor, allowed: Tensor | None
     ) -> NDArray[np.uint8]:
         if self.method.segments:
-            labels = image_scores(self.method, images, self._runtime, self._views, allowed).argmax(1)
+            labels = strongest(image_scores(self.method, images, self._runtime, self._views, allowed))
         elif maps and keys.numel():
             first = next(iter(maps.values()))
             labels = labels_from_maps(first, torch.ones_like(keys), self._background, keys=keys)

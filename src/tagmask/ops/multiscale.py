@@ -12,9 +12,12 @@ from tagmask.ops.maps import scale_maps
 from tagmask.ops.pillow import pillow_bicubic
 from tagmask.ops.resize import pad_to_multiple, resize_bilinear
 
-__all__ = ["Views", "multi_scale", "segment_views", "view_sizes"]
+__all__ = ["Views", "in_small_calls", "multi_scale", "segment_views", "view_sizes"]
 
 MapFunction = Callable[[Tensor], Mapping[str, Tensor]]
+
+# What a small ViT makes of this many pixels fits the caches of current processors.
+_CPU_PIXELS = 2**19
 
 
 class Views(Protocol):
@@ -113,6 +116,24 @@ def multi_scale(
     if plan.relu == "sum":
         total = {kind: maps.relu() for kind, maps in total.items()}
     return {kind: scale_maps(maps, plan.scaling, plan.epsilon) for kind, maps in total.items()}
+
+
+def in_small_calls(fn: MapFunction, views: Tensor) -> dict[str, Tensor]:
+    """All views through a function that treats each on its own; on a CPU a few at a time.
+
+    Large calls leave a processor's caches and take up to a third longer per image.
+
+    Args:
+        fn: Maps of some views: (n, 3, H', W') to {kind: (n, K, h, w)}.
+        views: (B, 3, H', W').
+
+    Returns:
+        What one call would give, up to rounding.
+    """
+    pixels = views.shape[2] * views.shape[3]
+    calls = -(-len(views) * pixels // _CPU_PIXELS) if views.device.type == "cpu" else 1
+    parts = [fn(part) for part in views.chunk(max(calls, 1))]
+    return {kind: torch.cat([part[kind] for part in parts]) for kind in parts[0]}
 
 
 def _one_scale(

@@ -8,6 +8,7 @@ from torch import Tensor
 from tagmask.errors import ConfigError, nearest
 from tagmask.ops.crf import CRF, crf_on_labels, dense_crf
 from tagmask.ops.crf_presets import PRESETS, CRFParams, unary_from_probabilities
+from tagmask.ops.labels import strongest
 from tagmask.ops.maps import with_background
 
 __all__ = ["clean_labels", "crf_preset", "refine_by_crf", "segment_by_crf"]
@@ -53,11 +54,11 @@ def segment_by_crf(images: Tensor, scores: Tensor, params: CRFParams, already_pr
     """
     picture = _bytes(images)
     if params.unary == "labels":
-        return crf_on_labels(picture, scores.argmax(1)[0], scores.shape[1], params)[None]
+        return crf_on_labels(picture, strongest(scores)[0], scores.shape[1], params)[None]
     probs = scores[0] if already_probabilities else scores[0].softmax(0)
     present = None
     if params.classes == "present":
-        present = torch.unique(scores.argmax(1)).tolist()
+        present = torch.unique(strongest(scores)).tolist()
     return dense_crf(picture, unary_from_probabilities(probs), params, present).argmax(0)[None]
 
 
@@ -92,9 +93,9 @@ def refine_by_crf(
     for level, power in planes:
         stack = with_background(maps[0], level, power)
         if params.unary == "labels":
-            labels = crf_on_labels(picture, stack.argmax(0), len(names), params)
+            labels = crf_on_labels(picture, strongest(stack, 0), len(names), params)
         else:
-            labels = model.marginals(unary_from_probabilities(stack)).argmax(0)
+            labels = strongest(model.marginals(unary_from_probabilities(stack)), 0)
         found.append(names[labels][None])
     high, low = found[0], found[-1]
     return torch.where(high > 0, high, torch.where(low > 0, torch.full_like(high, 255), 0))

@@ -16,7 +16,7 @@ from tagmask.data.opencv import fit_short_side, resize_linear
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, nearest
 from tagmask.methods.base import Method
-from tagmask.ops.labels import predicted_tags
+from tagmask.ops.labels import predicted_tags, strongest
 from tagmask.ops.maps import fuse
 from tagmask.ops.multiscale import segment_views, view_sizes
 from tagmask.ops.resize import resize_bilinear
@@ -225,5 +225,5 @@ def image_tags(
         logits = method.classify(images).float()
         if not method.segments:
             return (logits > 0).float()
-        labels = method.segment(images).argmax(1)
+        labels = strongest(method.segment(images))
         return predicted_tags(logits, labels, rule, min_cells=5 if rule == "classifier" else 4)

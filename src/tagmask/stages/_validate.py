@@ -8,7 +8,7 @@ from tagmask.data import TagDataset
 from tagmask.data.loader import eval_images
 from tagmask.methods.base import Method
 from tagmask.metrics.confusion import ConfusionMatrix
-from tagmask.ops.labels import labels_from_maps
+from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.stages._common import Context
 from tagmask.stages._infer import MapConfig, SegmentationConfig, image_maps, image_scores, map_kinds
 
@@ -55,7 +55,7 @@ def validate_method(
                     labels = labels_from_maps(maps, batch.tags, background)
                     matrices[kind].update(truth, labels.cpu())
             if method.segments:
-                labels = image_scores(method, batch.images, runtime, view).argmax(1)
+                labels = strongest(image_scores(method, batch.images, runtime, view))
                 matrices["segmentation"].update(truth, labels.cpu())
             task.advance(runtime.world)
     for matrix in matrices.values():

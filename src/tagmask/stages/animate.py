@@ -18,7 +18,7 @@ from tagmask.engine.log import Display
 from tagmask.engine.runtime import Runtime
 from tagmask.engine.signals import StopSignal
 from tagmask.errors import ConfigError, nearest
-from tagmask.ops.labels import labels_from_maps
+from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.report.draw import overlay_labels, overlay_maps, picture_grid
 from tagmask.stages._frames import Frame, Frames, open_frames, write_frames
 from tagmask.stages._infer import MapConfig, SegmentationConfig, image_maps, image_scores, image_tags
@@ -145,7 +145,7 @@ def _draw(
         drawn["map"] = overlay_maps(picture, maps[0].cpu().numpy()[present], config.opacity)
     if "mask" in panels:
         if method.segments:
-            labels = image_scores(method, image, runtime, config.segmentation).argmax(1)
+            labels = strongest(image_scores(method, image, runtime, config.segmentation))
         elif maps is not None and tags is not None:
             labels = labels_from_maps(maps, tags, config.background)
         if labels is not None:

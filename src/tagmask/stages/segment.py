@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from tagmask.errors import ConfigError, DataError
+from tagmask.ops.labels import strongest
 from tagmask.stages._common import Context, Part, each_image, open_part
 from tagmask.stages._crf import crf_preset, segment_by_crf
 from tagmask.stages._infer import SegmentationConfig, image_scores
@@ -63,7 +64,7 @@ def segment(config: SegmentConfig, context: Context, trained: Trained) -> dict[s
         if by_tags and not dataset.has_tags(index):
             raise DataError(f"'{batch.names[0]}' has no tags, and segment.tags is dataset; set it to none")
         scores = image_scores(method, batch.images, runtime, config, batch.tags if by_tags else None)
-        labels = scores.argmax(1)
+        labels = strongest(scores)
         if crf is not None:
             labels = segment_by_crf(batch.images, scores, crf, config.probabilities)
         mask = labels[0].cpu().numpy().astype(np.uint8)

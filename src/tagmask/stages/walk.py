@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tagmask.config import Config
 from tagmask.errors import ConfigError, DataError
+from tagmask.ops.labels import strongest
 from tagmask.ops.maps import with_background
 from tagmask.stages._common import Context, Part, each_image, open_part
 from tagmask.stages._crf import clean_labels, crf_preset
@@ -96,4 +97,4 @@ def _walked(method: Any, image: Tensor, maps: Tensor, config: WalkConfig) -> Ten
         return maps.new_zeros(image.shape[1:], dtype=torch.int64)
     scores = with_background(maps, config.background, config.power)
     walked: Tensor = method.walk(image, scores, config.beta, config.steps, config.edges == "full")
-    return walked.argmax(0)
+    return strongest(walked, 0)
