@@ -16,8 +16,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed tensors' memory for the next ones instead of giving it back to the system.
 
     Large tensors otherwise get fresh pages at every allocation, and the system clears each of them: a tenth
-    of a MoRe update on two cores. Peak memory stays the same; it is held until the process ends. An
-    environment that sets any of glibc's `MALLOC_*_` variables still decides before this is called.
+    of a MoRe update on two cores. Peak memory stays the same; it is held until the process ends.
 
     Returns:
         Whether it could be done: on Linux with glibc.
@@ -29,4 +28,5 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):  # another C library
         return False
     wanted = ((_MMAP_THRESHOLD, _APART), (_TRIM_THRESHOLD, _KEPT), (_TOP_PAD, _STEP))
-    return all([mallopt(number, value) == 1 for number, value in wanted])
+    accepted = [mallopt(number, value) == 1 for number, value in wanted]
+    return all(accepted)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tagmask.ops.maps import min_max
-from tagmask.ops.multiscale import multi_scale, segment_views, view_sizes
+from tagmask.ops.multiscale import in_small_calls, multi_scale
 from tagmask.types import ViewPlan
 
 
@@ -88,3 +88,15 @@ def test_segmentation_can_merge_probabilities_and_refuses_nonsense():
         segment_views(logits, images(), [(32, 40)], (32, 40), flip="max")
     with pytest.raises(ValueError, match="0 sizes"):
         segment_views(logits, images(), [], (32, 40))
+
+
+def test_many_views_go_through_in_small_calls():
+    counts = []
+
+    def fn(views):
+        counts.append(len(views))
+        return {"cam": views.mean((2, 3), keepdim=True)}
+
+    views = torch.rand(5, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(in_small_calls(fn, views)["cam"], fn(views)["cam"])
+    assert counts == [2, 2, 1, 5]
