@@ -9,7 +9,8 @@ __all__ = ["keep_freed_memory"]
 
 # Numbers of mallopt(3): how much is kept at the end of the heap, how much it grows by, what is mapped apart.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-_KEPT, _STEP, _APART = 2**31 - 1, 2**28, 2**30
+# glibc accepts no larger limit for what is mapped apart than 32 MiB.
+_KEPT, _STEP, _APART = 2**31 - 1, 2**28, 2**25
 
 
 def keep_freed_memory() -> bool:

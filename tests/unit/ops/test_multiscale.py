@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from tagmask.ops.maps import min_max
-from tagmask.ops.multiscale import in_small_calls, multi_scale
+from tagmask.ops.multiscale import in_small_calls, multi_scale, segment_views, view_sizes
 from tagmask.types import ViewPlan
 
 
