@@ -64,7 +64,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def _foreign(error: Exception) -> str:
     """What a file wanted to call, as far as the unpickler tells. Its advice to trust the file is left out."""
-    found = re.search(r"(?:GLOBAL|global:?) `?([\w.]+)", str(error))
+    found = re.search(r"GLOBAL `?(\w+\.[\w.]+)", str(error))
     return f" (it asks for {found.group(1)})" if found else ""
 
 
