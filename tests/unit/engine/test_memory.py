@@ -19,7 +19,7 @@ def faults(size, times):
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 kept = keep_freed_memory()
-faults(2**24, 1)
+faults(2**24, 8)  # until every place in use has its pages
 print(kept, faults(2**24, 5))
 """
 
