@@ -11,7 +11,7 @@ from tagmask._cli_common import Classes, guarded, show_line
 from tagmask.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tagmask.stages.annotate import Subjects
+    from tagmask.stages._annotations import Subjects
 
 __all__ = ["app"]
 
@@ -71,8 +71,8 @@ def _subjects(of: Path, images: Path | None, classes: Path | None) -> Subjects:
     """The images that masks are about: those named, a run's, or those that were predicted."""
     from tagmask.data.classes import read_class_file
     from tagmask.runconfig import read_config
+    from tagmask.stages._annotations import Subjects, find_subjects, predicted_subjects
     from tagmask.stages._common import open_part
-    from tagmask.stages.annotate import Subjects, find_subjects, predicted_subjects
 
     if images is None and (of / "settings.yaml").is_file():
         return Subjects.of_dataset(open_part(read_config(of).data, "both"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from tagmask.config import Config
-from tagmask.errors import ConfigError
+from tagmask.errors import ConfigError, DataError
 from tagmask.runconfig import Learner, RunConfig
 from tagmask.stages._common import Context, Part, data_digest, open_part
 from tagmask.stages._methods import Trained, load_published, load_trained
@@ -150,6 +151,10 @@ def _train(journey: Journey) -> Step:
     inputs: dict[str, Any] = {"data": journey.data("train")}
     if config.train.labels is not None:
         inputs["labels"] = fingerprint(config.train.labels)["sha256"]
+    if config.train.corrections is not None:
+        inputs["corrections"] = _given(config.train.corrections, "corrections")
+    if config.train.start is not None:
+        inputs["start"] = load_trained(config.train.start).checksum
     # How the run uses the model later is how others should use it, too.
     use = {
         "localize": config.localize.model_dump(mode="json"),
@@ -161,6 +166,17 @@ def _train(journey: Journey) -> Step:
         return train(config.train, journey.context, config.method, config.model, {"use": use}, resume=same)
 
     return Step("train", settings, inputs, ("model",), work, private=("train",))
+
+
+def _given(path: Path, what: str) -> str:
+    """Checksum of what the user named.
+
+    Raises:
+        DataError: It is not there.
+    """
+    if not path.exists():
+        raise DataError(f"{what}: {path} does not exist; give a folder of masks, a .zip or a .json")
+    return str(fingerprint(path)["sha256"])
 
 
 def _localize(journey: Journey) -> Step:

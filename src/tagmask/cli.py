@@ -74,15 +74,22 @@ def train(
     seed: Seed = None,
     recipe: Recipe = None,
     out: Out = None,
+    corrections: Annotated[
+        Path | None, typer.Option("--corrections", help="Corrected masks: folder, .zip or .json.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--start", help="Run or model to go on from, instead of a backbone.")
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     settings: Set = None,
 ) -> None:
-    """Learn from images and their tags, or from label images (--labels)."""
+    """Learn from images and their tags, or from label images (--labels); also from corrected masks."""
     flags = data_flags(data, tags, classes, masks, kind) | compute_flags(device, precision, seed)
     flags |= {"data.split": split, "method": method, "model.backbone": backbone, "model.weights": weights}
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
-    flags["train.labels"] = as_text(labels)
+    flags |= {"train.labels": as_text(labels), "train.corrections": as_text(corrections)}
+    flags["train.start"] = as_text(start)
     base = recipe or (str(out) if resume and out is not None else None)
     folder = go(base, flags, settings, out, ("train",), resume=resume, overwrite=overwrite)
     show_line(f"model: {folder / 'model'}")

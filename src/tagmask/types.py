@@ -38,6 +38,7 @@ class Batch:
         boxes: Valid content as [top, bottom, left, right) in pixels, int64, (B, 4); None if all of it is.
         labels: Per-pixel labels to learn from (pseudo labels or corrections, never evaluation masks),
             int64, (B, H, W), 255 = ignore; None if the method makes its own.
+        corrected: Further images, whose labels a person corrected; None if nobody corrected any.
     """
 
     images: Tensor
@@ -45,6 +46,7 @@ class Batch:
     names: tuple[str, ...]
     boxes: Tensor | None = None
     labels: Tensor | None = None
+    corrected: Batch | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[1] != 3:
@@ -69,6 +71,8 @@ class Batch:
             for f in dataclasses.fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
         }
+        if self.corrected is not None:
+            changed["corrected"] = self.corrected._map(fn)
         return dataclasses.replace(self, **changed)
 
     def to(self: _T, device: torch.device | str, non_blocking: bool = True) -> _T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["balanced_cross_entropy"]
+__all__ = ["balanced_cross_entropy", "mean_cross_entropy"]
 
 
 def balanced_cross_entropy(
@@ -37,3 +37,18 @@ def balanced_cross_entropy(
     foreground = (labels != 0) & (labels != ignore_index)
     parts = [(per_pixel * part).sum() / (part.sum() + epsilon) for part in (background, foreground)]
     return (parts[0] + parts[1]) / 2
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """Mean cross entropy of the labelled pixels of a batch; 0 with zero gradient if there is none.
+
+    Args:
+        logits: (B, C, H, W), background first.
+        labels: Label map of the same size, int64, (B, H, W).
+        ignore_index: Label that takes no part.
+
+    Returns:
+        Scalar, computed in float32.
+    """
+    total = F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum")
+    return total / (labels != ignore_index).sum().clamp(min=1)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from tagmask.backbones.resnet38 import resnet38_keys
 from tagmask.losses.clipped import clip_pixel_loss, pixel_cross_entropy
+from tagmask.losses.segmentation import mean_cross_entropy
 from tagmask.methods._segment_networks import SegmentNetwork, Shape, build_network
 from tagmask.methods.base import Method, MethodConfig
 from tagmask.ops.resize import resize_bilinear
@@ -112,8 +112,7 @@ class Segmenter(Method):
         logits = resize_bilinear(self.segment(batch.images).float(), size)
         if self.config.clip_start is not None:
             return self._clipped(logits, batch.labels, self.config.clip_start)
-        total = F.cross_entropy(logits, batch.labels, ignore_index=IGNORE, reduction="sum")
-        loss = total / (batch.labels != IGNORE).sum().clamp(min=1)
+        loss = mean_cross_entropy(logits, batch.labels, IGNORE)
         return StepResult(loss, {"segmentation": loss.detach()})
 
     def _clipped(self, logits: Tensor, labels: Tensor, start: float) -> StepResult:

@@ -37,6 +37,15 @@ class TrainConfig(Config):
     """Processes that read images ahead; chosen by the machine if not given."""
     labels: Path | None = None
     """Folder of label images to learn from, for methods that need them."""
+    corrections: Path | None = None
+    """Masks that a person corrected for some of the images: a folder, or a .zip or .json of an annotation
+    tool. They teach the segmentation directly, beside the tags of all images."""
+    corrections_batch: int = Field(default=4, ge=1)
+    """Corrected images per micro-batch and process."""
+    corrections_weight: float = Field(default=1.0, ge=0)
+    """Factor of their loss."""
+    start: Path | None = None
+    """Run or model folder whose weights training starts from, instead of the pretrained backbone."""
     max_side: int | None = Field(default=None, ge=16)
     """Shrink larger pictures to this side before the view."""
     log_every: int = Field(default=20, ge=1)

@@ -20,6 +20,14 @@ from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method
 from tagmask.stages._checkpoints import Checkpoints
 from tagmask.stages._common import Context, has_masks, open_part
+from tagmask.stages._lessons import (
+    BothBatches,
+    Lessons,
+    Taught,
+    begin_from,
+    corrected_images,
+    steps_before,
+)
 from tagmask.stages._methods import build_method, load_trained, save_method
 from tagmask.stages._records import Records
 from tagmask.stages._train_config import TrainConfig
@@ -82,16 +90,26 @@ def train(
     method = build_method(name, values, dataset.num_classes, "model")
     if config.gradient_checkpointing:
         _recompute(method)
+    lessons = None
+    if config.corrections is not None:
+        lessons = corrected_images(config.corrections, context, dataset, type(method))
+        dataset = lessons.dataset
     checkpoints = Checkpoints(context.folder / "train" / "checkpoints", config.keep)
     newest = checkpoints.newest() if resume else None
-    if newest is None:
+    before = steps_before(config.start)
+    if newest is None and config.start is not None:
+        begin_from(config.start, method, name, dataset)
+    elif newest is None:
         # A resumed run's weights come from its state; the pretrained file need not be there any more.
         method.initialise(str(method.config.weights))
-    wrapped = runtime.wrap(method, method.sync_norms)
+    plain = config.start is None and lessons is None
+    module = method if plain else Taught(method, before, config.corrections_weight)
+    wrapped = runtime.wrap(module, method.sync_norms)
     plan = method.optim_plan(config.iterations)
     optimizer = build_optimizer(plan)
     done = int(newest[1]["progress"]["step"]) if newest else 0
-    batches = _batches(config, context, dataset, view, done)
+    batches = _batches(config, context, dataset, view, done, lessons)
+    extra = {**extra, "before": before} if before else extra
     truth = _truth(config, context, method)
     with ExitStack() as stack:
         task = stack.enter_context(context.display.task("train", config.iterations, done))
@@ -127,8 +145,8 @@ def _recompute(method: Method) -> None:
 
 
 def _batches(
-    config: TrainConfig, context: Context, dataset: TagDataset, view: Any, step: int
-) -> TrainBatches:
+    config: TrainConfig, context: Context, dataset: TagDataset, view: Any, step: int, lessons: Lessons | None
+) -> TrainBatches | BothBatches:
     runtime = context.runtime
     parts = runtime.world * config.accumulate
     if config.batch_size % parts:
@@ -147,19 +165,26 @@ def _batches(
             f"batch of {config.batch_size} images: {runtime.world} processes x {config.accumulate} "
             f"micro-batches x {config.batch_size // parts} images"
         )
-    return train_batches(
-        dataset,
-        view,
-        config.batch_size // parts,
-        runtime.seed,
-        start_step=step * config.accumulate,
-        num_workers=workers,
-        rank=runtime.rank,
-        world=runtime.world,
-        labels=config.labels,
-        max_side=config.max_side,
-        broken_limit=config.broken_limit,
-    )
+
+    def make(images: TagDataset, count: int, labels: Path | None) -> TrainBatches:
+        return train_batches(
+            images,
+            view,
+            count,
+            runtime.seed,
+            start_step=step * config.accumulate,
+            num_workers=workers,
+            rank=runtime.rank,
+            world=runtime.world,
+            labels=labels,
+            max_side=config.max_side,
+            broken_limit=config.broken_limit,
+        )
+
+    batches = make(dataset, config.batch_size // parts, config.labels)
+    if lessons is None:
+        return batches
+    return BothBatches(batches, make(lessons.corrected, config.corrections_batch, lessons.labels))
 
 
 def _truth(config: TrainConfig, context: Context, method: Method) -> TagDataset | None:
@@ -186,7 +211,7 @@ def _open_logs(run: _Run, stack: ExitStack, step: int) -> None:
         run.scores.append(board)
 
 
-def _on_log(run: _Run, batches: TrainBatches, step: int, figures: Mapping[str, float]) -> None:
+def _on_log(run: _Run, batches: TrainBatches | BothBatches, step: int, figures: Mapping[str, float]) -> None:
     for log in run.logs:
         log.write(step, figures)
     run.task.show({k: v for k, v in figures.items() if k not in _NOT_SHOWN})
