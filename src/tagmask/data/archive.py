@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from tagmask.errors import DataError
 
@@ -111,6 +112,10 @@ class ZipTree:
     Members whose path leads out of the archive, links, encrypted ones and those that declare more than
     packing can give are refused.
 
+    Args:
+        path: The file, or how messages shall call `file`.
+        file: Its content, open for reading, if it does not lie on disk.
+
     Attributes:
         names: Paths of the members that can be read, sorted.
         refused: (path, reason) of the others.
@@ -119,11 +124,11 @@ class ZipTree:
         DataError: The file is no zip archive, is damaged, or holds too much.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: IO[bytes] | None = None) -> None:
         self.root = path
         self.refused: list[tuple[str, str]] = []
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = zipfile.ZipFile(file or path)
         except (OSError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
             raise DataError(f"{path} is not a readable zip archive ({error})") from None
         infos = [info for info in self._zip.infolist() if not info.is_dir()]

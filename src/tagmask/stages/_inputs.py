@@ -16,7 +16,7 @@ from tagmask.data.images import IMAGE_SUFFIXES, MAX_PIXELS, read_picture
 from tagmask.errors import DataError
 from tagmask.stages._frames import VIDEO_SUFFIXES, open_frames
 
-__all__ = ["Broken", "Picture", "each_picture"]
+__all__ = ["Broken", "Picture", "each_picture", "stem"]
 
 _WILD = "*?["
 
@@ -136,10 +136,10 @@ def _from_file(path: Path, file: str, options: _Options, alone: bool) -> Iterato
         yield from _from_film(path, file, stamp, options)
     else:
         read = partial(read_picture, path, options.max_pixels)
-        yield Picture(_stem(file), file, str(path), stamp, read)
+        yield Picture(stem(file), file, str(path), stamp, read)
 
 
-def _stem(file: str) -> str:
+def stem(file: str) -> str:
     """Name without ending; parts that no output could be called by are replaced."""
     parts = [part for part in PurePosixPath(file).with_suffix("").parts if part not in ("..", "/", ".")]
     return "/".join(parts).replace("\\", "_") or "_"
@@ -168,7 +168,7 @@ def _from_zip(path: Path, stamp: str, options: _Options) -> Iterator[Picture | B
             def read(name: str = name, source: str = source) -> Image.Image:
                 return read_picture(source, options.max_pixels, content=tree.read(name))
 
-            yield Picture(_stem(name), name, source, stamp, read)
+            yield Picture(stem(name), name, source, stamp, read)
     tree.close()
 
 
@@ -177,7 +177,7 @@ def _from_film(path: Path, file: str, stamp: str, options: _Options) -> Iterator
         frames = open_frames(path)
         for number, (name, pixels) in enumerate(frames.pictures):
             if number % options.every == 0:
-                place = f"{_stem(file)}/{name}"
+                place = f"{stem(file)}/{name}"
                 yield Picture(
                     place, f"{place}.png", f"{path}:{name}", stamp, partial(Image.fromarray, pixels)
                 )

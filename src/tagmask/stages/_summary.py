@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -18,7 +18,7 @@ from tagmask.errors import ConfigError, DataError
 from tagmask.stages._inputs import Picture
 from tagmask.store.files import atomic_write, write_json
 
-__all__ = ["Summary", "row_of"]
+__all__ = ["Summary", "check_key", "row_of", "table_head", "table_row"]
 
 _UNSURE = 0.5
 _MUCH = 0.3
@@ -97,22 +97,9 @@ class Summary:
         self._known = self._earlier(key, overwrite)
         self.rows: dict[str, dict[str, Any]] = {}
         self._stream: IO[str] | None = None
-        write_json(folder / "predict.json", {"key": key})
 
     def _earlier(self, key: str, overwrite: bool) -> dict[str, dict[str, Any]]:
-        note = self._folder / "predict.json"
-        if not note.is_file():
-            return {}
-        try:
-            same = json.loads(note.read_text(encoding="utf-8"))["key"] == key
-        except (OSError, ValueError, KeyError, TypeError):
-            same = False
-        if not same:
-            if not overwrite:
-                raise ConfigError(
-                    f"{self._folder} holds masks of another model, other settings or other tags; choose "
-                    "another --out, or replace them with --overwrite"
-                )
+        if not check_key(self._folder, key, overwrite):
             return {}
         rows = {}
         lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.is_file() else []
@@ -173,14 +160,45 @@ class Summary:
         """Write the final ``summary.jsonl``, ``summary.csv`` and ``failed.csv``."""
         rows = [self.rows[name] for name in sorted(self.rows)]
         self._write_all(rows)
-        head = ["name", "source", "height", "width", "classes", "confidence", "unsure", "warnings"]
-        table = [[*head, *(f"area of {name}" for name in classes.names)]]
-        for row in rows:
-            plain = {**row, "classes": " ".join(row["classes"]), "warnings": "; ".join(row["warnings"])}
-            areas = [row["classes"].get(name, 0) for name in classes.names]
-            table.append([*(plain[key] for key in head), *areas])
+        table = [table_head(classes), *(table_row(row, classes) for row in rows)]
         _write_csv(self._folder / "summary.csv", table)
         _write_csv(self._folder / "failed.csv", [("source", "reason"), *self.failed])
+
+
+_HEAD = ("name", "source", "height", "width", "classes", "confidence", "unsure", "warnings")
+
+
+def table_head(classes: ClassTable) -> list[str]:
+    """First line of ``summary.csv``."""
+    return [*_HEAD, *(f"area of {name}" for name in classes.names)]
+
+
+def table_row(row: Mapping[str, Any], classes: ClassTable) -> list[Any]:
+    """The line of one picture in ``summary.csv``."""
+    plain = {**row, "classes": " ".join(row["classes"]), "warnings": "; ".join(row["warnings"])}
+    return [*(plain[key] for key in _HEAD), *(row["classes"].get(name, 0) for name in classes.names)]
+
+
+def check_key(folder: Path, key: str, overwrite: bool) -> bool:
+    """Whether a folder holds masks of this model and these settings; notes that it does from now on.
+
+    Raises:
+        ConfigError: It holds masks of others, and they shall not be replaced.
+    """
+    note = folder / "predict.json"
+    same = False
+    if note.is_file():
+        try:
+            same = json.loads(note.read_text(encoding="utf-8"))["key"] == key
+        except (OSError, ValueError, KeyError, TypeError):
+            same = False
+        if not same and not overwrite:
+            raise ConfigError(
+                f"{folder} holds masks of another model, other settings or other tags; choose another "
+                "--out, or replace them with --overwrite"
+            )
+    write_json(note, {"key": key})
+    return same
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:

@@ -1,0 +1,236 @@
+"""Bulk labelling: the masks of one process, from every kind of input, whatever dies on the way."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tagmask.data.scenes import render
+from tagmask.stages._bulk_worker import Job, Plan, Worker, _Tries, read_notes
+from tagmask.stages._common import RuntimeConfig
+from tagmask.stages._inputs import Broken, each_picture
+from tagmask.stages._labelling import PredictConfig
+from tagmask.stages._sources import Item, list_items, read_item
+from tests.cli import tagmask
+
+FLAGS = ("--device=cpu", "--scales=1", "--batch-size=4", "--set=overlays=false")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Thirty scenes of two sizes in two folders, and a broken one."""
+    root = tmp_path_factory.mktemp("pictures")
+    for number in range(30):
+        path = root / "ab"[number % 2] / f"{number:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(render(number, 0, size=48 + 16 * (number % 3 == 0)).image).save(path)
+    (root / "a" / "broken.png").write_bytes(b"no picture")
+    return root
+
+
+def masks(out: Path) -> dict[str, bytes]:
+    files = [*(out / "masks").rglob("*.png"), *(out / "confidence").rglob("*.png")]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+
+def summary(out: Path) -> dict[str, dict]:
+    rows = [json.loads(line) for line in (out / "summary.jsonl").read_text().splitlines()]
+    assert len({row["name"] for row in rows}) == len(rows)
+    return {row["name"]: row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory, finished, pictures) -> Path:
+    out = tmp_path_factory.mktemp("single") / "out"
+    done = tagmask("predict", finished, pictures, "--out", out, *FLAGS)
+    assert done.exit_code == 1, done.stderr
+    return out
+
+
+def start(*arguments) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tagmask", "predict", *map(str, arguments), "--engine=ray"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def job(finished: Path, out: Path, session: str = "s") -> Job:
+    config = PredictConfig(scales=(1.0,), overlays=False)
+    return Job(finished, out, config, RuntimeConfig(device="cpu", threads=1), session)
+
+
+def chunks(items, size=8):
+    items = [item for item in items if isinstance(item, Item)]
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def told(found):
+    return found if isinstance(found, Broken) else (found.name, found.file, found.source, found.stamp)
+
+
+def test_items_carry_the_names_and_stamps_of_the_single_process(pictures, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(pictures / "a" / "000.png", "a/000.png")
+        archive.writestr("../evil.png", b"x")
+    for inputs in (
+        [str(pictures)],
+        [str(pictures / "*" / "*.png")],
+        [str(tmp_path / "x.zip")],
+        ["/no/where"],
+    ):
+        theirs = [
+            f if isinstance(f, Broken) else (f.name, f.file, f.source, f.stamp) for f in each_picture(inputs)
+        ]
+        ours = [
+            f if isinstance(f, Broken) else (f.name, f.file, f.source, f.stamp) for f in list_items(inputs)
+        ]
+        assert ours == theirs
+
+
+def test_shards_manifests_and_urls_give_the_same_pictures(pictures, tmp_path):
+    import fsspec
+    import pyarrow
+    from pyarrow import parquet
+
+    names = ["a/000.png", "b/001.png", "a/002.png"]
+    with tarfile.open(tmp_path / "s-0.tar", "w") as shard:
+        for name in names:
+            shard.add(pictures / name, name)
+            shard.add(tmp_path, name.replace(".png", ".json"), recursive=False)
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        shard.addfile(link)
+    table = {"path": [str(pictures / n) for n in names] + ["../up.png"], "name": [*"xyz", "up"]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "list.parquet")
+    memory = fsspec.filesystem("memory")
+    for name in names:
+        memory.pipe(f"/bulk/{name}", (pictures / name).read_bytes())
+    memory.pipe("/shards/s-0.tar", (tmp_path / "s-0.tar").read_bytes())
+    expected = {
+        name: read_item(Item("", "", "", "", str(pictures / name)), 10**6).tobytes() for name in names
+    }
+    for given in (tmp_path / "s-*.tar", tmp_path / "list.parquet", "memory://bulk", "memory://shards/*.tar"):
+        found = list(list_items([str(given)]))
+        items = [f for f in found if isinstance(f, Item)]
+        assert sorted(read_item(i, 10**6).tobytes() for i in items) == sorted(expected), given
+        refused = [f.reason for f in found if isinstance(f, Broken)]
+        assert len(refused) == ("bulk" not in str(given)), given
+    named = [f.name for f in list_items([str(tmp_path / "list.parquet")]) if isinstance(f, Item)]
+    assert named == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.tar", "x.zip", "gone.tar"])
+def test_containers_that_are_none_are_named(tmp_path, name):
+    (tmp_path / ("x" + name[name.index(".") :])).write_bytes(b"nothing of the kind" * 100)
+    (found,) = list_items([str(tmp_path / name)])
+    assert isinstance(found, Broken)
+    assert name in f"{found.source} {found.reason}"
+
+
+def test_a_worker_does_chunks_and_does_none_twice(finished, pictures, single, tmp_path):
+    plan = Plan(tmp_path / "bulk")
+    worker = Worker(job(finished, tmp_path))
+    plan.write(chunks(list_items([str(pictures)])), worker.key)
+    count = len(plan.keys)
+    told = [worker({"chunk": np.array([i])}) for i in range(count)]
+    assert sum(int(one["images"][0]) for one in told) == 30
+    assert sum(int(one["failed"][0]) for one in told) == 1
+    assert masks(tmp_path) == masks(single)
+    shutil.rmtree(tmp_path / "masks")
+    again = worker({"chunk": np.array([0])})
+    assert again["images"][0] == told[0]["images"][0]
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_picture_on_which_workers_die_is_put_aside(finished, pictures, tmp_path, monkeypatch):
+    from tagmask.stages import _bulk_worker
+
+    def poisoned(item, most):
+        if item.name == "a/004":
+            raise KeyboardInterrupt
+        return read_item(item, most)
+
+    monkeypatch.setattr(_bulk_worker, "read_item", poisoned)
+    plan, worker = Plan(tmp_path / "bulk"), Worker(job(finished, tmp_path))
+    plan.write(chunks(list_items([str(pictures)])), worker.key)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            worker({"chunk": np.array([0])})
+    told = worker({"chunk": np.array([0])})
+    assert (told["images"][0], told["failed"][0]) == (7, 1)
+    rows, failed = read_notes(plan.note(plan.keys[0]))
+    assert len(rows) == 7
+    assert failed == [(str(pictures / "a" / "004.png"), "the worker that took it died, more than once")]
+    assert _Tries(tmp_path / "bulk" / "tries" / plan.keys[0], "another").count == 1
+
+
+def test_a_full_disk_ends_the_run_with_one_line(finished, pictures, tmp_path, monkeypatch):
+    plan, worker = Plan(tmp_path / "bulk"), Worker(job(finished, tmp_path))
+    plan.write(chunks(list_items([str(pictures)])), worker.key)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    told = worker({"chunk": np.array([0])})
+    assert "No space left on device" in told["error"][0]
+    monkeypatch.undo()
+    assert worker({"chunk": np.array([0])})["error"][0] == ""
+
+
+def test_without_ray_it_says_what_to_install(finished, pictures, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = tagmask("predict", finished, pictures, "--out", tmp_path / "o", "--engine=ray")
+    assert done.exit_code == 2
+    assert "pip install 'tagmask[ray]'" in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_one_killed_give_the_masks_of_one_process(finished, pictures, single, tmp_path):
+    pytest.importorskip("ray")
+    out = tmp_path / "out"
+    process = start(finished, pictures, "--out", out, *FLAGS, "--workers=2")
+    end = time.monotonic() + 180
+    while not list((out / "masks").rglob("*.png")) if (out / "masks").exists() else True:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    killed = kill_a_worker(process.pid)
+    stdout, stderr = process.communicate(timeout=180)
+    assert process.returncode == 1, stderr
+    assert "masks of 30 images" in stdout
+    assert killed is None or killed > 0
+    assert masks(out) == masks(single)
+    assert summary(out) == summary(single)
+    with (out / "failed.csv").open() as file:
+        assert [row["source"] for row in csv.DictReader(file)] == [str(pictures / "a" / "broken.png")]
+    again = start(finished, pictures, "--out", out, *FLAGS, "--workers=2")
+    stdout, stderr = again.communicate(timeout=180)
+    assert "30 of them done before" in stdout or "31 of them done before" in stdout, (stdout, stderr)
+
+
+def kill_a_worker(driver: int) -> int | None:
+    """SIGKILL one process that labels; None if all have ended."""
+    for entry in Path("/proc").iterdir():
+        try:
+            name = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+            environment = (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if name.startswith(b"ray::MapWorker") and b"RAY_JOB_ID" in environment:
+            os.kill(int(entry.name), signal.SIGKILL)
+            return int(entry.name)
+    return None
