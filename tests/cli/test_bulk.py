@@ -118,9 +118,7 @@ def test_shards_manifests_and_urls_give_the_same_pictures(pictures, tmp_path):
     for name in names:
         memory.pipe(f"/bulk/{name}", (pictures / name).read_bytes())
     memory.pipe("/shards/s-0.tar", (tmp_path / "s-0.tar").read_bytes())
-    expected = {
-        name: read_item(Item("", "", "", "", str(pictures / name)), 10**6).tobytes() for name in names
-    }
+    expected = [read_item(Item("", "", "", "", str(pictures / name)), 10**6).tobytes() for name in names]
     for given in (tmp_path / "s-*.tar", tmp_path / "list.parquet", "memory://bulk", "memory://shards/*.tar"):
         found = list(list_items([str(given)]))
         items = [f for f in found if isinstance(f, Item)]

@@ -1,0 +1,235 @@
+"""Label generated pictures with Ray, one worker killed midway, and look at memory, speed and completeness.
+
+python benchmarks/bulk.py --images 20000 --out benchmarks/results/bulk.json --plot docs/images/bulk-memory.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tagmask.data.scenes import render, write_dataset
+
+VIT = "vit:patch=8,dim=64,depth=4,heads=2,size=96"
+FLAGS = ["--device=cpu", "--scales=1", "--batch-size=16", "--set=overlays=false", "--set=confidence=false"]
+DISTINCT = 500
+PER_SHARD = 1000
+
+
+def tagmask(*words: object) -> None:
+    command = [sys.executable, "-m", "tagmask", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+
+
+def train(folder: Path) -> Path:
+    """A small MoRe, hardly trained: what it sees does not matter here."""
+    data = write_dataset(folder / "data", 12, 4, size=96)
+    flags = [
+        "--method=more",
+        f"--backbone={VIT}",
+        "--weights=none",
+        "--size=96",
+        "--device=cpu",
+        "--batch-size=4",
+    ]
+    flags += ["--iterations=5", "--set=model.aux_block=-2", "--set=train.eval_every=0"]
+    tagmask("train", "--data", data, "--out", folder / "run", *flags)
+    return folder / "run"
+
+
+def write_shards(folder: Path, count: int) -> None:
+    """Tar shards of `count` pictures of 96 x 96; the names differ, the pictures repeat."""
+    folder.mkdir()
+    pictures = []
+    for number in range(min(DISTINCT, count)):
+        buffer = io.BytesIO()
+        Image.fromarray(render(number, 0, size=96).image).save(buffer, "JPEG", quality=90)
+        pictures.append(buffer.getvalue())
+    for first in range(0, count, PER_SHARD):
+        with tarfile.open(folder / f"{first // PER_SHARD:05d}.tar", "w") as shard:
+            for number in range(first, min(first + PER_SHARD, count)):
+                entry = tarfile.TarInfo(f"{number // PER_SHARD:05d}/{number:07d}.jpg")
+                content = pictures[number % len(pictures)]
+                entry.size = len(content)
+                shard.addfile(entry, io.BytesIO(content))
+
+
+def family(root: int) -> Iterator[tuple[int, str, float]]:
+    """(process, name, MiB in memory not shared with others) of a process and everything it started."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, ValueError):
+            continue
+        parents.setdefault(parent, []).append(int(entry.name))
+    todo = [root]
+    while todo:
+        pid = todo.pop()
+        todo += parents.get(pid, [])
+        try:
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        pss = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        yield pid, name, pss / 1024
+
+
+def watch(
+    process: subprocess.Popen[str], out: Path, kill_at: int, rows: list[dict[str, float]]
+) -> int | None:
+    """Note memory every few seconds until the end; kill a worker once `kill_at` chunks are done."""
+    started, killed = time.monotonic(), None
+    while process.poll() is None:
+        found = list(family(process.pid))
+        workers = [(pid, size) for pid, name, size in found if name.startswith("ray::MapWorker")]
+        done = sum(1 for _ in (out / "bulk" / "done").rglob("*.jsonl"))
+        rows.append(
+            {
+                "seconds": round(time.monotonic() - started, 1),
+                "chunks": done,
+                "driver": round(next((size for pid, _, size in found if pid == process.pid), 0.0), 1),
+                "workers": round(sum(size for _, size in workers), 1),
+                "all": round(sum(size for _, _, size in found), 1),
+            }
+        )
+        if killed is None and done >= kill_at and workers:
+            killed = workers[0][0]
+            os.kill(killed, signal.SIGKILL)
+        time.sleep(3)
+    return killed
+
+
+def plot(rows: list[dict[str, float]], path: Path) -> None:
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    for key, label in (("all", "all processes"), ("workers", "two workers"), ("driver", "driver")):
+        axes.plot([row["seconds"] for row in rows], [row[key] for row in rows], label=label)
+    axes.set(xlabel="seconds", ylabel="MiB", ylim=(0, None))
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def completeness(out: Path, count: int) -> dict[str, int]:
+    names = [json.loads(line)["name"] for line in (out / "summary.jsonl").open()]
+    with (out / "failed.csv").open() as file:
+        failed = len(list(csv.DictReader(file)))
+    masks = sum(1 for _ in (out / "masks").rglob("*.png"))
+    twice = len(names) - len(set(names))
+    return {"listed": count, "labelled": len(names), "twice": twice, "masks": masks, "failed": failed}
+
+
+def differing(first: Path, second: Path) -> int:
+    return sum(
+        path.read_bytes() != (second / path.relative_to(first)).read_bytes()
+        for path in (first / "masks").rglob("*.png")
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=20000)
+    parser.add_argument("--single", type=int, default=2000, help="pictures for the single process")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--plot", type=Path, required=True)
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        run = train(folder)
+        write_shards(folder / "shards", args.images)
+        # The single process reads no shards: the first pictures as files.
+        files = folder / "files"
+        for number in range(0, args.single, PER_SHARD):
+            with tarfile.open(folder / "shards" / f"{number // PER_SHARD:05d}.tar") as shard:
+                shard.extractall(files, filter="data")
+        single = folder / "single"
+        started = time.monotonic()
+        tagmask("predict", run, files, "--out", single, *FLAGS)
+        alone = time.monotonic() - started
+        out = folder / "out"
+        command = [
+            sys.executable,
+            "-m",
+            "tagmask",
+            "predict",
+            run,
+            folder / "shards" / "*.tar",
+            "--out",
+            out,
+            *FLAGS,
+        ]
+        command += ["--engine=ray", f"--workers={args.workers}"]
+        rows: list[dict[str, float]] = []
+        started = time.monotonic()
+        process = subprocess.Popen(
+            list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        said: list[str] = []
+        reader = threading.Thread(target=lambda: said.extend(process.communicate()))
+        reader.start()
+        killed = watch(process, out, args.images // 64 // 2, rows)
+        reader.join()
+        seconds = time.monotonic() - started
+        if process.returncode:
+            sys.exit(said[1])
+        bulk = json.loads((out / "bulk" / "bulk.json").read_text())
+        late = [row["all"] for row in rows if row["chunks"] > 0.2 * args.images / 64]
+        result = {
+            "about": {
+                "command": f"python benchmarks/bulk.py --images {args.images} --single {args.single} "
+                f"--workers {args.workers} --out {args.out} --plot {args.plot}",
+                "machine": f"{os.cpu_count()}-core CPU, {platform.machine()}, one thread a worker",
+                "versions": {name: version(name) for name in ("torch", "ray", "tagmask")},
+                "network": f"MoRe, {VIT}, pictures of 96 x 96, one view, masks only",
+            },
+            "single": {
+                "images": args.single,
+                "seconds": round(alone, 1),
+                "images_per_second": round(args.single / alone, 1),
+            },
+            "ray": {
+                "workers": args.workers,
+                "seconds_with_start": round(seconds, 1),
+                "seconds": round(bulk["seconds"], 1),
+                "images_per_second": round(bulk["images_per_second"], 1),
+                "worker_killed_midway": killed is not None,
+                **completeness(out, args.images),
+                "masks_unlike_the_single_process": differing(single, out),
+            },
+            "memory_mib": {
+                "at_a_quarter": late[: len(late) // 4 + 1][-1] if late else None,
+                "at_the_end": late[-1] if late else None,
+                "most": max((row["all"] for row in rows), default=None),
+            },
+            "curve": rows,
+        }
+        plot(rows, args.plot)
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({key: result[key] for key in ("single", "ray", "memory_mib")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
