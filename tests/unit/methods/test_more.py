@@ -125,6 +125,29 @@ def test_given_labels_take_the_place_of_pseudo_labels():
     torch.testing.assert_close(given, module.balanced_cross_entropy(logits, labels))
 
 
+@pytest.mark.parametrize("labelled", [0, 1])
+def test_crops_without_a_label_leave_loss_and_gradients_finite(labelled):
+    labels = torch.full((2, 64, 64), 255)
+    labels[:labelled, :20] = 1
+    method = make(ptc_from=0, lir_from=0, seg_from=0).train()
+    result = step(method, 5, batch(labels=labels))
+    assert all(torch.isfinite(value) for value in result.logs.values())
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters())
+    assert (float(result.logs["seg"]) > 0) == bool(labelled)
+
+
+def test_crops_whose_own_maps_say_nothing_leave_loss_and_gradients_finite():
+    # Between thresholds of 0 and 1 every pixel of every map is ignored.
+    method = make(ptc_from=0, lir_from=0, seg_from=0, high=1.0, low=0.0, early_cre_high=1.0).train()
+    nowhere = torch.zeros(2, 4, dtype=torch.int64)  # all of it padding
+    for boxes in (None, nowhere):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = step(method, 5, batch(boxes=boxes))
+        assert all(torch.isfinite(value) for value in result.logs.values())
+        assert all(torch.isfinite(p.grad).all() for p in method.parameters())
+
+
 def test_boxes_in_pixels_warn_and_those_in_patches_do_not():
     boxes = torch.tensor([[20, 64, 0, 64], [0, 41, 7, 64]])
     method = make()
