@@ -27,7 +27,7 @@ from tagmask.review.signals import Evidence, shares, signals
 from tagmask.stages._common import Context, Part, each_image, open_part
 from tagmask.stages._infer import MapConfig, image_maps, image_tags
 from tagmask.stages._methods import Trained
-from tagmask.stages._probabilities import Predictor, remembered_use
+from tagmask.stages._probabilities import Predictor, Use, remembered_use
 from tagmask.stages._score import read_maps
 from tagmask.store.files import atomic_write, file_for, write_json
 from tagmask.store.labels import read_mask
@@ -99,7 +99,10 @@ class _Looker:
         self.config, self.folder, self.dataset = config, context.folder, dataset
         self.runtime = context.runtime
         self.method = trained.method.to(context.runtime.device).eval()
-        self.use = remembered_use(trained.meta)
+        use = remembered_use(trained.meta)
+        # One plain view: how sure the network is matters here, not the last point of IoU.
+        views = use.views.model_copy(update={"scales": (1.0,), "flip": "none"})
+        self.use = Use(use.maps, views, use.background)
         self.predictor = Predictor(self.method, self.runtime, self.use)
         on_disk = tuple(sorted(p.name for p in (self.folder / "maps").glob("*") if p.is_dir()))
         usual = tuple(kind for kind in ("cam", "lam") if kind in self.method.map_kinds)
