@@ -24,9 +24,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from tagmask.data.masks import mask_values
+from tagmask.review.queue import tag_doubts
 from tagmask.review.signals import agreement
 from tagmask.runconfig import read_config
 from tagmask.stages._common import open_part
+from tagmask.stages.review import read_row
 from tagmask.store.labels import read_mask
 from tagmask.store.manifest import Manifest
 
@@ -99,10 +101,14 @@ def ranking(args: argparse.Namespace) -> dict[str, Any]:
 
 def tags(args: argparse.Namespace) -> dict[str, Any]:
     """Doubted tags against those that were corrupted."""
-    doubts = read_table(args.run / "review" / "tag_doubts.csv")
-    images = len(read_table(args.run / "review" / "queue.csv"))
+    # From the signals, so that a review that was stopped half-way is measured on what it has seen.
+    rows = [read_row(path) for path in sorted((args.run / "review" / "signals").rglob("*.json"))]
+    names = open_part(read_config(args.run).data, "train").classes.names
+    doubts = [{"name": d.name, "perhaps": d.kind, "tag": names[d.key]} for d in tag_doubts(rows)]
+    images, seen = len(rows), {row.name for row in rows}
     record = json.loads(args.record.read_text(encoding="utf-8"))
     planted = {(Path(r["image"]).stem, r["doubt"], r["class"]) for r in record}
+    planted = {entry for entry in planted if entry[0] in seen}
     hits = np.asarray([(d["name"], d["perhaps"], d["tag"]) in planted for d in doubts], bool)
     found = hits.cumsum()
     curve = [
@@ -123,13 +129,12 @@ def tags(args: argparse.Namespace) -> dict[str, Any]:
             "precision": round(float(hits[mine].mean()), 4) if mine.any() else None,
             "recall": round(float(hits[mine].sum() / there), 4),
         }
-    classes = len(read_config(args.run).data.classes or ()) or args.classes
     return {
         **about(args.run),
         "images": images,
         "corrupted_images": len({name for name, _, _ in planted}),
         "corrupted_tags": len(planted),
-        "precision_of_chance": round(len(planted) / (images * classes), 4),
+        "precision_of_chance": round(len(planted) / (images * len(names)), 4),
         "curve": curve,
         "by_kind": by_kind,
     }
@@ -143,7 +148,6 @@ def main() -> None:
     parser.add_argument("--mask-values", default="voc")
     parser.add_argument("--split", default="auto")
     parser.add_argument("--record", type=Path)
-    parser.add_argument("--classes", type=int, default=6)
     parser.add_argument("--note", default="")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

@@ -1,7 +1,7 @@
 """Peak memory and time of `tagmask predict` on one picture of any size, and what tiles change in its mask.
 
     python benchmarks/tiles.py MODEL --sides 1000 5000 20000 --out benchmarks/results/tiles.json
-    python benchmarks/tiles.py MODEL --compare PICTURE... --sides --out benchmarks/results/tiles_agreement.json
+    python benchmarks/tiles.py MODEL --sides --compare PICTURE... --out benchmarks/results/tiles.json
 
 MODEL is a run or model folder, or "tiny" for a MoRe of 2 blocks of width 32 with random weights, enough for
 the memory that a picture causes. Pictures are photographs (--photos) or scenes, repeated to the size.

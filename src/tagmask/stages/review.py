@@ -33,7 +33,7 @@ from tagmask.store.files import atomic_write, file_for, write_json
 from tagmask.store.labels import read_mask
 from tagmask.types import Batch
 
-__all__ = ["ReviewConfig", "review"]
+__all__ = ["ReviewConfig", "read_row", "review"]
 
 _PICTURE_SIDE = 240
 
@@ -79,7 +79,7 @@ def review(config: ReviewConfig, context: Context, trained: Trained) -> dict[str
     context.runtime.barrier()
     if not context.runtime.is_main:
         return {}
-    found = [_read_row(file_for(out / "signals", name, ".json")) for name in dataset.names]
+    found = [read_row(file_for(out / "signals", name, ".json")) for name in dataset.names]
     names = dataset.classes.names
     rows = rank(found, names)
     doubts = tag_doubts(found)
@@ -193,7 +193,12 @@ def _nearest(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
-def _read_row(path: Path) -> Row:
+def read_row(path: Path) -> Row:
+    """What was noted about one image.
+
+    Raises:
+        DataError: The file is damaged.
+    """
     try:
         record: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         areas = {int(key): float(area) for key, area in record["areas"].items()}
