@@ -32,6 +32,15 @@ FILES = [
     ("psa_cls", "psa", {}, ""),
     ("psa_train_step", "affinity_net", {}, "module."),
     ("seg_forward", "segmenter", {}, ""),
+    ("weaktr_cam_forward_avgpool", "weaktr", {"reduction": 4}, "model"),
+    ("weaktr_seg_schedule", "segmenter", {"backbone": "mask:deit_small_patch16_224.fb_in1k"}, "model"),
+    ("weaktr_seg_forward_dinov2", "segmenter", {"backbone": "mask:vit_small_patch14_dinov2.lvd142m"}, "model"),
+    (
+        "weaktr_seg_forward_eva02",
+        "segmenter",
+        {"backbone": "mask:eva02_small_patch14_224.mim_in22k", "position_size": 160},
+        "model",
+    ),
 ]
 
 

@@ -228,8 +228,8 @@ class ViT(nn.Module):
             scores: Blocks whose attention scores are wanted, with gradient; these run unfused.
             reduce: Applied to every block's scores before they are kept (all scores of a deep network at
                 full size hold gigabytes).
-            visit: Called for every block with its index, its scores and the output of its attention branch
-                (B, T, D) before the residual; all blocks then run unfused.
+            visit: Called for every block with its index, its attention (B, A, T, T) after the softmax and the
+                output of its attention branch (B, T, D) before the residual; all blocks then run unfused.
             norm: Whether the final norm is applied to the outputs.
             last_block: Stop after this block; its raw output is returned.
 
@@ -245,11 +245,11 @@ class ViT(nn.Module):
         tapped: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             if index in scores or visit is not None:
-                tokens, found, branch = recomputed(
+                tokens, found, probs, branch = recomputed(
                     self.gradient_checkpointing, _block_with_scores, block, tokens
                 )
                 if visit is not None:
-                    visit(index, found, branch)
+                    visit(index, probs, branch)
                 if index in scores:
                     tapped[index] = found if reduce is None else reduce(found)
             else:
@@ -281,21 +281,27 @@ def attention_with_scores(attention: Attention, tokens: Tensor) -> tuple[Tensor,
     Returns:
         Output (B, T, D) and the scaled scores before softmax (B, A, T, T).
     """
+    return _attention(attention, tokens)[:2]
+
+
+def _attention(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, scores, and probabilities before dropout."""
     batch, count, _ = tokens.shape
     qkv = attention.qkv(tokens).reshape(batch, count, 3, attention.num_heads, attention.head_dim)
     query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     query, key = attention.q_norm(query), attention.k_norm(key)
     scores = (query * attention.scale) @ key.transpose(2, 3)
-    probs = attention.attn_drop(scores.softmax(-1))
-    mixed = (probs @ value).transpose(1, 2).reshape(batch, count, -1)
-    return attention.proj_drop(attention.proj(attention.norm(mixed))), scores
+    probs = scores.softmax(-1)
+    mixed = (attention.attn_drop(probs) @ value).transpose(1, 2).reshape(batch, count, -1)
+    return attention.proj_drop(attention.proj(attention.norm(mixed))), scores, probs
 
 
-def _block_with_scores(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _block_with_scores(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     parts: Any = block
-    mixed, scores = attention_with_scores(parts.attn, parts.norm1(tokens))
+    mixed, scores, probs = _attention(parts.attn, parts.norm1(tokens))
     tokens = tokens + parts.drop_path1(parts.ls1(mixed))
-    return tokens + parts.drop_path2(parts.ls2(parts.mlp(parts.norm2(tokens)))), scores, mixed
+    tokens = tokens + parts.drop_path2(parts.ls2(parts.mlp(parts.norm2(tokens))))
+    return tokens, scores, probs, mixed
 
 
 def _normalisation(wanted: Normalisation, trunk: VisionTransformer) -> Sequence[tuple[float, ...]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
-__all__ = ["AttentionFusion", "grouped_pool"]
+__all__ = ["AttentionFusion", "fuse_attention", "grouped_pool"]
 
 
 class AttentionFusion(nn.Module):
@@ -56,3 +59,23 @@ def grouped_pool(tokens: Tensor, num_groups: int, pooling: str = "max") -> Tenso
         raise ValueError(f"pooling must be 'max' or 'mean', got '{pooling}'")
     values = tokens.amax(1) if pooling == "max" else tokens.mean(1)
     return values.reshape(len(values), -1, num_groups).transpose(1, 2)
+
+
+def fuse_attention(weights: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+    """Mean of all attention maps, each times its weight: one matrix product per block, no copy of the maps.
+
+    Args:
+        weights: (B, A * L), head-major and block-minor, as `AttentionFusion` gives them.
+        blocks: Attention of the L blocks, (B, A, T, T) each.
+
+    Returns:
+        (B, T, T); the weights are not normalised by their sum.
+    """
+    batch, heads, count, _ = blocks[0].shape
+    shares = weights.reshape(batch, heads, len(blocks)) / weights.shape[1]
+    total = blocks[0].new_zeros(batch, 1, count * count)
+    # Fused values lie near 1e-3 and are multiplied again: autocast must not round them to half precision.
+    with torch.autocast(total.device.type, enabled=False):
+        for index, probs in enumerate(blocks):
+            total = torch.baddbmm(total, shares[:, None, :, index].to(probs.dtype), probs.flatten(2))
+    return total.reshape(batch, count, count)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tagmask.backbones.base import TokenFeatures
 from tagmask.backbones.vit import ViT
 from tagmask.config import Scales
-from tagmask.heads.attention_fusion import AttentionFusion, grouped_pool
+from tagmask.heads.attention_fusion import AttentionFusion, fuse_attention, grouped_pool
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.methods.base import Method, MethodConfig
 from tagmask.ops.schedules import cosine_by_epoch
@@ -186,17 +186,15 @@ class WeakTr(Method):
         pooled: list[Tensor] = []
         kept: list[Tensor] = []
 
-        def visit(_: int, scores: Tensor, branch: Tensor) -> None:
-            # Only columns of patches are ever read; features and attention teach the fusion, not the trunk.
-            kept.append(scores.detach().softmax(-1)[..., self.num_classes :])
+        def visit(_: int, probs: Tensor, branch: Tensor) -> None:
+            # Features and attention teach the fusion, not the trunk.
+            kept.append(probs.detach())
             pooled.append(grouped_pool(branch.detach(), self.num_heads, self.config.pooling))
 
         features = self.encoder(images, visit=visit, norm=False)
         weights = self.fusion(torch.stack(pooled, 2).flatten(1, 2))
-        weights = weights.reshape(len(images), self.num_heads, -1) / weights.shape[1]
-        # One contraction per block: the original multiplies a copy of all maps at once.
-        parts = [torch.einsum("ba,baij->bij", weights[..., i], block) for i, block in enumerate(kept)]
-        fused = torch.stack(parts).sum(0)
+        # Only columns of patches are ever read.
+        fused = fuse_attention(weights, kept)[..., self.num_classes :]
         return _Passed(features.class_tokens.mean(2), self.head(features.patches), fused, features.grid)
 
     def _maps(self, out: _Passed, attention: AttentionType) -> Tensor:
