@@ -34,7 +34,7 @@ FILES = [
     ("seg_forward", "segmenter", {}, ""),
     ("weaktr_cam_forward_avgpool", "weaktr", {"reduction": 4}, "model"),
     ("weaktr_seg_schedule", "segmenter", {"backbone": "mask:deit_small_patch16_224.fb_in1k"}, "model"),
-    ("weaktr_seg_forward_dinov2", "segmenter", {"backbone": "mask:vit_small_patch14_dinov2.lvd142m"}, "model"),
+    ("weaktr_seg_forward_dinov2", "segmenter", {"backbone": "mask:vit_small_patch14_dinov2"}, "model"),
     (
         "weaktr_seg_forward_eva02",
         "segmenter",
