@@ -26,8 +26,8 @@ def record(run: Path, data: str, note: str, recipe: str) -> dict[str, Any]:
         "command": f"tagmask run {recipe} --data DIR --out RUN",
         "machine": f"CPU, {first['compute']['threads']} thread(s) of 2 cores, shared, {platform.machine()}",
         "precision": first["compute"]["precision"],
-        "seed": steps["train"]["settings"]["seed"],
-        "versions": steps["train"]["versions"],
+        "seed": next(s["settings"]["seed"] for s in steps.values() if "seed" in s["settings"]),
+        "versions": next(iter(steps.values()))["versions"],
         "note": note,
         "seconds": {name: step["seconds"] for name, step in steps.items() if "seconds" in step},
         "images": first["images"],
@@ -47,9 +47,9 @@ def record(run: Path, data: str, note: str, recipe: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Settings without the places of this machine."""
+    """Settings without the places of this machine and the long list of thresholds."""
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items() if key != "thresholds"}
     return Path(value).name if isinstance(value, str) and value.startswith("/") else value
 
 
