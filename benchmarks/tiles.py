@@ -34,6 +34,7 @@ def tiny(folder: Path) -> Path:
         "backbone": "vit:patch=16,dim=32,depth=2,heads=2,size=224",
         "weights": "none",
         "aux_block": -2,
+        "decoder_width": 32,
     }
     method = build_method("more", settings, len(CLASSES))
     save_method(folder, method, "more", ClassTable(CLASSES), {}, {})

@@ -46,6 +46,19 @@ def test_corrected_masks_teach_beside_the_tags(toy: Path, corrections: Path, fin
     assert (done.exit_code, "--overwrite" in done.stderr) == (2, True)
 
 
+def test_the_way_of_the_readme_from_corrections_to_masks(
+    toy: Path, corrections: Path, finished: Path, tmp_path: Path
+):
+    second, given = tmp_path / "second", ("--corrections", corrections)
+    done = tagmask(
+        "train", "--recipe", finished, "--start", finished, *given, "--iterations", "1", "--out", second
+    )
+    assert done.exit_code == 0, done.stderr
+    done = tagmask("predict", second, toy / "images", "--out", tmp_path / "masks", "--device", "cpu")
+    assert done.exit_code == 0, done.stderr
+    assert len(list((tmp_path / "masks" / "masks").glob("*.png"))) == 16
+
+
 def test_an_archive_of_an_annotation_tool_is_taken_as_it_comes(toy: Path, finished: Path, tmp_path: Path):
     archive = tmp_path / "cvat.zip"
     done = tagmask("annotate", "export", finished, "--format", "cvat", "--what", "labels", "--out", archive)
