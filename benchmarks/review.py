@@ -29,6 +29,7 @@ from tagmask.review.signals import agreement
 from tagmask.runconfig import read_config
 from tagmask.stages._common import open_part
 from tagmask.stages.review import read_row
+from tagmask.store.checkpoint import read_header
 from tagmask.store.labels import read_mask
 from tagmask.store.manifest import Manifest
 
@@ -53,13 +54,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 def about(run: Path) -> dict[str, Any]:
     steps = Manifest(run).steps
-    settings = steps.get("train", {}).get("settings", {})
+    header = read_header(read_config(run).checkpoint or run / "model")
     return {
-        "method": settings.get("method"),
-        "iterations": settings.get("iterations"),
-        "batch_size": settings.get("batch_size"),
-        "size": settings.get("size"),
-        "seed": settings.get("seed"),
+        "method": header["method"],
+        "backbone": header["settings"].get("backbone"),
+        "iterations": header["extra"]["step"],
+        "train": steps.get("train", {}).get("settings"),
         "machine": f"CPU, {platform.machine()}, 2 cores shared with other work",
         "versions": steps.get("review", {}).get("versions"),
     }

@@ -144,8 +144,7 @@ def _words(
         )
     for name, value in found.items():
         if name not in _FIRES and value >= _DISAGREES:
-            said = "refined label" if name == "label" else name.replace("_", " ").upper()
-            words.append(f"mask and {said} share only {100 * (1 - value):.0f} %")
+            words.append(f"mask and {_said(name)} share only {100 * (1 - value):.0f} %")
     if found.get("overlap", 0) >= _FIRES["overlap"]:
         words.append(f"the model itself expects an IoU of {100 * (1 - found['overlap']):.0f} %")
     if found.get("borders", 0) >= _FIRES["borders"]:
@@ -156,6 +155,13 @@ def _words(
                 f"{names[key]} covers {100 * row.areas[key]:.1f} % of the image, usual {100 * middle:.0f} %"
             )
     return words
+
+
+def _said(name: str) -> str:
+    """An opinion in words: "attention_cam" is the attention CAM."""
+    if name == "label":
+        return "refined label"
+    return " ".join(part.upper() if part in ("cam", "lam") else part for part in name.split("_"))
 
 
 def tag_doubts(rows: Sequence[Row]) -> list[Doubt]:
