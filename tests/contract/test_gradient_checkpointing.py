@@ -13,6 +13,7 @@ CASES = {
     "more": {"backbone": VIT, "aux_block": -2, "scales": [1.0, 0.5], "seg_from": 0},
     "afa": {"backbone": "mit_b0", "tags_until": 0, "walk_after": 1, "head_width": 32},
     "mctformer": {"backbone": VIT},
+    "weaktr": {"backbone": VIT, "drop_path": 0.2},
 }
 
 

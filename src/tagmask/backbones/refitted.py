@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tagmask.backbones.base import TokenFeatures
+from tagmask.backbones.base import TokenFeatures, recomputed
 from tagmask.backbones.vit import ViT
 from tagmask.backbones.weights import hub_weights, load_strictly, read_weights
 from tagmask.errors import CheckpointError
@@ -96,6 +96,8 @@ class RefittedEva(nn.Module):
 
     mean: Tensor
     std: Tensor
+    gradient_checkpointing = False
+    """Whether blocks keep only their input for the backward pass."""
 
     def __init__(self, name: str, size: int = 480, patch: int | None = None, drop_path: float = 0.1) -> None:
         super().__init__()
@@ -160,7 +162,7 @@ class RefittedEva(nn.Module):
         tokens = tokens + _positions(self.pos_embed, grid, self.grid)
         rotary = self.rope.get_embed(grid)
         for block in self.blocks:
-            tokens = block(tokens, rope=rotary)
+            tokens = recomputed(self.gradient_checkpointing, block, tokens, rotary)
         tokens = self.norm(tokens)
         maps = tokens[:, 1:].transpose(1, 2).reshape(len(images), self.dim, *grid)
         return TokenFeatures(tokens[:, :1], maps, grid)

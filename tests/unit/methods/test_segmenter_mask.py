@@ -131,3 +131,14 @@ def test_a_published_checkpoint_loads_strictly():
         load_strictly(make(), Segmenter.convert_weights(missing), "published")
     eva = {"decoder.cls_emb": torch.zeros(1), "encoder.blocks.0.mlp.w12.weight": torch.zeros(1)}
     assert "network.encoder.blocks.0.mlp.fc1.weight" in Segmenter.convert_weights(eva)
+
+
+def test_eva_blocks_can_be_computed_again_for_the_gradient():
+    grads = []
+    for again in (False, True):
+        method = make(backbone="mask:eva02_tiny_patch14_224", position_size=64).train()
+        method.network.encoder.gradient_checkpointing = again
+        torch.manual_seed(2)
+        method(batch(), 0).loss.backward()
+        grads.append(method.network.encoder.patch_embed.proj.weight.grad)
+    assert torch.equal(*grads)
