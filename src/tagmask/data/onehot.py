@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
+import tokenize
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +78,10 @@ def read_onehot(path: str | Path, num_classes: int) -> dict[str, NDArray[np.floa
         MemoryError,
         RecursionError,
         OverflowError,
+        SyntaxError,
+        tokenize.TokenError,
+        struct.error,
+        zlib.error,
     ) as error:
         raise DataError(f"{path} is damaged: {type(error).__name__}: {error}") from None
     if not isinstance(loaded, dict) or not all(_is_vector(v, num_classes) for v in loaded.values()):

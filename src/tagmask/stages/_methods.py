@@ -17,6 +17,7 @@ from tagmask.errors import CheckpointError
 from tagmask.methods.base import Method
 from tagmask.store.checkpoint import load_model, save_model
 from tagmask.store.files import sha256
+from tagmask.types import IGNORE
 
 __all__ = ["Trained", "build_method", "load_published", "load_trained", "save_method"]
 
@@ -99,7 +100,7 @@ def load_trained(path: Path) -> Trained:
     inner = path / "model"
     folder = inner if (inner / "weights.safetensors").exists() else path
     state, meta = load_model(folder)
-    classes = ClassTable(tuple(meta["classes"]["names"]), meta["classes"]["ignore"])
+    classes = ClassTable(tuple(meta["classes"]["names"]), meta["classes"].get("ignore", IGNORE))
     # The random weights made on the way are thrown away; the program's random stream must not notice.
     with torch.random.fork_rng(devices=[]):
         method = build_method(meta["method"], meta["settings"], classes.num_classes, f"{folder}")

@@ -98,10 +98,37 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} was not written by tagmask (its header is missing); a plain weight file is given with "
             "--weights, or with --method as a published checkpoint"
         )
-    header = _upgrade(path, json.loads(text))
+    header = _header(path, text)
     if _digest(tensors) != header.pop("tensors", None):
         raise CheckpointError(f"{path} is damaged: its content does not match its checksum; use another one")
     return tensors, header
+
+
+def _header(path: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or type(header.get("format", 0)) is not int:
+        raise CheckpointError(f"{path} is damaged: its header cannot be read; use another one")
+    return _upgrade(path, header)
+
+
+def _check_meta(path: Path, meta: Mapping[str, Any]) -> None:
+    """What later readers rely on; the checksum covers the tensors, not the header."""
+    if missing := [key for key in _NEEDED if key not in meta]:
+        raise CheckpointError(f"{path} is not a model: its header lacks {', '.join(missing)}")
+    classes, extra = meta["classes"], meta.get("extra", {})
+    sound = (
+        isinstance(meta["method"], str) and isinstance(meta["settings"], dict) and isinstance(classes, dict)
+    )
+    if sound:
+        names, use = classes.get("names"), extra.get("use", {}) if isinstance(extra, dict) else None
+        sound = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        sound = sound and type(classes.get("ignore", 0)) is int and isinstance(use, dict)
+        sound = sound and all(isinstance(use.get(key, {}), dict) for key in ("localize", "segment"))
+    if not sound:
+        raise CheckpointError(f"{path} is damaged: its header does not describe a model; use another one")
 
 
 def _upgrade(path: Path, header: dict[str, Any]) -> dict[str, Any]:
@@ -150,8 +177,7 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = folder / "weights.safetensors" if folder.is_dir() else folder
     state, meta = load_tensors(path)
-    if missing := [key for key in _NEEDED if key not in meta]:
-        raise CheckpointError(f"{path} is not a model: its header lacks {', '.join(missing)}")
+    _check_meta(path, meta)
     return state, meta
 
 
@@ -171,7 +197,9 @@ def read_header(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged or not a safetensors file ({error})") from None
     if text is None:
         raise CheckpointError(f"{path} was not written by tagmask (its header is missing)")
-    return _upgrade(path, json.loads(text))
+    header = _header(path, text)
+    _check_meta(path, header)
+    return header
 
 
 def is_own(path: Path) -> bool:

@@ -42,9 +42,9 @@ class Manifest:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             number, steps = content["format"], content["steps"]
-            if not isinstance(steps, dict) or not isinstance(number, int):
+            if not isinstance(number, int) or (number <= _FORMAT and not _sound(steps)):
                 raise ValueError("unexpected content")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{self.path} is damaged ({error}); delete it to do every step again, or choose another --out"
             ) from None
@@ -122,6 +122,19 @@ class Manifest:
 
     def _write(self) -> None:
         write_json(self.path, {"format": _FORMAT, "tagmask": __version__, "steps": self.steps})
+
+
+def _sound(steps: Any) -> bool:
+    """Whether what a file says about steps has the form it was written in."""
+    if not isinstance(steps, dict) or not all(isinstance(step, dict) for step in steps.values()):
+        return False
+    parts = [
+        step.get(key, {}) for step in steps.values() for key in ("settings", "inputs", "results", "outputs")
+    ]
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    outputs = [known for step in steps.values() for known in step.get("outputs", {}).values()]
+    return all(isinstance(known, dict) and {"sha256", "stat"} <= known.keys() for known in outputs)
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,12 @@ from tagmask.errors import DataError
 from tagmask.store.files import atomic_write
 
 __all__ = ["MapFile", "load_maps", "save_maps"]
+
+# What numpy and the archive's reader are known to raise on damaged files.
+_DAMAGE = (
+    OSError, KeyError, ValueError, EOFError, RuntimeError, MemoryError, SyntaxError, OverflowError,
+    zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ def load_maps(path: Path) -> MapFile:
             maps, keys, size = data["maps"], data["keys"], data["size"]
     except FileNotFoundError:
         raise DataError(f"no maps at {path}; run 'tagmask localize' first") from None
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise DataError(
             f"{path} is not a readable map file ({error}); delete it and run localize again"
         ) from None

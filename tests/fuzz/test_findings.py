@@ -1,0 +1,85 @@
+"""What the search found: each was a traceback once."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+
+from tagmask.config import read_yaml
+from tagmask.data.onehot import read_onehot
+from tagmask.errors import CheckpointError, ConfigError, DataError
+from tagmask.stages._methods import load_trained
+from tagmask.store.checkpoint import load_model
+from tagmask.store.manifest import Manifest
+from tagmask.store.maps import load_maps, save_maps
+from tests.fuzz.test_readers import HEADER
+
+
+@pytest.mark.parametrize(
+    "steps", [{"train": []}, {"train": {"outputs": {"model": 3}}}, {"train": {"settings": 1}}, []]
+)
+def test_manifest_whose_steps_are_none(tmp_path, steps):
+    (tmp_path / "run.json").write_text(json.dumps({"format": 1, "steps": steps}))
+    with pytest.raises(DataError, match="damaged"):
+        Manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no JSON", "[]", "3", "[" * 9999, '{"format": "x"}', '{"format": null}']
+)
+def test_model_whose_header_is_none(tmp_path, text):
+    (tmp_path / "weights.safetensors").write_bytes(save({"x": torch.zeros(1)}, {"tagmask": text}))
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": []},
+        {"classes": {"names": 3}},
+        {"method": None},
+        {"settings": []},
+        {"extra": {"use": {"segment": 1}}},
+    ],
+)
+def test_model_whose_header_has_other_types(tmp_path, change):
+    from tagmask.store.checkpoint import save_model
+
+    save_model(tmp_path, {"x": torch.zeros(1)}, {**HEADER, **change})
+    with pytest.raises(CheckpointError, match="does not describe a model"):
+        load_trained(tmp_path)
+
+
+def test_label_file_whose_header_is_not_closed(tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, {"a": np.zeros(2)}, allow_pickle=True)
+    (tmp_path / "x.npy").write_bytes(buffer.getvalue().replace(b"'shape': (), }", b"'shape': (),  "))
+    with pytest.raises(DataError, match="damaged"):
+        read_onehot(tmp_path / "x.npy", 2)
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 5000, "a: &a [*a]", "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [*{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)])  # fmt: skip
+def test_yaml_without_end(tmp_path, text):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_yaml(tmp_path / "r.yaml")
+
+
+def test_map_file_whose_packed_bytes_are_damaged(tmp_path):
+    path = tmp_path / "m.npz"
+    save_maps(path, np.random.default_rng(0).random((2, 6, 5)), np.array([0, 3]), (6, 5))
+    content = bytearray(path.read_bytes())
+    start = content.index(b"maps.npy") + len("maps.npy")
+    content[start : start + 3] = b"\x00\xec\x17"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="not a readable map file"):
+        load_maps(path)
