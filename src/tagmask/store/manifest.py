@@ -50,7 +50,7 @@ class Manifest:
             ) from None
         if number > _FORMAT:
             raise DataError(f"{self.path} comes from a newer tagmask; update tagmask or choose another --out")
-        return steps
+        return dict(steps)
 
     def is_done(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
         """Whether a step was finished with these settings and inputs and its outputs are unchanged.
