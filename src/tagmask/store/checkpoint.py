@@ -123,7 +123,8 @@ def _check_meta(path: Path, meta: Mapping[str, Any]) -> None:
         isinstance(meta["method"], str) and isinstance(meta["settings"], dict) and isinstance(classes, dict)
     )
     if sound:
-        names, use = classes.get("names"), extra.get("use", {}) if isinstance(extra, dict) else []
+        names = classes.get("names")
+        use: Any = extra.get("use", {}) if isinstance(extra, dict) else None
         sound = isinstance(names, list) and all(isinstance(name, str) for name in names)
         sound = sound and type(classes.get("ignore", 0)) is int and isinstance(use, dict)
         sound = sound and all(isinstance(use.get(key, {}), dict) for key in ("localize", "segment"))
