@@ -25,7 +25,7 @@ FLAGS = [
     "--method=more", "--backbone=vit:patch=8,dim=32,depth=2,heads=2,size=64", "--weights=none", "--size=64",
     "--batch-size=2", "--device=cpu", "--set=model.aux_block=-2", "--set=model.scales=[1.0,0.5]",
     "--set=model.seg_from=20", "--set=train.tensorboard=false", "--set=runtime.threads=1",
-    "--set=train.eval_maps.kinds=[cam]", "--set=train.eval_every=200", "--set=train.save_every=10",
+    "--set=train.eval_maps.kinds=[cam]", "--set=train.eval_every=30", "--set=train.save_every=2",
 ]  # fmt: skip
 
 
@@ -40,11 +40,17 @@ def step(folder: Path) -> int:
     return int(files[-1].stem.removeprefix("step-")) if files else 0
 
 
-def live(arguments: list[str], seconds: float | None) -> str | None:
-    """Run for so long, then SIGKILL; None if it was killed, else what it said."""
+def live(arguments: list[str], folder: Path, goal: int | None = None, more: float = 0.0) -> str | None:
+    """Run, and SIGKILL it `more` seconds after a state of step `goal` or later is there.
+
+    Returns:
+        None if it was killed, else what it said.
+    """
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while goal is not None and process.poll() is None and step(folder) < goal:
+        time.sleep(0.005)
     try:
-        return process.communicate(timeout=seconds)[0]
+        return process.communicate(timeout=None if goal is None else more)[0]
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -61,8 +67,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--iterations", type=int, default=3000)
-    parser.add_argument("--longest", type=float, default=8.0, help="seconds a life lasts at most")
+    parser.add_argument("--iterations", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -72,17 +77,18 @@ def main() -> None:
         data = write_dataset(Path(place) / "data", 12, 4, size=64)
         whole, killed = Path(place) / "whole", Path(place) / "killed"
         started = time.monotonic()
-        print(live(command(data, whole, args.iterations), None))
+        print(live(command(data, whole, args.iterations), whole))
         alone = time.monotonic() - started
         lives = []
         while len(lives) < args.kills:
-            seconds = rng.uniform(0.5, args.longest)
-            said = live([*command(data, killed, args.iterations), "--resume"], seconds)
+            # A few steps later, at any moment of a step, an evaluation or a write.
+            goal, more = step(killed) + rng.choice((2, 4)), rng.uniform(0.0, 0.4)
+            said = live([*command(data, killed, args.iterations), "--resume"], killed, goal, more)
             if said is not None:
                 sys.exit(f"it ended after {len(lives)} kills; give it more --iterations\n{said}")
-            lives.append({"seconds": round(seconds, 2), "newest_state": step(killed)})
-            print(lives[-1])
-        print(live([*command(data, killed, args.iterations), "--resume"], None))
+            lives.append({"seconds_after_state": round(more, 3), "newest_state": step(killed)})
+            print(lives[-1], flush=True)
+        print(live([*command(data, killed, args.iterations), "--resume"], killed))
         first, second = load_model(whole / "model")[0], load_model(killed / "model")[0]
         result = {
             "about": {

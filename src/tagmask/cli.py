@@ -90,7 +90,9 @@ def train(
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
     flags |= {"train.labels": as_text(labels), "train.corrections": as_text(corrections)}
     flags["train.start"] = as_text(start)
-    base = recipe or (str(out) if resume and out is not None else None)
+    # A job that is queued again and again says --resume from the first time on.
+    known = resume and out is not None and (out / "settings.yaml").is_file()
+    base = recipe or (str(out) if known else None)
     folder = go(base, flags, settings, out, ("train",), resume=resume, overwrite=overwrite)
     show_line(f"model: {folder / 'model'}")
 

@@ -85,6 +85,11 @@ def test_kill_and_the_same_command_finishes_the_run(tmp_path, toy, unbroken):
         assert files == {p.relative_to(out): p.read_bytes() for p in (out / folder).rglob("*.*")}
 
 
+def test_resume_starts_anew_where_nothing_was_saved(tmp_path, toy):
+    done = tagmask(*train_args(toy, tmp_path / "new", 1, "--resume"))
+    assert done.exit_code == 0, done.stderr
+
+
 def test_full_disk_keeps_the_last_state_and_says_so(tmp_path, toy, monkeypatch):
     from tagmask.store import checkpoint
 
