@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fast lint types clean
+.PHONY: demo test fast lint types app-test clean
 
 # Installed once; a change of the pins or of the package's own metadata installs again.
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -26,5 +26,16 @@ lint: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(BIN)/mypy
 
+# Gradio asks for a Pillow below the tested one, so the page has an environment of its own.
+$(VENV)-app/.ready: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)-app
+	grep -v '^pillow==' constraints.txt > $(VENV)-app/constraints.txt
+	$(VENV)-app/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-app/constraints.txt \
+		-e ".[dev,app]" selenium
+	touch $@
+
+app-test: $(VENV)-app/.ready
+	$(VENV)-app/bin/pytest tests/app
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-app build dist .mypy_cache .ruff_cache .pytest_cache

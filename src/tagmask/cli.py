@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tagmask import __version__, _cli_annotate, _cli_data, _cli_film, _cli_predict, _cli_stages
+from tagmask import __version__, _cli_annotate, _cli_app, _cli_data, _cli_film, _cli_predict, _cli_stages
 from tagmask._cli_common import (
     Backbone,
     BatchSize,
@@ -113,6 +113,7 @@ for command in (
     _cli_film.animate,
 ):
     app.command()(command)
+app.command("app")(_cli_app.app_page)
 
 
 @app.command()

@@ -67,6 +67,11 @@ class Model:
         """Names of the foreground classes; label k + 1 of a mask is ``classes[k]``."""
         return self._trained.classes.names
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of maps that results hold."""
+        return tuple(self._maps.kinds or self.method.map_kinds)
+
     def predict(self, image: Picture, tags: Sequence[str] | None = None) -> Result:
         """Mask and class maps of one image.
 

@@ -1,0 +1,147 @@
+"""What a person decided about masks: one small file per image, a table of all, and the accepted masks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagmask.errors import ConfigError, DataError
+from tagmask.store.files import atomic_write, file_for, write_json
+from tagmask.store.labels import write_mask
+
+__all__ = ["VERDICTS", "Decision", "Decisions"]
+
+VERDICTS = ("", "accepted", "rejected")
+"""An empty verdict is a note about an image that is not decided yet."""
+_MAX_NOTE = 4000
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is known about one image.
+
+    Attributes:
+        name: Of the image.
+        verdict: One of `VERDICTS`.
+        note: In the person's words.
+        kept: What was accepted: "mask" or "pseudo label".
+        tags: Names of the classes it was accepted with.
+        settings: Thresholds and refinement at that moment.
+        when: Local time with its offset, ISO 8601.
+    """
+
+    name: str
+    verdict: str = ""
+    note: str = ""
+    kept: str = ""
+    tags: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str | float], ...] = ()
+    when: str = ""
+
+
+class Decisions:
+    """Decisions in a folder: ``decisions/NAME.json``, ``decisions.csv``, ``masks/NAME.png``, ``downloads/``.
+
+    Every change is on disk, whole, when a call returns. Calls may come from several threads.
+
+    Args:
+        folder: Made when something is written.
+
+    Raises:
+        DataError: An earlier decision is damaged, or the folder leads elsewhere.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._known = {
+            decision.name: decision
+            for path in sorted((folder / "decisions").rglob("*.json"))
+            for decision in [_read(path)]
+        }
+
+    def get(self, name: str) -> Decision:
+        """The decision about an image; an empty one if there is none."""
+        return self._known.get(name, Decision(name))
+
+    def count(self, verdict: str) -> int:
+        """How many images have a verdict."""
+        return sum(decision.verdict == verdict for decision in list(self._known.values()))
+
+    def put(self, decision: Decision, mask: NDArray[np.uint8] | None, palette: NDArray[np.uint8]) -> None:
+        """Write a decision; an accepted mask is kept, that of a rejected image removed.
+
+        Args:
+            decision: Its time is set here.
+            mask: Labels (H, W) of an accepted image; None leaves a kept mask as it is.
+            palette: Colours of the mask file, (256, 3).
+
+        Raises:
+            ConfigError: The verdict is unknown or the note too long.
+            DataError: It cannot be written; what was there before is unchanged.
+        """
+        if decision.verdict not in VERDICTS:
+            raise ConfigError(f"'{decision.verdict}' is no verdict; accepted or rejected are")
+        if len(decision.note) > _MAX_NOTE:
+            raise ConfigError(f"a note has at most {_MAX_NOTE} characters, this one {len(decision.note)}")
+        values = {**asdict(decision), "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        with self._lock:
+            kept = self._path("masks", decision.name, ".png")
+            record = self._path("decisions", decision.name, ".json")
+            if mask is not None:
+                write_mask(kept, mask, palette)
+            write_json(record, {**values, "settings": dict(decision.settings)})
+            if decision.verdict == "rejected":
+                kept.unlink(missing_ok=True)
+            self._known[decision.name] = Decision(**values)
+            self._write_table()
+
+    def download(self, name: str, what: str, mask: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Path:
+        """Write a mask to ``downloads/`` and say where."""
+        with self._lock:
+            path = self._path("downloads", f"{name}-{what.replace(' ', '-')}", ".png")
+            write_mask(path, mask, palette)
+            return path
+
+    def _path(self, part: str, name: str, suffix: str) -> Path:
+        """Where a file goes; a link in between that leads out of the folder is an error."""
+        path = file_for(self.folder / part, name, suffix)
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise DataError(
+                f"{part}/{name}{suffix} would be written outside {self.folder.name}; remove the link"
+            )
+        return path
+
+    def _write_table(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["name", "verdict", "kept", "tags", "note", "when"])
+        for name in sorted(self._known):
+            d = self._known[name]
+            writer.writerow([d.name, d.verdict, d.kept, " ".join(d.tags), _cell(d.note), d.when])
+        with atomic_write(self.folder / "decisions.csv") as target:
+            target.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _cell(text: str) -> str:
+    # Spreadsheets run what begins like a formula.
+    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
+
+
+def _read(path: Path) -> Decision:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values["tags"] = tuple(values["tags"])
+        values["settings"] = tuple(values["settings"].items())
+        return Decision(**values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it to decide again") from None

@@ -1,0 +1,177 @@
+"""What the model says about one image, under the tags and thresholds a person chose."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from tagmask.data.images import read_picture
+from tagmask.errors import ConfigError, DataError
+from tagmask.model import Model
+from tagmask.stages.refine import RefineConfig, image_labels
+from tagmask.store.labels import read_mask
+
+__all__ = ["Controls", "Lab", "View", "enlarged"]
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """How maps become a pseudo label.
+
+    Attributes:
+        maps: Kind of maps.
+        background: Map values up to this are background, 0 to 1.
+        band: Width of the undecided band around `background`; 0 decides every pixel.
+        method: How labels follow the image.
+        iterations: Steps of pixel-adaptive refinement.
+    """
+
+    maps: str
+    background: float = 0.45
+    band: float = 0.0
+    method: Literal["none", "par", "crf"] = "none"
+    iterations: int = 10
+
+    def config(self) -> RefineConfig:
+        """The same as settings of the step refine."""
+        high = min(1.0, self.background + self.band / 2)
+        low = max(0.0, self.background - self.band / 2)
+        single = self.background if self.band == 0 else None
+        return RefineConfig(
+            method=self.method, background=single, high=high, low=low, iterations=self.iterations
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """One open image.
+
+    Attributes:
+        name: Of the image.
+        pixels: RGB, (h, w, 3) uint8, its longer side at most the lab's.
+        size: (height, width) of the image itself.
+        tags: 0-based classes that may appear.
+        keys: 0-based class of every map.
+        maps: {kind: (n, h, w) float16 in [0, 1]}.
+        mask: Labels (h, w), or (height, width) if they are the run's own.
+        stored: Whether the mask is the run's own.
+        label: Pseudo label (h, w); None if the method makes no maps.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    tags: tuple[int, ...]
+    keys: tuple[int, ...]
+    maps: Mapping[str, NDArray[np.float16]]
+    mask: Labels
+    stored: bool
+    label: Labels | None = None
+
+
+class Lab:
+    """A model that answers one question at a time, whoever asks.
+
+    Args:
+        model: Makes the maps.
+        segmenter: Makes the masks; the model itself if None.
+        max_side: Images are looked at with at most this longer side.
+    """
+
+    def __init__(self, model: Model, segmenter: Model | None = None, max_side: int = 768) -> None:
+        self.model, self.segmenter, self.max_side = model, segmenter or model, max_side
+        self.classes = model.classes
+        self.kinds = model.kinds
+        self._lock = threading.Lock()
+
+    def open(
+        self, name: str, path: Path, tags: Sequence[int] | None, mask: Path | None, controls: Controls
+    ) -> View:
+        """Look at an image.
+
+        Args:
+            name: How messages call it.
+            path: Its file.
+            tags: 0-based classes in it; the classifier decides if None.
+            mask: The run's own mask of it, shown instead of a new one.
+            controls: How the pseudo label is made.
+
+        Raises:
+            DataError: The image or its mask cannot be read or they differ in size.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"'{name}' cannot be read ({error.strerror}); open it again") from None
+        picture = read_picture(name, content=content)
+        size = (picture.height, picture.width)
+        picture.thumbnail((self.max_side, self.max_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        stored = None
+        if mask is not None:
+            stored = read_mask(mask)
+            if stored.shape != size:
+                raise DataError(f"the mask of '{name}' is {stored.shape}, the image {size}; make it again")
+        return self._seen(name, np.array(picture), size, tags, stored, controls)
+
+    def retag(self, view: View, tags: Sequence[int], controls: Controls) -> View:
+        """The same image with other tags; the mask is the model's."""
+        return self._seen(view.name, view.pixels, view.size, tags, None, controls)
+
+    def _seen(
+        self,
+        name: str,
+        pixels: NDArray[np.uint8],
+        size: tuple[int, int],
+        tags: Sequence[int] | None,
+        stored: Labels | None,
+        controls: Controls,
+    ) -> View:
+        words = None if tags is None else [self.classes[key] for key in tags]
+        with self._lock:
+            result = self.model.predict(pixels, words)
+            mask = result.mask
+            if stored is not None:
+                mask = stored
+            elif self.segmenter is not self.model:
+                mask = self.segmenter.predict(pixels, words).mask
+        maps = {kind: values.astype(np.float16) for kind, values in result.maps.items()}
+        chosen = result.keys if tags is None else tuple(tags)
+        view = View(name, pixels, size, chosen, result.keys, maps, mask, stored is not None)
+        return self.relabel(view, controls)
+
+    def relabel(self, view: View, controls: Controls) -> View:
+        """The same view with the pseudo label of other controls.
+
+        Raises:
+            ConfigError: There are no such maps.
+        """
+        if not view.maps:
+            return view
+        if controls.maps not in view.maps:
+            raise ConfigError(f"there are no '{controls.maps}' maps; choose one of {', '.join(view.maps)}")
+        label = np.zeros(view.pixels.shape[:2], np.uint8)
+        if view.keys:
+            images = torch.from_numpy(view.pixels).permute(2, 0, 1)[None].float().div(255)
+            maps = torch.from_numpy(view.maps[controls.maps].astype(np.float32))[None]
+            keys = torch.tensor([view.keys])
+            with torch.inference_mode():
+                label = image_labels(images, maps, keys, controls.config())[0].numpy().astype(np.uint8)
+        return dataclasses.replace(view, label=label)
+
+
+def enlarged(labels: Labels, size: tuple[int, int]) -> Labels:
+    """Labels at (height, width), by the nearest pixel; unchanged if they have that size."""
+    if labels.shape == size:
+        return labels
+    return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))

@@ -1,0 +1,138 @@
+"""A real headless Chromium and a real server, for the tests that click."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 120.0
+
+
+@contextmanager
+def served(folder: Path, *options: str) -> Iterator[str]:
+    """``tagmask app`` in a process of its own; gives its address, and ends it with Ctrl-C."""
+    command = [
+        sys.executable,
+        "-m",
+        "tagmask",
+        "app",
+        str(folder),
+        "--port",
+        "0",
+        "--device",
+        "cpu",
+        *options,
+    ]
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    try:
+        assert server.stdout is not None
+        for line in server.stdout:
+            if found := re.search(r"open (http://\S+)", line):
+                yield found.group(1)
+                break
+        else:
+            raise AssertionError(f"the app ended with {server.wait()}")
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+
+
+def find_browser() -> tuple[str, str] | None:
+    """Chromium and its driver, if both are installed."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    return (browser, driver) if browser and driver else None
+
+
+class Browser:
+    """What the tests do with a page."""
+
+    def __init__(self, profile: Path) -> None:
+        from selenium import webdriver
+        from selenium.webdriver.chrome.service import Service
+
+        found = find_browser()
+        assert found is not None
+        options = webdriver.ChromeOptions()
+        options.binary_location = found[0]
+        for flag in (
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--disable-background-networking", f"--user-data-dir={profile}",
+        ):  # fmt: skip
+            options.add_argument(flag)
+        downloads = profile.parent / "downloads"
+        options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+        self.downloads = downloads
+        self.driver = webdriver.Chrome(options=options, service=Service(found[1]))
+        self.requested: set[str] = set()
+
+    def open(self, url: str, width: int = 1280, height: int = 900) -> None:
+        """Load a page in a window of that size and wait for its pictures."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.get(url)
+        self.until(lambda: self.run("return document.querySelectorAll('.tm-panel').length"), "the panels")
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def until(self, check: Callable[[], Any], what: str) -> Any:
+        """Wait until a check gives something true."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            if found := check():
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"waited in vain for {what}; the status says: {self.text('#tm-status')}")
+
+    def text(self, selector: str) -> str:
+        return str(self.run("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
+
+    def says(self, words: str) -> None:
+        self.until(lambda: words in self.text("#tm-status"), f"'{words}'")
+
+    def place(self, name: str) -> None:
+        """Wait until an image is open."""
+        self.until(lambda: self.text("#tm-place").startswith(name), f"image {name}")
+
+    def press(self, key: str) -> None:
+        """Press a key wherever the focus is."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.driver).send_keys(key).perform()
+
+    def panel(self, number: int) -> str:
+        """Address of the picture in a panel."""
+        script = "return document.querySelectorAll('.tm-panel')[arguments[0]].querySelector('img').src"
+        return str(self.run(script, number))
+
+    def outside(self, url: str) -> set[str]:
+        """Addresses asked for so far that are not the page's own."""
+        for line in self.driver.get_log("performance"):
+            message = json.loads(line["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                self.requested.add(message["params"]["request"]["url"])
+        return {
+            one for one in self.requested if not one.startswith((url, "data:", "blob:", "chrome", "file:"))
+        }
+
+    def shot(self, path: Path) -> None:
+        """Write a picture of the whole page."""
+        taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+        path.write_bytes(base64.b64decode(taken["data"]))
+
+
+LOOK = (Path(__file__).parent / "look.js").read_text()
+"""Texts with a contrast below 4.5, controls without a name, a page that scrolls sideways."""

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tagmask.app.desk import Desk
+from tagmask.app.lab import Controls, Lab
+from tagmask.app.library import Folders, Library
+from tagmask.data import ClassTable, open_dataset
+from tagmask.engine.runtime import Runtime
+from tagmask.model import Model
+from tagmask.stages._methods import Trained, build_method
+from tagmask.store.labels import write_mask
+from tests.toy import toy_root
+
+BACKBONE = "vit:patch=8,dim=32,depth=2,heads=2,size=64"
+QUEUE = ("00014", "00012", "00015")
+CONTROLS = Controls("cam")
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """The smallest MoRe, its weights random."""
+    torch.manual_seed(0)
+    classes = ("stripes", "dots", "checker", "rings", "marble")
+    values = {"backbone": BACKBONE, "weights": "none", "aux_block": -2, "scales": (1.0,)}
+    method = build_method("more", values, len(classes)).eval()
+    return Model(Trained(method, "more", ClassTable(classes), "", {}), Runtime.create("cpu", "fp32", None))
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_root(tmp_path_factory.mktemp("app-toy"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with a mask and a queue that names three of four images and one that is gone."""
+    folder = tmp_path / "run"
+    (folder / "review").mkdir(parents=True)
+    lines = [f"{place},{name},0.{9 - place},why {name}" for place, name in enumerate(("gone", *QUEUE), 1)]
+    (folder / "review" / "queue.csv").write_text("\n".join(["place,name,score,why", *lines]))
+    mask = np.zeros((64, 64), np.uint8)
+    mask[8:24, 8:24] = 3
+    write_mask(folder / "masks" / "00012.png", mask)
+    return folder
+
+
+@pytest.fixture
+def desk(model: Model, toy: Path, run: Path, tmp_path: Path) -> Desk:
+    root = shutil.copytree(toy, tmp_path / "data")
+    (tmp_path / "inbox").mkdir()
+    library = Library(open_dataset("folder", root, "val"), run, Folders.of([run, root]))
+    return Desk(Lab(model, max_side=48), library, run, tmp_path / "inbox")
+
+
+def picture(path: Path, size: tuple[int, int] = (40, 60)) -> Path:
+    """A picture file of (height, width)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
