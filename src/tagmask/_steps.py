@@ -53,6 +53,7 @@ class Step:
         work: Does it; told whether it continues the same unfinished work. Gives figures worth keeping.
         private: Further files it writes, for itself.
         made: Those of `inputs` that earlier steps of the same run made.
+        defaults: Values of those `settings` that a run made by an older version may not have noted.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Step:
     work: Callable[[bool], Mapping[str, Any]]
     private: Sequence[str] = ()
     made: Sequence[str] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -144,6 +146,10 @@ def _plain(config: Config) -> dict[str, Any]:
     return {k: v for k, v in config.model_dump(mode="json").items() if k not in _HARMLESS}
 
 
+def _defaults(config: Config) -> dict[str, Any]:
+    return _plain(type(config)())
+
+
 def _train(journey: Journey) -> Step:
     config = journey.config
     settings = {"method": config.method, "model": config.model, **_plain(config.train)}
@@ -165,7 +171,9 @@ def _train(journey: Journey) -> Step:
     def work(same: bool) -> Mapping[str, Any]:
         return train(config.train, journey.context, config.method, config.model, {"use": use}, resume=same)
 
-    return Step("train", settings, inputs, ("model",), work, private=("train",))
+    return Step(
+        "train", settings, inputs, ("model",), work, private=("train",), defaults=_defaults(config.train)
+    )
 
 
 def _given(path: Path, what: str) -> str:
@@ -187,7 +195,7 @@ def _localize(journey: Journey) -> Step:
     def work(same: bool) -> Mapping[str, Any]:
         return localize(config.localize, journey.context, journey.trained())
 
-    return Step("localize", settings, inputs, ("maps",), work)
+    return Step("localize", settings, inputs, ("maps",), work, defaults=_defaults(config.localize))
 
 
 def _refine(journey: Journey) -> Step:
@@ -197,7 +205,8 @@ def _refine(journey: Journey) -> Step:
     def work(same: bool) -> Mapping[str, Any]:
         return refine(config.refine, journey.context)
 
-    return Step("refine", _plain(config.refine), inputs, ("labels",), work)
+    settings = _plain(config.refine)
+    return Step("refine", settings, inputs, ("labels",), work, defaults=_defaults(config.refine))
 
 
 def _learn(name: str) -> Callable[[Journey], Step]:
@@ -215,8 +224,8 @@ def _learn(name: str) -> Callable[[Journey], Step]:
         def work(same: bool) -> Mapping[str, Any]:
             return train(chosen, inner, config.method, config.model, {"use": use}, resume=same)
 
-        private = (f"{name}/train",)
-        return Step(name, settings, inputs, (f"{name}/model",), work, private, made=("labels",))
+        private, defaults = (f"{name}/train",), _defaults(config.train)
+        return Step(name, settings, inputs, (f"{name}/model",), work, private, ("labels",), defaults)
 
     return make
 
@@ -232,7 +241,7 @@ def _walk(journey: Journey) -> Step:
     def work(same: bool) -> Mapping[str, Any]:
         return walk(config, journey.context, journey.learner("affinity"))
 
-    return Step("walk", _plain(config), inputs, ("walks",), work)
+    return Step("walk", _plain(config), inputs, ("walks",), work, defaults=_defaults(config))
 
 
 def _segment(journey: Journey) -> Step:
@@ -244,7 +253,7 @@ def _segment(journey: Journey) -> Step:
     def work(same: bool) -> Mapping[str, Any]:
         return segment(config.segment, journey.context, journey.segmenter())
 
-    return Step("segment", settings, inputs, ("masks",), work)
+    return Step("segment", settings, inputs, ("masks",), work, defaults=_defaults(config.segment))
 
 
 def _entropy(journey: Journey) -> Step:
@@ -254,7 +263,8 @@ def _entropy(journey: Journey) -> Step:
     def work(same: bool) -> Mapping[str, Any]:
         return entropy(config, journey.context, journey.trained())
 
-    return Step("entropy", _plain(config), inputs, ("entropy.json", "entropy.svg"), work)
+    outputs = ("entropy.json", "entropy.svg")
+    return Step("entropy", _plain(config), inputs, outputs, work, defaults=_defaults(config))
 
 
 def _review(journey: Journey) -> Step:
@@ -269,7 +279,7 @@ def _review(journey: Journey) -> Step:
     def work(same: bool) -> Mapping[str, Any]:
         return review(config, journey.context, journey.segmenter())
 
-    return Step("review", _plain(config), inputs, ("review",), work)
+    return Step("review", _plain(config), inputs, ("review",), work, defaults=_defaults(config))
 
 
 def _evaluate(journey: Journey) -> Step:
@@ -286,7 +296,8 @@ def _evaluate(journey: Journey) -> Step:
     def work(same: bool) -> Mapping[str, Any]:
         return evaluate(config.evaluate, journey.context, about)
 
-    return Step("evaluate", _plain(config.evaluate), inputs, ("scores",), work)
+    settings = _plain(config.evaluate)
+    return Step("evaluate", settings, inputs, ("scores",), work, defaults=_defaults(config.evaluate))
 
 
 def _report(journey: Journey) -> Step:

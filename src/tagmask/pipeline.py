@@ -149,9 +149,10 @@ def _needless(config: RunConfig, name: str) -> str | None:
 def _do(journey: Journey, step: Step, resume: bool, overwrite: bool, alone: bool) -> None:
     context, manifest = journey.context, journey.manifest
     work = step.name, step.settings, step.inputs
+    known = *work, step.defaults
     # A page asked for by name is written again: what it looks like is not among its inputs.
-    done = manifest.is_done(*work) and not (alone and step.name == "report")
-    same = manifest.same_work(*work)
+    done = manifest.is_done(*known) and not (alone and step.name == "report")
+    same = manifest.same_work(*known)
     if step.private and not done:
         same = same and not overwrite
         if not overwrite:
@@ -206,7 +207,7 @@ def _guard_training(folder: Path, before: Mapping[str, Any], step: Step, same: b
     if not any((folder / step.private[0]).glob("checkpoints/step-*")):
         return
     if not same:
-        changed = _changes(before.get("settings", {}), step.settings)
+        changed = _changes({**step.defaults, **before.get("settings", {})}, step.settings)
         known = before.get("inputs", {})
         others = {name for name, value in step.inputs.items() if known.get(name) != value}
         if not changed and others and others <= set(step.made):

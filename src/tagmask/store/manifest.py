@@ -52,28 +52,44 @@ class Manifest:
             raise DataError(f"{self.path} comes from a newer tagmask; update tagmask or choose another --out")
         return dict(steps)
 
-    def is_done(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
+    def is_done(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Whether a step was finished with these settings and inputs and its outputs are unchanged.
 
         Args:
             name: Name of the step.
             settings: Everything that decides about the result, as plain values.
             inputs: Label to checksum (or other plain value) of what the step reads.
+            defaults: Values of settings that the record does not know: it may be older than they are.
         """
         step = self.steps.get(name, {})
-        if step.get("status") != "done" or step.get("key") != digest([dict(settings), dict(inputs)]):
+        if step.get("status") != "done" or not self.same_work(name, settings, inputs, defaults):
             return False
         return all(self._unchanged(path, known) for path, known in step.get("outputs", {}).items())
 
-    def same_work(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
+    def same_work(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Whether the last attempt at a step, finished or not, had these settings and inputs."""
-        return bool(self.steps.get(name, {}).get("key") == digest([dict(settings), dict(inputs)]))
+        step = self.steps.get(name)
+        if step is None or not isinstance(step.get("settings"), dict):
+            return False
+        before = {**(defaults or {}), **step["settings"]}
+        return digest([before, step.get("inputs")]) == digest([dict(settings), dict(inputs)])
 
     def begin(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
         """Note that a step starts."""
         self.steps[name] = {
             "status": "running",
-            "key": digest([dict(settings), dict(inputs)]),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "settings": dict(settings),
             "inputs": dict(inputs),

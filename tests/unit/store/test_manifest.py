@@ -47,6 +47,15 @@ def test_stopped_and_running_steps_are_not_done(tmp_path):
     assert content["steps"]["train"]["versions"]["torch"]
 
 
+def test_a_setting_that_came_later_changes_nothing_while_it_has_its_default(tmp_path):
+    Manifest(tmp_path).begin("train", {"a": 1}, {})
+    later = Manifest(tmp_path)
+    assert not later.same_work("train", {"a": 1, "b": 2}, {})
+    assert later.same_work("train", {"a": 1, "b": 2}, {}, defaults={"a": 0, "b": 2})
+    assert not later.same_work("train", {"a": 1, "b": 3}, {}, defaults={"a": 0, "b": 2})
+    assert not later.same_work("train", {"a": 0, "b": 2}, {}, defaults={"a": 0, "b": 2})
+
+
 def test_checksum_of_an_output_feeds_the_next_step(tmp_path):
     finished(tmp_path)
     assert len(Manifest(tmp_path).checksum(tmp_path / "labels") or "") == 64
