@@ -1,0 +1,1 @@
+"""A method and a data set that join tagmask from outside."""

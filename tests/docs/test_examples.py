@@ -1,0 +1,85 @@
+"""The examples run: a method and a data set from another package, the tour and its notebook."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import tomllib
+
+import pytest
+from typer.testing import CliRunner
+
+from tagmask import data, methods
+from tagmask.cli import app
+from tagmask.data import open_dataset
+from tagmask.errors import DataError
+from tests.docs.blocks import ROOT
+
+OUTSIDE = ROOT / "examples" / "outside"
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """The example package as an installer leaves it: importable, with its entry points announced."""
+    site = tmp_path / "site"
+    shutil.copytree(OUTSIDE / "tagmask_outside", site / "tagmask_outside")
+    project = tomllib.loads((OUTSIDE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    info = site / "tagmask_outside-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0.1.0\n")
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(str(site))
+    return site
+
+
+@pytest.fixture
+def lines_data(workplace):
+    """The reader's images with one text file of tags."""
+    root = workplace / "lines"
+    shutil.copytree(workplace / "mydata" / "images", root)
+    (root / "tagged.txt").write_text("cat_001.jpg: cat sofa\ndog_007.jpg: dog\nempty.jpg:\n")
+    return root
+
+
+def test_the_outside_names_are_listed_and_explained(outside):
+    assert "gap" in methods.names()
+    assert "lines" in data.names()
+    found = CliRunner().invoke(app, ["show", "gap"])
+    assert found.exit_code == 0
+    assert "AdamW's rate; the classifier learns ten times as fast." in found.output
+
+
+def test_the_outside_data_set_opens_and_is_found_by_its_look(outside, lines_data):
+    opened = open_dataset("auto", lines_data)
+    assert opened.about["kind"] == "lines"
+    assert opened.classes.names == ("cat", "dog", "sofa")
+    assert opened.tags(opened.position("cat_001")).tolist() == [1, 0, 1]
+    assert opened.tags(opened.position("empty")).tolist() == [0, 0, 0]
+    with (lines_data / "tagged.txt").open("a") as file:
+        file.write("gone.jpg: cat\n")
+    with pytest.raises(DataError, match=r"missing image 'gone\.jpg'"):
+        open_dataset("lines", lines_data)
+
+
+def test_the_outside_method_learns_and_predicts_through_the_commands(outside, lines_data, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "--method", "gap", "--kind", "lines", "--data", str(lines_data), "--weights", "none"]
+    words += ["--size", "64", "--iterations", "2", "--batch-size", "2", "--device", "cpu", "--out", str(out)]
+    found = CliRunner().invoke(app, [*words, "--set", "train.workers=0"])
+    assert found.exit_code == 0, found.output
+    words = ["predict", str(out), str(lines_data), "--out", str(tmp_path / "masks"), "--device", "cpu"]
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 0, found.output
+    assert len(list((tmp_path / "masks" / "masks").glob("*.png"))) == 3
+
+
+@pytest.mark.slow
+def test_the_tour_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOUR_UPDATES", "4")
+    found = runpy.run_path(str(ROOT / "examples" / "from_tags_to_masks.py"))
+    assert set(found["run"].scores) >= {"cam", "label", "segmentation"}
+    assert (tmp_path / "tour" / "published" / "README.md").is_file()

@@ -1,0 +1,75 @@
+"""The site builds without a warning and loads nothing from elsewhere; its tables are the result files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import tagmask
+from tests.docs.blocks import ROOT
+
+
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_result_file_has_its_section_with_command_and_machine():
+    text = tables().page()
+    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert files
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [
+        f.stem.replace("_", " ").capitalize() for f in files
+    ]
+    measured = json.loads((ROOT / "benchmarks/results/more_small_animals.json").read_text())["miou"]
+    part = text[text.index("## More small animals") :]
+    for kind, value in measured.items():
+        assert f"| {kind.replace('_', ' ')} | {value:.4g} |" in part
+
+
+def test_tables_keep_what_lies_deep():
+    record = {"about": {"seed": 0}, "results": [{"a": {"b": 0.123456}, "c": "x|y"}], "size": 3}
+    text = tables().section(record)
+    assert "| seed | 0 |" in text
+    assert "| size | 3 |" in text
+    assert "| a b | c |" in text
+    assert "| 0.1235 | x\\|y |" in text
+
+
+def test_every_public_name_is_in_the_reference():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^::: tagmask\.(\w+)$", text, re.MULTILINE))
+    assert {name for name in tagmask.__all__ if name not in ("__version__", "check_data")} <= told
+
+
+def test_every_method_has_its_page():
+    pages = {page.stem for page in (ROOT / "docs" / "methods").glob("*.md")}
+    from tagmask import methods
+
+    assert set(methods.names()) - {"affinity_net"} <= pages  # AffinityNet is PSA's second half, on its page
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
+    for package in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(package)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "WARNING" not in found.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 15
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|img|iframe)[^>]+src="([^"]+)"', text)
+        loaded += re.findall(r'<link[^>]+rel="(?:stylesheet|preconnect|preload)"[^>]+href="([^"]+)"', text)
+        assert not [url for url in loaded if url.startswith(("http", "//"))], page
