@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fast lint types app-test clean
+.PHONY: demo test fast lint types docs app-test clean
 
 # Installed once; a change of the pins or of the package's own metadata installs again.
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -37,5 +37,10 @@ $(VENV)-app/.ready: constraints.txt pyproject.toml
 app-test: $(VENV)-app/.ready
 	$(VENV)-app/bin/pytest tests/app
 
+# The site lands in site/; index.html opens from disk.
+docs: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) $(VENV)-app build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-app build dist site .mypy_cache .ruff_cache .pytest_cache

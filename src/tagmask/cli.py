@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from tagmask import __version__, _cli_annotate, _cli_app, _cli_data, _cli_film, _cli_predict, _cli_stages
+from tagmask import (
+    __version__,
+    _cli_annotate,
+    _cli_app,
+    _cli_data,
+    _cli_export,
+    _cli_film,
+    _cli_predict,
+    _cli_stages,
+)
 from tagmask._cli_common import (
     Backbone,
     BatchSize,
@@ -111,6 +120,7 @@ for command in (
     _cli_stages.entropy,
     _cli_predict.predict,
     _cli_film.animate,
+    _cli_export.export,
 ):
     app.command()(command)
 app.command("app")(_cli_app.app_page)

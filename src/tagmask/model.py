@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from tagmask.config import validate
 from tagmask.data import ClassTable
 from tagmask.data.images import read_image
 from tagmask.engine.runtime import Runtime
-from tagmask.errors import DataError
+from tagmask.errors import CheckpointError, DataError
 from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.ops.maps import present_classes, take_classes
 from tagmask.report.figures import side_by_side
@@ -24,7 +26,10 @@ from tagmask.report.panels import label_picture, map_picture
 from tagmask.stages._infer import image_maps, image_scores, image_tags
 from tagmask.stages._methods import Trained, load_trained
 from tagmask.stages._probabilities import remembered_use
+from tagmask.stages.export import ExportConfig, export_model
+from tagmask.store.card import model_card, run_facts
 from tagmask.store.files import atomic_write
+from tagmask.store.hub import fetch_folder, push_folder, save_pretrained
 from tagmask.store.labels import write_mask
 from tagmask.store.maps import save_maps
 
@@ -45,7 +50,7 @@ def load(path: str | Path, device: str = "auto", precision: str = "fp32") -> Mod
         CheckpointError: There is no model, or it is damaged.
         ConfigError: The device is not here.
     """
-    return Model(load_trained(Path(path)), Runtime.create(device, precision, seed=None))
+    return Model(load_trained(Path(path)), Runtime.create(device, precision, seed=None), Path(path))
 
 
 class Model:
@@ -54,10 +59,11 @@ class Model:
     Args:
         trained: The method and what its outputs mean.
         runtime: Device and precision.
+        source: Where it came from; a run folder beside it tells the model card about training and scores.
     """
 
-    def __init__(self, trained: Trained, runtime: Runtime) -> None:
-        self._trained, self._runtime = trained, runtime
+    def __init__(self, trained: Trained, runtime: Runtime, source: Path | None = None) -> None:
+        self._trained, self._runtime, self._source = trained, runtime, source
         self.method = trained.method.to(runtime.device).eval()
         use = remembered_use(trained.meta)
         self._maps, self._views, self._background = use.maps, use.views, use.background
@@ -98,6 +104,120 @@ class Model:
         mask = self._mask(images, maps, keys, shown if tags is not None else None)
         arrays = {kind: value[0].cpu().numpy() for kind, value in maps.items()}
         return Result(pixels, mask, arrays, tuple(keys[0].tolist()), self._trained.classes)
+
+    def export(self, path: str | Path, **settings: Any) -> dict[str, Any]:
+        """Write the model to one file that needs no tagmask, after checking it against PyTorch.
+
+        Args:
+            path: Ends in ``.onnx``, or in ``.pt2`` for torch.export.
+            **settings: Fields of `tagmask.stages.export.ExportConfig`.
+
+        Returns:
+            What the file says about itself, with the largest difference of every output in "check".
+
+        Raises:
+            ConfigError: A setting is unknown, or the extra ``onnx`` is not installed.
+            CheckpointError: The model cannot be exported or the file differs.
+        """
+        target = Path(path)
+        kind = "torch" if target.suffix == ".pt2" else "onnx"
+        config = validate(ExportConfig, {"format": kind, **settings}, "export")
+        # The exporters trace on the CPU; the model goes back to its device whatever happens.
+        try:
+            self.method.cpu()
+            return export_model(config, self._trained, target)
+        finally:
+            self.method.to(self._runtime.device)
+
+    def save_pretrained(
+        self, folder: str | Path, *, name: str | None = None, data: str = "", licence: str = "other"
+    ) -> Path:
+        """Write the model in the layout of the Hugging Face hub.
+
+        Args:
+            folder: Gets ``model.safetensors``, ``config.json`` and the model card ``README.md``.
+            name: What the card calls the model; the folder's name if None.
+            data: What it was trained on, in words, for the card.
+            licence: Licence identifier of the hub, for example "apache-2.0".
+
+        Returns:
+            The folder.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        target, meta = Path(folder), self._trained.meta
+        if not meta:
+            raise CheckpointError("a published checkpoint has no header of ours; save it from a run folder")
+        facts = run_facts(self._source) if self._source is not None else run_facts(target)
+        card = model_card(meta, facts, name or target.name, data, licence)
+        return save_pretrained(target, self.method.state_dict(), meta, card)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        data: str = "",
+        licence: str = "other",
+        private: bool = False,
+        message: str = "Upload a tagmask model",
+        token: str | None = None,
+        endpoint: str | None = None,
+    ) -> str:
+        """Upload the model; see `save_pretrained` for what is written.
+
+        Args:
+            repo: "owner/name"; made if missing.
+            data: For the card.
+            licence: For the card.
+            private: Visibility of a new repository.
+            message: Of the commit.
+            token: Access token; what huggingface_hub finds by itself if None.
+            endpoint: Address of another hub.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            CheckpointError: The hub refuses or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, name=repo, data=data, licence=licence)
+            return push_folder(
+                Path(folder), repo, private=private, message=message, token=token, endpoint=endpoint
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        endpoint: str | None = None,
+        cache: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "fp32",
+    ) -> Model:
+        """A model from a folder or from the Hugging Face hub; nothing in it is executed.
+
+        Args:
+            name: A folder (of `save_pretrained` or of a run), or "owner/name" on the hub.
+            revision: Branch, tag or commit on the hub.
+            token: Access token.
+            endpoint: Address of another hub.
+            cache: Where downloads lie; huggingface_hub's usual place if None.
+            device: See `load`.
+            precision: See `load`.
+
+        Raises:
+            CheckpointError: There is no such model, or it is damaged.
+        """
+        folder = Path(name)
+        if not folder.exists():
+            place = None if cache is None else Path(cache)
+            folder = fetch_folder(str(name), revision=revision, token=token, endpoint=endpoint, cache=place)
+        return load(folder, device, precision)
 
     def _mask(
         self, images: Tensor, maps: Mapping[str, Tensor], keys: Tensor, allowed: Tensor | None

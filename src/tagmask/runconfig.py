@@ -22,7 +22,7 @@ from tagmask.stages.review import ReviewConfig
 from tagmask.stages.segment import SegmentConfig
 from tagmask.stages.train import TrainConfig
 from tagmask.stages.walk import WalkConfig
-from tagmask.store.checkpoint import read_header
+from tagmask.store.checkpoint import read_header, weight_file
 
 __all__ = ["Learner", "RunConfig", "read_config"]
 
@@ -114,7 +114,7 @@ def _base(recipe: str | Path | None) -> tuple[dict[str, Any], str]:
         return read_yaml(path), str(path)
     if (folder / "settings.yaml").is_file():
         return read_yaml(folder / "settings.yaml"), str(folder / "settings.yaml")
-    if not (folder / "weights.safetensors").is_file():
+    if not weight_file(folder).is_file():
         raise ConfigError(f"{folder} is neither a run folder (settings.yaml) nor a model folder")
     header = read_header(folder)
     use = header.get("extra", {}).get("use", {})

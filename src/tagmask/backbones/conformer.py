@@ -103,7 +103,7 @@ class _Expand(nn.Module):
         self.bn = nn.BatchNorm2d(outputs, eps=_EPSILON)
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        x = patches.transpose(1, 2).reshape(len(patches), -1, *grid)
+        x = patches.transpose(1, 2).reshape(patches.shape[0], -1, *grid)
         return F.interpolate(F.relu(self.bn(self.conv_project(x))), scale_factor=self.factor, mode="nearest")
 
 
@@ -224,7 +224,7 @@ class Conformer(nn.Module):
             ValueError: A side is no multiple of 16.
         """
         height, width = images.shape[-2:]
-        if height % self.stride or width % self.stride:
+        if not torch.compiler.is_exporting() and (height % self.stride or width % self.stride):
             raise ValueError(
                 f"Conformer needs sides that are multiples of {self.stride}, got {height} x {width}; "
                 "pad or resize the images"
@@ -233,7 +233,7 @@ class Conformer(nn.Module):
         stem = F.max_pool2d(F.relu(self.bn1(stem)), 3, 2, 1)
         x = self.conv_1(stem)[0]
         patches = self.trans_patch_conv(stem).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1)
         tapped: dict[int, Tensor] = {}
 
         def attend(index: int, block: nn.Module, tokens: Tensor) -> Tensor:

@@ -112,7 +112,8 @@ class MixTransformer(nn.Module):
         Raises:
             ValueError: The images are too small for the reduced keys of some stage.
         """
-        self._check_size(images.shape[2], images.shape[3])
+        if not torch.compiler.is_exporting():
+            self._check_size(images.shape[2], images.shape[3])
         chosen = {tap % self.num_blocks for tap in taps}
         x = (images - self.mean) / self.std
         maps: list[Tensor] = []

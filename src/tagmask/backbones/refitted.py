@@ -7,6 +7,7 @@ where timm's own resizing differs by a tenth of the value range.
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -75,9 +76,10 @@ class RefittedViT(ViT):
         self.pos_embed = nn.Parameter(_positions(self.pos_embed.detach(), self.grid, before))
         _set_eps(self)
 
-    def positions(self, size: tuple[int, int]) -> Tensor:
-        """Position rows for an image of (height, width) pixels, (1, 1 + h * w, D)."""
-        return _positions(self.pos_embed, (size[0] // self.patch_size, size[1] // self.patch_size), self.grid)
+    def positions(self, size: tuple[int, int], grid: tuple[int, int] | None = None) -> Tensor:
+        """Position rows for an image of (height, width) pixels and its patch grid, (1, 1 + h * w, D)."""
+        grid = grid or (size[0] // self.patch_size, size[1] // self.patch_size)
+        return _positions(self.pos_embed, grid, self.grid)
 
     def load_plain(self, state: dict[str, Tensor], source: str) -> None:
         """Load a plain ViT into this one, see `ViT.load_plain`; the patch kernel may have another size."""
@@ -156,15 +158,16 @@ class RefittedEva(nn.Module):
 
     def forward(self, images: Tensor) -> TokenFeatures:
         """Tokens after the final norm for RGB images in [0, 1], (B, 3, H, W)."""
-        grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
-        patches = self.patch_embed.proj((images - self.mean) / self.std).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1).to(patches.dtype), patches], 1)
+        cells = self.patch_embed.proj((images - self.mean) / self.std)
+        grid = (cells.shape[2], cells.shape[3])
+        patches = cells.flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1).to(patches.dtype), patches], 1)
         tokens = tokens + _positions(self.pos_embed, grid, self.grid)
         rotary = self.rope.get_embed(grid)
         for block in self.blocks:
             tokens = recomputed(self.gradient_checkpointing, block, tokens, rotary)
         tokens = self.norm(tokens)
-        maps = tokens[:, 1:].transpose(1, 2).reshape(len(images), self.dim, *grid)
+        maps = tokens[:, 1:].transpose(1, 2).reshape(images.shape[0], self.dim, *grid)
         return TokenFeatures(tokens[:, :1], maps, grid)
 
 
@@ -182,7 +185,10 @@ def _with_kernel(state: dict[str, Tensor], side: int) -> dict[str, Tensor]:
 
 def _positions(rows: Tensor, grid: tuple[int, int], stored: tuple[int, int] | None) -> Tensor:
     """Position rows of a class token and a patch grid; the stored one is a square if None."""
-    if grid == stored or (stored is None and rows.shape[1] == 1 + grid[0] * grid[1]):
+    # An exported graph resamples always; to the stored grid that changes nothing.
+    if torch.compiler.is_exporting():
+        stored = stored or (math.isqrt(rows.shape[1] - 1),) * 2
+    elif grid == stored or (stored is None and rows.shape[1] == 1 + grid[0] * grid[1]):
         return rows
     table = resize_positions(rows[:, 1:], grid, stored, mode="bilinear")
     return torch.cat([rows[:, :1], table], 1)

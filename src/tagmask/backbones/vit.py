@@ -14,7 +14,7 @@ from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, TokenFeatures, r
 from tagmask.backbones.trunks import PACKAGED, build_trunk
 from tagmask.backbones.weights import hub_weights, load_strictly, packaged_weights, read_weights
 from tagmask.errors import CheckpointError, ConfigError
-from tagmask.ops.resize import resize_positions
+from tagmask.ops.resize import resize_positions, resize_positions_traced
 
 __all__ = ["Normalisation", "ViT", "attention_with_scores"]
 
@@ -193,14 +193,20 @@ class ViT(nn.Module):
         """Images in [0, 1] with the network's mean and deviation taken out."""
         return (images - self.mean) / self.std
 
-    def positions(self, size: tuple[int, int]) -> Tensor:
-        """Position rows for an image of (height, width) pixels, (1, P + h * w, D)."""
-        grid = (size[0] // self.patch_size, size[1] // self.patch_size)
+    def positions(self, size: tuple[int, int], grid: tuple[int, int] | None = None) -> Tensor:
+        """Position rows for an image of (height, width) pixels and its patch grid, (1, P + h * w, D)."""
+        grid = grid or (size[0] // self.patch_size, size[1] // self.patch_size)
         # The offset rule compares pixel sides: 224 x 225 is resampled although its grid is the stored one.
-        stored = grid == self.grid and (not self.position_offset or size[0] == size[1])
-        if stored:
+        traced = torch.compiler.is_exporting()
+        if not traced and grid == self.grid and (not self.position_offset or size[0] == size[1]):
             return self.pos_embed
         prefix, table = self.pos_embed.tensor_split([self.num_prefix_tokens], dim=1)
+        if traced and self.position_offset:
+            sides = [torch.ones(side, device=table.device).sum() for side in size]
+            table = resize_positions_traced(
+                table, grid, self.grid, self.position_offset, sides[0] == sides[1]
+            )
+            return torch.cat([prefix, table], dim=1)
         table = resize_positions(table, grid, self.grid, offset=self.position_offset)
         return torch.cat([prefix, table], dim=1)
 
@@ -237,10 +243,11 @@ class ViT(nn.Module):
             ValueError: The image is smaller than one patch.
         """
         size = (images.shape[2], images.shape[3])
-        grid = (size[0] // self.patch_size, size[1] // self.patch_size)
-        if not grid[0] or not grid[1]:
+        if not torch.compiler.is_exporting() and min(size) < self.patch_size:
             raise ValueError(f"an image of {size} pixels holds no patch of {self.patch_size}")
-        tokens = self._embed(images, size)
+        cells = self.patch_embed.proj(self.normalise(images))
+        grid = (cells.shape[2], cells.shape[3])
+        tokens = self._embed(cells, size, grid)
         kept: dict[int, Tensor] = {}
         tapped: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
@@ -263,11 +270,11 @@ class ViT(nn.Module):
         classes = tokens[:, self.num_extra_tokens : self.num_prefix_tokens]
         return TokenFeatures(classes, self.to_map(tokens, grid), grid, kept, tapped)
 
-    def _embed(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        patches = self.patch_embed.proj(self.normalise(images)).flatten(2).transpose(1, 2)
-        patches = self.patch_embed.norm(patches)
-        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1).to(patches.dtype), patches], dim=1)
-        embedded: Tensor = self.norm_pre(tokens + self.positions(size))
+    def _embed(self, cells: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+        patches = self.patch_embed.norm(cells.flatten(2).transpose(1, 2))
+        prefix = self.cls_token.expand(cells.shape[0], -1, -1).to(patches.dtype)
+        tokens = torch.cat([prefix, patches], dim=1)
+        embedded: Tensor = self.norm_pre(tokens + self.positions(size, grid))
         return embedded
 
 

@@ -58,7 +58,7 @@ def grouped_pool(tokens: Tensor, num_groups: int, pooling: str = "max") -> Tenso
     if pooling not in ("max", "mean"):
         raise ValueError(f"pooling must be 'max' or 'mean', got '{pooling}'")
     values = tokens.amax(1) if pooling == "max" else tokens.mean(1)
-    return values.reshape(len(values), -1, num_groups).transpose(1, 2)
+    return values.reshape(values.shape[0], -1, num_groups).transpose(1, 2)
 
 
 def fuse_attention(weights: Tensor, blocks: Sequence[Tensor]) -> Tensor:

@@ -64,7 +64,7 @@ class GraphRepresentation(nn.Module):
         return best.values, best.indices
 
     def _message(self, head: Tensor, tail: Tensor, scores: Tensor, index: Tensor) -> Tensor:
-        batch = torch.arange(len(tail), device=tail.device)[:, None, None]
+        batch = torch.arange(tail.shape[0], device=tail.device)[:, None, None]
         neighbours = tail[batch, index]
         share = scores.softmax(2)[..., None]
         own = head[:, :, None]

@@ -78,7 +78,7 @@ class MaskTransformer(nn.Module):
         patches = patches / patches.norm(dim=-1, keepdim=True)
         classes = classes / classes.norm(dim=-1, keepdim=True)
         masks: Tensor = self.mask_norm(patches @ classes.transpose(1, 2))
-        return masks.transpose(1, 2).reshape(len(masks), -1, *grid)
+        return masks.transpose(1, 2).reshape(masks.shape[0], -1, *grid)
 
 
 def _init(module: nn.Module) -> None:

@@ -146,14 +146,13 @@ class _ViTMaskTransformer(SegmentNetwork):
         if not 1 <= count <= len(self.decoder.blocks):
             raise ConfigError(f"exits: the mask transformer has {len(self.decoder.blocks)}, not {count}")
         # Padding is zero behind the normalisation, so it must have the network's mean colour.
-        mean = [float(value) for value in self.encoder.mean.flatten()]
-        padded = pad_to_multiple(images, self.encoder.patch_size, mean)
+        padded = pad_to_multiple(images, self.encoder.patch_size, self.encoder.mean)
         features = self.encoder(padded)
         masks = self.decoder(features.patches.flatten(2).transpose(1, 2), features.grid, count)
         masks = masks.reshape(-1, masks.shape[-3], *features.grid)
         logits = resize_bilinear(masks, (padded.shape[2], padded.shape[3]))
         logits = logits[..., : images.shape[2], : images.shape[3]]
-        return logits.reshape(len(images), count, *logits.shape[1:])
+        return logits.reshape(images.shape[0], count, *logits.shape[1:])
 
     def layer_groups(self) -> list[LayerGroup]:
         """Patch embedding, every block, last norm and decoder, each without and with weight decay."""

@@ -119,6 +119,11 @@ class AFA(Method):
         self.attn_proj = PairAffinity(len(_TAPS) * encoder.heads[-1])
         self.classifier = nn.Conv2d(encoder.widths[-1], num_classes, 1, bias=False)
 
+    @property
+    def view_kinds(self) -> tuple[str, ...]:
+        """The walk follows several views, see `maps`."""
+        return ("cam",)
+
     def initialise(self, weights: str) -> None:
         """Load ImageNet weights of the encoder under SegFormer's or the transformers library's names."""
         if weights != "none":
@@ -251,9 +256,9 @@ class AFA(Method):
 
     def _encode(self, images: Tensor, taps: Sequence[int] = (), tapped: int | None = None) -> PyramidFeatures:
         # Half-size views of small images fall below what the encoder's first stage can reduce.
-        factor = _SMALLEST / min(_size(images))
-        if factor > 1:
-            height, width = _size(images)
+        height, width = _size(images)
+        if height < _SMALLEST or width < _SMALLEST:
+            factor = _SMALLEST / min(height, width)
             images = resize_bilinear(images, (round(height * factor), round(width * factor)))
         features: PyramidFeatures = self.encoder(images, taps, tapped)
         return features

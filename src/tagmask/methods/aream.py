@@ -63,6 +63,7 @@ class AReAM(Method):
             trunk = Conformer(config.backbone, double_class_token=False, drop_path=config.drop_path)
             self.backbone: Conformer | ViT = trunk
             self.num_prefix = 1
+            self.side_multiple = trunk.stride
             self.cnn_head = nn.Conv2d(trunk.channels, num_classes, 1)
             self.att_head = nn.Linear(trunk.dim, num_classes)
             nn.init.kaiming_normal_(self.cnn_head.weight, mode="fan_out", nonlinearity="relu")

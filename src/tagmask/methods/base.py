@@ -40,6 +40,8 @@ class Method(nn.Module, ABC):
     config_class: ClassVar[type[MethodConfig]]
     map_kinds: ClassVar[tuple[str, ...]] = ()
     """Kinds of class maps the method offers ("cam", "aux_cam", "lam", ...), the default first."""
+    side_multiple: int = 1
+    """Sides of the images a pass takes must be multiples of this."""
     segments: ClassVar[bool] = False
     """Whether `segment` gives a mask (single-stage methods and segmenters)."""
     sync_norms: ClassVar[bool] = False
@@ -50,6 +52,11 @@ class Method(nn.Module, ABC):
     def __init__(self, config: MethodConfig, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
+
+    @property
+    def view_kinds(self) -> tuple[str, ...]:
+        """The kinds of maps that `view_maps` makes; the others need several views."""
+        return self.map_kinds
 
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> StepResult:

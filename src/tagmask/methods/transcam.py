@@ -46,6 +46,7 @@ class TransCAM(Method):
 
     config_class = TransCAMConfig
     map_kinds = ("cam",)
+    side_multiple = Conformer.stride
 
     def __init__(self, config: TransCAMConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)

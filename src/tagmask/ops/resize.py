@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["pad_to_multiple", "resize_bilinear", "resize_positions"]
+__all__ = ["pad_to_multiple", "resize_bilinear", "resize_positions", "resize_positions_traced"]
 
 
 def resize_bilinear(
@@ -22,7 +23,8 @@ def resize_bilinear(
         factor: The exact factor that was rounded down to `size`. Given, samples lie 1 / factor apart instead
             of at the ratio of the sizes, and what is left of a pixel at the far border is cut off.
     """
-    if tuple(values.shape[2:]) == tuple(size):
+    # An exported graph serves every size: it must not choose by that of the example it was traced with.
+    if not torch.compiler.is_exporting() and tuple(values.shape[2:]) == tuple(size):
         return values
     if factor is not None:
         return F.interpolate(
@@ -84,7 +86,60 @@ def resize_positions(
     return table.flatten(2).transpose(1, 2)
 
 
-def pad_to_multiple(images: Tensor, multiple: int, value: float | Sequence[float] = 0.0) -> Tensor:
+def resize_positions_traced(
+    rows: Tensor, size: tuple[int, int], grid: tuple[int, int], offset: float, square: Tensor
+) -> Tensor:
+    """Bicubic `resize_positions` with an offset, for graphs that are traced once and serve every size.
+
+    The weights are computed inside the graph from the size, and the stored grid keeps its rows.
+
+    Args:
+        rows: One row per patch of the stored grid, row-major, (1, N, D).
+        size: Wanted grid (h, w), symbolic while tracing.
+        grid: Stored grid.
+        offset: See `resize_positions`; not 0.
+        square: Whether the image is square, bool, (): only then is the stored grid left alone.
+
+    Returns:
+        (1, h * w, D).
+    """
+    table = rows.reshape(*grid, rows.shape[2])
+    counts = [torch.ones(side, device=rows.device, dtype=torch.float64).sum() for side in size]
+    stored = square & (counts[0] == grid[0]) & (counts[1] == grid[1])
+    down, across = (
+        torch.where(stored, _cubic_weights(count, side, full, 0.0), _cubic_weights(count, side, full, offset))
+        for count, side, full in zip(counts, size, grid, strict=True)
+    )
+    made = torch.einsum("ih,hwd,jw->ijd", down, table, across)
+    return made.reshape(1, -1, rows.shape[2])
+
+
+def _cubic_weights(count: Tensor, length: int, source: int, offset: float) -> Tensor:
+    """PyTorch's bicubic weights (length, source): Keys' cubic with a = -0.75, borders repeated.
+
+    Args:
+        count: `length` as a float64 tensor, ().
+        length: Rows wanted.
+        source: Rows there are.
+        offset: Added to the wanted rows before they are divided by those there are.
+    """
+    # PyTorch works the step out in double precision, too, and everything else in single.
+    step = (source / (count + offset)).float()
+    place = (torch.arange(length, device=count.device) + 0.5) * step - 0.5
+    first = place.floor()
+    columns = torch.arange(source, device=count.device)
+    total = torch.zeros((), device=count.device)
+    for shift in (-1, 0, 1, 2):
+        distance = (place - (first + shift)).abs()
+        near = (1.25 * distance - 2.25) * distance * distance + 1
+        far = ((-0.75 * distance + 3.75) * distance - 6.0) * distance + 3.0
+        weight = torch.where(distance <= 1, near, far)
+        index = (first + shift).clamp(0, source - 1)
+        total = total + torch.where(index[:, None] == columns, weight[:, None], 0.0)
+    return total
+
+
+def pad_to_multiple(images: Tensor, multiple: int, value: float | Sequence[float] | Tensor = 0.0) -> Tensor:
     """Pad at the bottom and right until both sides are multiples of a patch.
 
     Args:
@@ -92,13 +147,14 @@ def pad_to_multiple(images: Tensor, multiple: int, value: float | Sequence[float
         multiple: Patch side in pixels.
         value: What the border holds, one value or one per channel.
     """
-    bottom, right = -images.shape[2] % multiple, -images.shape[3] % multiple
-    if not (bottom or right):
+    # Written with whole patches, not as a remainder: so much a tracer of all sizes can reason about.
+    bottom, right = ((side + multiple - 1) // multiple * multiple - side for side in images.shape[2:])
+    if not torch.compiler.is_exporting() and not (bottom or right):
         return images
+    border = (0, right, 0, bottom)
     if isinstance(value, float | int):
-        return F.pad(images, (0, right, 0, bottom), value=value)
-    height, width = images.shape[2:]
-    colour = images.new_tensor(list(value)).view(1, -1, 1, 1)
-    padded = colour.repeat(images.shape[0], 1, height + bottom, width + right)
-    padded[:, :, :height, :width] = images
-    return padded
+        return F.pad(images, border, value=value)
+    values = value if isinstance(value, Tensor) else images.new_tensor(list(value))
+    colour = values.view(1, -1, 1, 1).to(images)
+    inside = F.pad(torch.ones_like(images[:1, :1]), border)
+    return torch.where(inside > 0, F.pad(images, border), colour)

@@ -15,7 +15,7 @@ from tagmask.config import validate
 from tagmask.data import ClassTable
 from tagmask.errors import CheckpointError
 from tagmask.methods.base import Method
-from tagmask.store.checkpoint import load_model, save_model
+from tagmask.store.checkpoint import load_model, save_model, weight_file
 from tagmask.store.files import sha256
 from tagmask.types import IGNORE
 
@@ -105,8 +105,7 @@ def load_trained(path: Path) -> Trained:
     with torch.random.fork_rng(devices=[]):
         method = build_method(meta["method"], meta["settings"], classes.num_classes, f"{folder}")
     load_strictly(method, state, str(folder))
-    weights = folder / "weights.safetensors" if folder.is_dir() else folder
-    return Trained(method.eval(), meta["method"], classes, sha256(weights), meta)
+    return Trained(method.eval(), meta["method"], classes, sha256(weight_file(folder)), meta)
 
 
 def load_published(path: Path, name: str, values: Mapping[str, Any], classes: ClassTable) -> Trained:

@@ -21,7 +21,20 @@ from tagmask import __version__
 from tagmask.errors import CheckpointError
 from tagmask.store.files import atomic_write, write_json
 
-__all__ = ["FORMAT", "is_own", "load_model", "load_tensors", "read_header", "save_model", "save_tensors"]
+__all__ = [
+    "FORMAT",
+    "PUBLISHED",
+    "is_own",
+    "load_model",
+    "load_tensors",
+    "read_header",
+    "save_model",
+    "save_tensors",
+    "weight_file",
+]
+
+PUBLISHED = "model.safetensors"
+"""Name of the weight file in folders laid out for a model hub."""
 
 FORMAT = 1
 """Number of the header's layout; raised whenever a reader of the old one would misread it."""
@@ -170,13 +183,22 @@ def save_model(folder: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any
     return weights
 
 
+def weight_file(path: Path) -> Path:
+    """The weight file of a model folder, of ours or one laid out for a hub; anything else is given back."""
+    if not path.is_dir():
+        return path
+    published = path / PUBLISHED
+    own = path / "weights.safetensors"
+    return published if published.exists() and not own.exists() else own
+
+
 def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State dict and header of a model folder, or of its weight file given directly.
 
     Raises:
         CheckpointError: There is no model, it is damaged, or it comes from a newer tagmask.
     """
-    path = folder / "weights.safetensors" if folder.is_dir() else folder
+    path = weight_file(folder)
     state, meta = load_tensors(path)
     _check_meta(path, meta)
     return state, meta
@@ -188,7 +210,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: There is no model, or it comes from a newer tagmask.
     """
-    path = folder / "weights.safetensors"
+    path = weight_file(folder) if folder.is_dir() else folder / "weights.safetensors"
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("tagmask")

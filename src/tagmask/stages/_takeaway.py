@@ -1,0 +1,99 @@
+"""A trained method as one plain module: RGB in, tags, maps, scores and labels out, any size, any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tagmask.errors import ConfigError, nearest
+from tagmask.methods.base import Method
+from tagmask.ops.labels import labels_from_maps, strongest
+from tagmask.ops.maps import scale_maps
+from tagmask.ops.resize import pad_to_multiple, resize_bilinear
+
+__all__ = ["SMALLEST", "TakeAway"]
+
+SMALLEST = 64
+"""Shortest side in pixels an exported model takes."""
+
+
+class TakeAway(nn.Module):
+    """What `segment` and `localize` do with one view of an image at its own size, as one graph.
+
+    Normalisation, padding to whole patches, resizing to the image and the thresholds lie inside, so that
+    nothing but pixels comes in and nothing has to be done to what goes out.
+
+    Args:
+        method: In eval mode.
+        kinds: Kinds of maps to give; the method's first if None, none if empty.
+        background: Labels of methods that do not segment: background is what no map exceeds this at.
+
+    Raises:
+        ConfigError: The method has nothing to export, or makes no such maps of a single view.
+    """
+
+    def __init__(self, method: Method, kinds: Sequence[str] | None, background: float) -> None:
+        super().__init__()
+        self.method = method
+        self.background = background
+        self.kinds = tuple(method.map_kinds[:1] if kinds is None else kinds)
+        if not method.segments and not method.map_kinds:
+            raise ConfigError(
+                f"{type(method).__name__} makes neither masks nor maps of an image alone; there is nothing "
+                "to export (its random walk is 'tagmask walk')"
+            )
+        for kind in self.kinds:
+            if kind not in method.view_kinds:
+                raise ConfigError(
+                    f"'{kind}' maps are not made from one view of an image. "
+                    f"{nearest(kind, method.view_kinds)}"
+                )
+        if not method.segments and not self.kinds:
+            raise ConfigError(f"{type(method).__name__} does not segment; it needs one kind of maps at least")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `forward` returns."""
+        tags = ("tag_logits",) if self.method.map_kinds else ()
+        scores = ("scores",) if self.method.segments else ()
+        return (*tags, *self.kinds, *scores, "labels")
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """One view of every image.
+
+        Args:
+            images: RGB in [0, 1], float32, (B, 3, H, W), sides of `SMALLEST` or more.
+
+        Returns:
+            As `outputs` names them: "tag_logits" (B, K), above 0 means present; every kind of maps
+            (B, K, H, W), scaled to [0, 1]; "scores" (B, K + 1, H, W), logits of background and classes;
+            "labels" (B, H, W) uint8, 0 background, k + 1 class k.
+        """
+        size = (images.shape[2], images.shape[3])
+        found: list[Tensor] = []
+        logits = None
+        if self.method.map_kinds:
+            logits = self.method.classify(pad_to_multiple(images, self.method.side_multiple)).float()
+            found.append(logits)
+        maps = [self._maps(kind, images, size) for kind in self.kinds]
+        found += maps
+        if self.method.segments:
+            scores = resize_bilinear(self.method.segment(images).float(), size)
+            found.append(scores)
+            labels = strongest(scores)
+        else:
+            assert logits is not None
+            labels = labels_from_maps(maps[0], (logits > 0).float(), self.background)
+        return (*found, labels.to(torch.uint8))
+
+    def _maps(self, kind: str, images: Tensor, size: tuple[int, int]) -> Tensor:
+        plan = self.method.view_plan(kind)
+        multiple = max(plan.pad, self.method.side_multiple)
+        view = pad_to_multiple(images, multiple, plan.pad_colour)
+        maps = self.method.view_maps(view, (kind,))[kind].float()
+        maps = resize_bilinear(maps, (view.shape[2], view.shape[3]))[:, :, : size[0], : size[1]]
+        if plan.relu != "none":
+            maps = maps.relu()
+        return scale_maps(maps, plan.scaling, plan.epsilon)
