@@ -14,6 +14,7 @@ import pytest
 from tagmask.store.labels import read_mask
 from tests.app.browser import LOOK, Browser, find_browser, served
 from tests.app.conftest import picture
+from tests.app.load import load
 from tests.cli import tagmask, train_args
 from tests.toy import toy_root
 
@@ -184,6 +185,13 @@ def test_report_and_review_page_are_readable_too(page, finished, tmp_path):
             browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
             browser.driver.get(file.as_uri())
             assert browser.run(LOOK) == [], (file.name, width)
+
+
+def test_twenty_visitors_see_their_own_pictures_only(page, finished):
+    _, url = page
+    times, faults = load(url, 20, 1, queue(finished))
+    assert faults == []
+    assert len(times) == 60
 
 
 def test_the_page_names_no_folder(page, finished):

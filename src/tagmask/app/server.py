@@ -7,6 +7,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +74,13 @@ def serve(folder: Path, out: Path | None, options: AppOptions, say: Callable[[st
     is_run = (folder / "settings.yaml").is_file()
     target = out or (folder if is_run else Path("tagmask-app"))
     listener = _listen(options.host, options.port)
-    with (
-        listener,
-        exclusive(target / "reviewed"),
-        tempfile.TemporaryDirectory(prefix="tagmask-app-") as inbox,
-    ):
+    with ExitStack() as stack, listener, tempfile.TemporaryDirectory(prefix="tagmask-app-") as inbox:
+        # Nothing is made before it is known that there is a model.
+        lab, library, background = _prepare(folder, options, say)
+        stack.enter_context(exclusive(target / "reviewed"))
         # Gradio reads its folder for uploads from the environment; this one goes away with the program.
         os.environ["GRADIO_TEMP_DIR"] = inbox
-        desk, background = _desk(folder, target, options, Path(inbox), say)
+        desk = Desk(lab, library, target, Path(inbox))
         app = application(desk, folder.resolve().name, background, options)
         port = listener.getsockname()[1]
         shown = f"[{options.host}]" if ":" in options.host else options.host
@@ -141,9 +141,8 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def _desk(
-    folder: Path, target: Path, options: AppOptions, inbox: Path, say: Callable[[str], None]
-) -> tuple[Desk, float]:
+def _prepare(folder: Path, options: AppOptions, say: Callable[[str], None]) -> tuple[Lab, Library, float]:
+    """The model, the images, and the background score that the model remembers."""
     config = read_config(folder)
     runtime = Runtime.create(options.device or config.runtime.device, config.runtime.precision, seed=None)
     journey = Journey(config, Context(folder, runtime, Display(quiet=True), config.data))
@@ -155,7 +154,7 @@ def _desk(
     dataset = _images(config, trained.classes.names, say)
     library = Library(dataset, folder, Folders.of(roots))
     lab = Lab(model, segmenter, options.max_side)
-    return Desk(lab, library, target, inbox), remembered_use(trained.meta).background
+    return lab, library, remembered_use(trained.meta).background
 
 
 def _images(config: RunConfig, names: Sequence[str], say: Callable[[str], None]) -> TagDataset | None:
@@ -178,6 +177,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen(_WAITING)  # who comes before the page is ready waits
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+from tagmask.store.files import exclusive
+from tests.cli import tagmask
+
+
+def test_without_gradio_the_command_says_what_to_install(monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.split(".")[:2] == ["tagmask", "app"]]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    done = tagmask("app", tmp_path)
+    assert done.exit_code == 2
+    assert done.stderr == "error: the page needs Gradio; install it with: pip install 'tagmask[app]'\n"
+
+
+def test_what_the_command_refuses(tmp_path):
+    pytest.importorskip("gradio", reason="the extra app is not installed")
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = str(busy.getsockname()[1])
+        done = tagmask("app", tmp_path, "--port", port)
+        assert (done.exit_code, f"cannot listen on 127.0.0.1:{port}" in done.stderr) == (2, True)
+    for port in ("70000", "-1"):
+        assert tagmask("app", tmp_path, "--port", port).exit_code == 2
+    (tmp_path / "empty").mkdir()
+    done = tagmask("app", tmp_path / "empty", "--port", "0", "--out", tmp_path / "out")
+    assert (done.exit_code, "neither a run folder" in done.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_app_writes_to_a_folder(tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason="the extra app is not installed")
+    monkeypatch.setattr("tagmask.app.server._prepare", lambda *_: (None, None, 0.5))
+    with exclusive(tmp_path / "out" / "reviewed"):
+        done = tagmask("app", tmp_path, "--port", "0", "--out", tmp_path / "out")
+    assert (done.exit_code, "another tagmask is working" in done.stderr) == (2, True)
