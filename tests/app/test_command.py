@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import socket
 import sys
 
@@ -10,8 +11,7 @@ from tests.cli import tagmask
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch, tmp_path):
-    for name in [name for name in sys.modules if name.split(".")[:2] == ["tagmask", "app"]]:
-        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "tagmask.app.server", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     done = tagmask("app", tmp_path)
     assert done.exit_code == 2
@@ -36,7 +36,8 @@ def test_what_the_command_refuses(tmp_path):
 
 def test_one_app_writes_to_a_folder(tmp_path, monkeypatch):
     pytest.importorskip("gradio", reason="the extra app is not installed")
-    monkeypatch.setattr("tagmask.app.server._prepare", lambda *_: (None, None, 0.5))
+    server = importlib.import_module("tagmask.app.server")
+    monkeypatch.setattr(server, "_prepare", lambda *_: (None, None, 0.5))
     with exclusive(tmp_path / "out" / "reviewed"):
         done = tagmask("app", tmp_path, "--port", "0", "--out", tmp_path / "out")
     assert (done.exit_code, "another tagmask is working" in done.stderr) == (2, True)
