@@ -23,7 +23,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("."), help="Folder for the masks.")
     args = parser.parse_args()
 
-    session = onnxruntime.InferenceSession(str(args.model), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # the runtime's remarks on how it optimises concern nobody here
+    session = onnxruntime.InferenceSession(str(args.model), options, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["tagmask"])
     args.out.mkdir(parents=True, exist_ok=True)
     for path in args.pictures:

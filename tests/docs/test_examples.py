@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import runpy
 import shutil
 import tomllib
@@ -74,6 +76,19 @@ def test_the_outside_method_learns_and_predicts_through_the_commands(outside, li
     found = CliRunner().invoke(app, words)
     assert found.exit_code == 0, found.output
     assert len(list((tmp_path / "masks" / "masks").glob("*.png"))) == 3
+
+
+def test_the_notebook_is_the_script_and_was_executed():
+    script = (ROOT / "examples" / "from_tags_to_masks.py").read_text(encoding="utf-8")
+    cells = [c.partition("\n") for c in re.split(r"^# %%", script, flags=re.MULTILINE)[1:]]
+    book = json.loads((ROOT / "examples" / "from_tags_to_masks.ipynb").read_text(encoding="utf-8"))
+    code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    want = [text.strip() for head, _, text in cells if "markdown" not in head]
+    assert ["".join(cell["source"]) for cell in code] == want
+    assert all(cell["execution_count"] for cell in code)
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert "error" not in {output["output_type"] for output in outputs}
+    assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
 @pytest.mark.slow
