@@ -19,9 +19,9 @@ from tagmask.methods.base import Method
 from tagmask.ops.labels import predicted_tags, strongest
 from tagmask.ops.maps import fuse
 from tagmask.ops.multiscale import segment_views, view_sizes
-from tagmask.ops.resize import resize_bilinear
+from tagmask.ops.resize import pad_to_multiple, resize_bilinear
 from tagmask.ops.windows import windowed
-from tagmask.types import ViewPlan
+from tagmask.types import MEAN_COLOUR, ViewPlan
 
 __all__ = ["MapConfig", "SegmentationConfig", "image_maps", "image_scores", "image_tags", "map_views"]
 
@@ -222,7 +222,7 @@ def image_tags(
         (B, K), 0 or 1; never all 0 unless the method also sees nothing.
     """
     with torch.inference_mode(), runtime.autocast():
-        logits = method.classify(images).float()
+        logits = method.classify(pad_to_multiple(images, method.side_multiple, MEAN_COLOUR)).float()
         if not method.segments:
             return (logits > 0).float()
         labels = strongest(method.segment(images))

@@ -12,6 +12,7 @@ from tagmask.methods.base import Method
 from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.ops.maps import scale_maps
 from tagmask.ops.resize import pad_to_multiple, resize_bilinear
+from tagmask.types import MEAN_COLOUR
 
 __all__ = ["SMALLEST", "TakeAway"]
 
@@ -75,7 +76,8 @@ class TakeAway(nn.Module):
         found: list[Tensor] = []
         logits = None
         if self.method.map_kinds:
-            logits = self.method.classify(pad_to_multiple(images, self.method.side_multiple)).float()
+            whole = pad_to_multiple(images, self.method.side_multiple, MEAN_COLOUR)
+            logits = self.method.classify(whole).float()
             found.append(logits)
         maps = [self._maps(kind, images, size) for kind in self.kinds]
         found += maps

@@ -19,7 +19,7 @@ from tagmask.cli import app
 from tagmask.data import ClassTable
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.ops.resize import resize_positions, resize_positions_traced
-from tagmask.stages._infer import MapConfig, SegmentationConfig, image_maps, image_scores
+from tagmask.stages._infer import MapConfig, SegmentationConfig, image_maps, image_scores, image_tags
 from tagmask.stages._methods import Trained, build_method, save_method
 from tagmask.stages._takeaway import TakeAway
 from tagmask.stages.export import ExportConfig, export_model, read_metadata
@@ -67,6 +67,17 @@ def test_the_exported_view_is_what_the_stages_make_of_one_view(case):
         config = MapConfig(kinds=(kind,), scales=(1.0,), flip="none")
         want = image_maps(method, images, runtime, config)[kind]
         assert torch.allclose(found[kind], want, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["transcam", "aream on Conformer"])
+def test_tags_are_recognised_in_images_of_any_size(case):
+    from tagmask.engine.runtime import Runtime
+
+    method, images = trained(case).method, torch.rand(2, 3, 75, 90)
+    found = image_tags(method, images, Runtime.create("cpu", "fp32", None), "classifier")
+    with torch.no_grad():
+        logits = TakeAway(method, None, 0.5)(images)[0]
+    assert torch.equal(found, (logits > 0).float())
 
 
 @pytest.mark.slow
