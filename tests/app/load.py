@@ -22,7 +22,7 @@ from tests.app.browser import served
 
 
 class Visitor:
-    """One page without a browser: the same requests over the same queue."""
+    """One page without a browser: the same requests."""
 
     def __init__(self, url: str) -> None:
         self.url, self.session = url, uuid.uuid4().hex[:11]
@@ -59,22 +59,14 @@ class Visitor:
         }
         started = time.perf_counter()
         request = urllib.request.Request(
-            f"{self.url}/gradio_api/queue/join",
+            f"{self.url}/gradio_api/run/predict",
             json.dumps(data).encode(),
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=120) as answer:
-            event = json.load(answer)["event_id"]
-        stream = f"{self.url}/gradio_api/queue/data?session_hash={self.session}"
-        with urllib.request.urlopen(stream, timeout=120) as answer:
-            for line in answer:
-                message = json.loads(line[6:]) if line.startswith(b"data: ") else {}
-                if message.get("msg") == "process_completed" and message["event_id"] == event:
-                    break
+            found = json.load(answer)["data"]
         seconds = time.perf_counter() - started
-        if not message["success"]:
-            raise AssertionError(f"{what}: {message}")
-        for key, value in zip(call["outputs"], message["output"]["data"], strict=True):
+        for key, value in zip(call["outputs"], found, strict=True):
             update = isinstance(value, dict) and value.get("__type__") == "update"
             if not update or "value" in value:
                 self.values[key] = value["value"] if update else value

@@ -203,3 +203,11 @@ def test_damaged_files_are_named(desk, run):
     (run / "reviewed" / "decisions" / "x.json").write_text("{")
     with pytest.raises(DataError, match=r"x.json is damaged"):
         Decisions(run / "reviewed")
+
+
+def test_too_many_waiting_are_sent_away(desk, monkeypatch):
+    visit = opened(desk)
+    monkeypatch.setattr(desk.lab, "_places", threading.BoundedSemaphore(1))
+    with desk.lab._turn(), pytest.raises(DataError, match="others are waiting"):
+        desk.retag(visit, ["dots"], CONTROLS)
+    assert desk.retag(visit, ["dots"], CONTROLS).view.tags == (1,)

@@ -36,7 +36,7 @@ def ask(method="GET", path="/", headers=(), chunks=(b"",), limit=1000, hosts=("1
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "/"), ("HEAD", "/"), ("GET", "/config"), ("GET", "/assets/index-1.js"), ("GET", "/theme.css"),
-     ("GET", "/gradio_api/queue/data"), ("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/upload")],
+     ("POST", "/gradio_api/run/predict"), ("POST", "/gradio_api/upload")],
 )  # fmt: skip
 def test_what_the_page_needs_passes(method, path):
     status, headers, text = ask(method, path)
@@ -52,7 +52,7 @@ def test_what_the_page_needs_passes(method, path):
     ["/gradio_api/file=/etc/passwd", "/gradio_api/file=../../etc/passwd", "/file=/etc/passwd",
      "/../etc/passwd",
      "/static/../../etc/passwd", "/gradio_api/proxy=http://example.org", "/monitoring", "/docs",
-     "/gradio_api/run/open", "/gradio_api/vibe-code", "/gradio_api/call/open/x", "/config/x"],
+     "/gradio_api/queue/join", "/gradio_api/vibe-code", "/gradio_api/call/open/x", "/config/x"],
 )  # fmt: skip
 def test_other_paths_do_not_exist(path):
     assert ask("GET", path)[0] == 404
@@ -70,7 +70,7 @@ def test_large_bodies_are_refused_before_and_while_they_come():
 def test_other_hosts_pages_and_methods_are_refused():
     assert ask(headers=[(b"host", b"evil.example")])[0] == 400
     assert ask(headers=[(b"host", b"evil.example")], hosts=())[0] == 200
-    join = "/gradio_api/queue/join"
+    join = "/gradio_api/run/predict"
     assert ask("POST", join, [(b"origin", b"https://evil.example")])[0] == 403
     assert ask("POST", join, [(b"origin", b"http://127.0.0.1:7860")])[0] == 200
     assert ask("DELETE", "/")[0] == 405

@@ -16,9 +16,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _PATHS = {
     "GET": re.compile(
         r"/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|(static|assets|svelte)/.+|"
-        r"gradio_api/(startup-events|heartbeat/\w+|queue/data|upload_progress|info|theme\.css))?/?"
+        r"gradio_api/(startup-events|heartbeat/\w+|upload_progress|info|theme\.css))?/?"
     ),
-    "POST": re.compile(r"/gradio_api/(queue/join|upload|cancel|reset)/?"),
+    "POST": re.compile(r"/gradio_api/(run/\w+|upload|cancel|reset)/?"),
 }
 """The paths that the page itself uses. Gradio has many more, among them one that serves files."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from tagmask.store.labels import read_mask
 __all__ = ["Controls", "Lab", "View", "enlarged"]
 
 Labels = NDArray[np.uint8]
+_WAITING = 32
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Lab:
         self.classes = model.classes
         self.kinds = model.kinds
         self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(_WAITING)
 
     def open(
         self, name: str, path: Path, tags: Sequence[int] | None, mask: Path | None, controls: Controls
@@ -108,7 +111,7 @@ class Lab:
             controls: How the pseudo label is made.
 
         Raises:
-            DataError: The image or its mask cannot be read or they differ in size.
+            DataError: The image or its mask cannot be read, they differ in size, or too many are waiting.
         """
         try:
             content = path.read_bytes()
@@ -138,7 +141,7 @@ class Lab:
         controls: Controls,
     ) -> View:
         words = None if tags is None else [self.classes[key] for key in tags]
-        with self._lock:
+        with self._turn():
             result = self.model.predict(pixels, words)
             mask = result.mask
             if stored is not None:
@@ -149,6 +152,17 @@ class Lab:
         chosen = result.keys if tags is None else tuple(tags)
         view = View(name, pixels, size, chosen, result.keys, maps, mask, stored is not None)
         return self.relabel(view, controls)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The model for oneself, once those before are done."""
+        if not self._places.acquire(blocking=False):
+            raise DataError(f"{_WAITING} others are waiting for the model; try again in a moment")
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._places.release()
 
     def relabel(self, view: View, controls: Controls) -> View:
         """The same view with the pseudo label of other controls.

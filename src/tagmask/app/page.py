@@ -128,7 +128,9 @@ class _Page:
         ]  # fmt: skip
         drawn = [self.visit, self.panels, self.legend, self.status]
         named = [self.visit, self.picker, *self.inputs]
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        # Without Gradio's queue: its stream of answers sometimes closes before the last one, and the page
+        # then waits for ever. `Lab` bounds how many may wait.
+        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         newest = {**quick, "trigger_mode": "always_last"}
         self.blocks.load(self.open, named, whole, **quick)
         self.picker.input(self.open, named, whole, **newest)

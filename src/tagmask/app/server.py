@@ -94,7 +94,6 @@ def serve(folder: Path, out: Path | None, options: AppOptions, say: Callable[[st
 def application(desk: Desk, title: str, background: float, options: AppOptions) -> Gate:
     """The ASGI application for a desk."""
     blocks = build(desk, title, background)
-    blocks.queue(max_size=_WAITING, default_concurrency_limit=4, api_open=False)
     blocks.state_session_capacity = _VISITORS
     limit = options.upload_limit * 2**20
     script = (_STATIC / "app.js").read_text(encoding="utf-8")
