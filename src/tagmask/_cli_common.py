@@ -52,7 +52,12 @@ def guarded(command: _F) -> _F:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            result = command(*args, **kwargs)
+            if "LOCAL_RANK" in os.environ:
+                from tagmask.engine.runtime import leave_processes
+
+                leave_processes()
+            return result
         except ProcessError as error:
             _fail(f"error: {error}", 2, everyone=True)
         except UserError as error:

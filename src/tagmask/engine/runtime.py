@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tagmask.engine.memory import keep_freed_memory
 from tagmask.errors import ConfigError, ProcessError, UserError
 
-__all__ = ["PRECISIONS", "Runtime", "out_of_memory"]
+__all__ = ["PRECISIONS", "Runtime", "leave_processes", "out_of_memory"]
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 """fp32: full; tf32: fp32 with fast matrix products on GPUs; bf16, fp16: autocast, weights stay fp32."""
@@ -256,6 +256,16 @@ _LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe",
 def _lost(error: RuntimeError) -> bool:
     """Whether an error means that another process cannot be reached."""
     return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in _LOST)
+
+
+def leave_processes() -> None:
+    """Leave the group of processes once all have come this far; nothing happens outside of one.
+
+    A process that ends while its group still has threads running is aborted now and then.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _choose(device: str) -> torch.device:

@@ -99,6 +99,7 @@ def bulk(
                 for images, failed in _run(job, bulk_config, pending):
                     task.advance(images + failed)
                     stop.check("prediction stopped; finished chunks are kept")
+        clear_partial(out)  # what killed workers had begun
         seconds = time.monotonic() - started
         figures = _finish(out, plan, broken, trained.classes)
         rate = (total - before) / seconds if pending else 0.0
