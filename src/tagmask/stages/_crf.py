@@ -55,7 +55,8 @@ def segment_by_crf(images: Tensor, scores: Tensor, params: CRFParams, already_pr
     picture = _bytes(images)
     if params.unary == "labels":
         return crf_on_labels(picture, strongest(scores)[0], scores.shape[1], params)[None]
-    probs = scores[0] if already_probabilities else scores[0].softmax(0)
+    # Classes that are not allowed come with minus infinity.
+    probs = scores[0].clamp(min=0) if already_probabilities else scores[0].softmax(0)
     present = None
     if params.classes == "present":
         present = torch.unique(strongest(scores)).tolist()

@@ -173,3 +173,15 @@ def test_checkpoints_keep_the_last_and_skip_damaged_ones(tmp_path):
         kept.newest()
     save_tensors(tmp_path / "step-00000008.safetensors", {}, {})
     assert kept.newest()[0] == {}
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_a_class_that_is_not_allowed_never_comes_out_of_the_crf(probabilities):
+    generator = torch.Generator().manual_seed(0)
+    image, scores = (
+        torch.rand(1, 3, 12, 12, generator=generator),
+        torch.rand(1, 4, 12, 12, generator=generator),
+    )
+    scores[:, 2] = -float("inf")
+    labels = segment_by_crf(image, scores, crf_preset("seg38"), already_probabilities=probabilities)
+    assert set(labels.unique().tolist()) <= {0, 1, 3}
