@@ -16,7 +16,7 @@ import tagmask
 ROOT = Path(tagmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ENTRY = {path.stem for path in ROOT.glob("*cli*.py")} | {"__main__"}
-TOP = {"api", "app", "model", "pipeline", "runconfig", "_steps", "_demo", *ENTRY}
+TOP = {"api", "app", "model", "pipeline", "runconfig", "_journey", "_steps", "_demo", *ENTRY}
 FOUNDATION = {"errors", "types", "config", "__init__"}
 FOLDERS = {
     "errors": set(),

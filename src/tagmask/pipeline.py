@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from tagmask import methods
-from tagmask._steps import EXTRAS, MAKERS, Journey, Step
+from tagmask._journey import Journey, Step
+from tagmask._steps import EXTRAS, MAKERS
 from tagmask.engine.log import Display
 from tagmask.engine.runtime import out_of_memory
 from tagmask.engine.signals import Stopped

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -149,16 +150,35 @@ def test_killed_in_every_stage_it_still_ends_with_the_same_files(tmp_path, recip
         "masks",
     ]
     for mark in marks:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 300
-        while not (out / mark).exists() and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert killed(command, (out / mark).exists), mark
+    for step in ("evaluate", "report"):
+        assert killed(command, lambda step=step: status(out, step) == "running"), step
+        assert status(out, step) == "running"
     finished = tagmask("run", recipe, "--out", out)
     assert finished.exit_code == 0, finished.stderr
     for folder in ("model", "maps", "labels", "affinity/model", "walks", "student/model", "masks"):
         assert contents(out / folder) == contents(whole / folder), folder
+    assert scores(out) == scores(whole)
+    assert {step["status"] for step in steps_of(out).values()} == {"done"}
+    assert (out / "report.html").is_file()
+
+
+def killed(command: list[str], reached: Callable[[], bool]) -> bool:
+    """Whether a run was still at work when it was killed, as soon as it had reached something."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 300
+    while not reached() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def status(folder: Path, step: str) -> str | None:
+    return steps_of(folder).get(step, {}).get("status")
+
+
+def scores(folder: Path) -> dict[str, dict[str, object]]:
+    return {path.name: json.loads(path.read_text()) for path in (folder / "scores").glob("*.json")}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

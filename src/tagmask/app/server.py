@@ -15,7 +15,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from tagmask._steps import Journey
+from tagmask._journey import Journey
 from tagmask.app.desk import Desk
 from tagmask.app.gate import Gate
 from tagmask.app.lab import Lab

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from tagmask.backbones.attention import attention_with_scores
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
-from tagmask.backbones.vit import attention_with_scores
 from tagmask.backbones.weights import load_strictly, read_weights
 from tagmask.errors import CheckpointError, ConfigError, nearest
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from tagmask.backbones.attention import block_with_scores
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, TokenFeatures, recomputed
 from tagmask.backbones.trunks import PACKAGED, build_trunk
 from tagmask.backbones.weights import hub_weights, load_strictly, packaged_weights, read_weights
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.ops.resize import resize_positions, resize_positions_traced
 
-__all__ = ["Normalisation", "ViT", "attention_with_scores"]
+__all__ = ["Normalisation", "ViT"]
 
 Normalisation = Literal["imagenet", "weights"] | tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -253,7 +253,7 @@ class ViT(nn.Module):
         for index, block in enumerate(self.blocks):
             if index in scores or visit is not None:
                 tokens, found, probs, branch = recomputed(
-                    self.gradient_checkpointing, _block_with_scores, block, tokens
+                    self.gradient_checkpointing, block_with_scores, block, tokens
                 )
                 if visit is not None:
                     visit(index, probs, branch)
@@ -276,39 +276,6 @@ class ViT(nn.Module):
         tokens = torch.cat([prefix, patches], dim=1)
         embedded: Tensor = self.norm_pre(tokens + self.positions(size, grid))
         return embedded
-
-
-def attention_with_scores(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention of a timm block step by step, so that its scores can be used and trained.
-
-    Args:
-        attention: Attention module of a timm block.
-        tokens: Normed tokens, (B, T, D).
-
-    Returns:
-        Output (B, T, D) and the scaled scores before softmax (B, A, T, T).
-    """
-    return _attention(attention, tokens)[:2]
-
-
-def _attention(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Output, scores, and probabilities before dropout."""
-    batch, count, _ = tokens.shape
-    qkv = attention.qkv(tokens).reshape(batch, count, 3, attention.num_heads, attention.head_dim)
-    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    query, key = attention.q_norm(query), attention.k_norm(key)
-    scores = (query * attention.scale) @ key.transpose(2, 3)
-    probs = scores.softmax(-1)
-    mixed = (attention.attn_drop(probs) @ value).transpose(1, 2).reshape(batch, count, -1)
-    return attention.proj_drop(attention.proj(attention.norm(mixed))), scores, probs
-
-
-def _block_with_scores(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    parts: Any = block
-    mixed, scores, probs = _attention(parts.attn, parts.norm1(tokens))
-    tokens = tokens + parts.drop_path1(parts.ls1(mixed))
-    tokens = tokens + parts.drop_path2(parts.ls2(parts.mlp(parts.norm2(tokens))))
-    return tokens, scores, probs, mixed
 
 
 def _normalisation(wanted: Normalisation, trunk: VisionTransformer) -> Sequence[tuple[float, ...]]:

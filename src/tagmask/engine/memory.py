@@ -16,8 +16,8 @@ _KEPT, _STEP, _APART = 2**31 - 1, 2**28, 2**25
 def keep_freed_memory() -> bool:
     """Let glibc keep freed tensors' memory for the next ones instead of giving it back to the system.
 
-    Large tensors otherwise get fresh pages at every allocation, and the system clears each of them: a tenth
-    of a MoRe update on two cores. Peak memory stays the same; it is held until the process ends.
+    Large tensors otherwise get fresh pages at every allocation, and the system clears each of them.
+    Peak memory stays the same; it is held until the process ends.
 
     Returns:
         Whether it could be done: on Linux with glibc.

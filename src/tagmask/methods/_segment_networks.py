@@ -119,8 +119,9 @@ class _ViTLargeFOV(SegmentNetwork):
     def forward(self, images: Tensor) -> Tensor:
         # Sides that are no multiple of a patch would lose their rest; stretching by less than one does not.
         size = self.backbone.patch_size
-        whole = (-(-images.shape[2] // size) * size, -(-images.shape[3] // size) * size)
-        logits: Tensor = self.decoder(self.backbone(resize_bilinear(images, whole)).patches)
+        # (Whole patches without a negative number: ONNX rounds quotients towards zero.)
+        whole = tuple((side + size - 1) // size * size for side in images.shape[2:])
+        logits: Tensor = self.decoder(self.backbone(resize_bilinear(images, (whole[0], whole[1]))).patches)
         return logits
 
 

@@ -30,7 +30,7 @@ IGNORE = 255
 def strongest(scores: Tensor, dim: int = 1) -> Tensor:
     """Index of the largest channel, the first of equal ones, int64, without that dimension.
 
-    The same as `torch.argmax`, which takes 20 to 50 times longer along a strided dimension on a CPU.
+    The same as `torch.argmax`, which is many times slower along a strided dimension on a CPU.
     """
     return scores.max(dim).indices
 

@@ -121,7 +121,7 @@ def multi_scale(
 def in_small_calls(fn: MapFunction, views: Tensor) -> dict[str, Tensor]:
     """All views through a function that treats each on its own; on a CPU a few at a time.
 
-    Large calls leave a processor's caches and take up to a third longer per image.
+    Large calls leave a processor's caches and take longer per image.
 
     Args:
         fn: Maps of some views: (n, 3, H', W') to {kind: (n, K, h, w)}.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
+from typing import TypeVar
 
 from PIL import Image
 
@@ -16,27 +17,37 @@ from tagmask.data.images import IMAGE_SUFFIXES, MAX_PIXELS, read_picture
 from tagmask.errors import DataError
 from tagmask.stages._frames import VIDEO_SUFFIXES, open_frames
 
-__all__ = ["Broken", "Picture", "each_picture", "stem"]
+__all__ = ["Broken", "Named", "Picture", "each_picture", "fixed_part", "is_pattern", "renamed", "stem"]
 
 _WILD = "*?["
+AnyNamed = TypeVar("AnyNamed", bound="Named")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture to predict.
+class Named:
+    """What every picture is known by.
 
     Attributes:
         name: Names its outputs; unique, no ending, "/" between folders.
         file: Its path below what was named, with ending.
         source: What messages call it.
         stamp: Changes when the file does.
-        read: Decodes it, mode RGB; raises DataError where that is impossible.
     """
 
     name: str
     file: str
     source: str
     stamp: str
+
+
+@dataclass(frozen=True)
+class Picture(Named):
+    """A picture to predict.
+
+    Attributes:
+        read: Decodes it, mode RGB; raises DataError where that is impossible.
+    """
+
     read: Callable[[], Image.Image]
 
 
@@ -74,18 +85,30 @@ def each_picture(
     options = _Options(max_pixels, every)
     for given in inputs:
         for found in _from_input(given, options):
-            yield _renamed(found, used) if isinstance(found, Picture) else found
+            yield renamed(found, used) if isinstance(found, Picture) else found
 
 
-def _renamed(picture: Picture, used: set[str]) -> Picture:
-    name, number = picture.name, 1
+def renamed(found: AnyNamed, used: set[str]) -> AnyNamed:
+    """The same under a name that is not used yet, which is then added to the used ones."""
+    name, number = found.name, 1
     if name in used:
-        name = picture.file
+        name = found.file
     while name in used:
         number += 1
-        name = f"{picture.name}-{number}"
+        name = f"{found.name}-{number}"
     used.add(name)
-    return Picture(name, picture.file, picture.source, picture.stamp, picture.read)
+    return found if name == found.name else replace(found, name=name)
+
+
+def is_pattern(given: str) -> bool:
+    """Whether an input is a pattern for several files."""
+    return any(mark in given for mark in _WILD)
+
+
+def fixed_part(pattern: PurePath) -> str:
+    """Folder that all matches of a pattern lie below."""
+    wild = next(i for i, part in enumerate(pattern.parts) if is_pattern(part))
+    return str(type(pattern)(*pattern.parts[:wild])) if wild else "."
 
 
 def _from_input(given: str, options: _Options) -> Iterator[Picture | Broken]:
@@ -94,8 +117,8 @@ def _from_input(given: str, options: _Options) -> Iterator[Picture | Broken]:
         yield from _from_folder(path, options)
     elif path.is_file():
         yield from _from_file(path, path.name, options, alone=True)
-    elif any(mark in given for mark in _WILD):
-        root = _fixed_part(given)
+    elif is_pattern(given):
+        root = fixed_part(Path(given))
         found = sorted(p for p in glob.glob(given, recursive=True) if os.path.isfile(p))
         if not found:
             yield Broken(given, "matches no file")
@@ -104,13 +127,6 @@ def _from_input(given: str, options: _Options) -> Iterator[Picture | Broken]:
             yield from _from_file(Path(name), file, options, alone=True)
     else:
         yield Broken(given, "is a link to nothing" if path.is_symlink() else "does not exist")
-
-
-def _fixed_part(pattern: str) -> str:
-    """Folder that all matches of a pattern lie below."""
-    parts = Path(pattern).parts
-    wild = next(i for i, part in enumerate(parts) if any(mark in part for mark in _WILD))
-    return str(Path(*parts[:wild])) if wild else "."
 
 
 def _from_folder(root: Path, options: _Options) -> Iterator[Picture | Broken]:

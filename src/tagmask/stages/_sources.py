@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,32 +17,22 @@ from tagmask.data.archive import MAX_MEMBER, FolderTree, ZipTree
 from tagmask.data.images import IMAGE_SUFFIXES, read_picture
 from tagmask.errors import ConfigError, DataError, UserError
 from tagmask.stages._frames import VIDEO_SUFFIXES
-from tagmask.stages._inputs import Broken, stem
+from tagmask.stages._inputs import Broken, Named, fixed_part, is_pattern, renamed, stem
 
 __all__ = ["Item", "list_items", "read_item"]
 
-_WILD = "*?["
-
 
 @dataclass(frozen=True)
-class Item:
+class Item(Named):
     """A picture by its place, small enough to travel.
 
     Attributes:
-        name: Names its outputs; unique, no ending, "/" between folders.
-        file: Its path below what was named, with ending.
-        source: What messages call it.
-        stamp: Changes when the file does.
         url: The file, or the archive it lies in.
         member: Its path in a zip archive.
         start: Its first byte in a tar shard; -1 elsewhere.
         length: Its bytes in a tar shard.
     """
 
-    name: str
-    file: str
-    source: str
-    stamp: str
     url: str
     member: str = ""
     start: int = -1
@@ -65,7 +55,7 @@ def list_items(inputs: Sequence[str]) -> Iterator[Item | Broken]:
     for given in inputs:
         try:
             for found in _from_input(given):
-                yield _renamed(found, used) if isinstance(found, Item) else found
+                yield renamed(found, used) if isinstance(found, Item) else found
         except UserError as error:
             yield Broken(given, str(error))
         except Exception as error:  # every file system behind fsspec raises types of its own
@@ -76,23 +66,12 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def _renamed(item: Item, used: set[str]) -> Item:
-    name, number = item.name, 1
-    if name in used:
-        name = item.file
-    while name in used:
-        number += 1
-        name = f"{item.name}-{number}"
-    used.add(name)
-    return item if name == item.name else replace(item, name=name)
-
-
 def _from_input(given: str) -> Iterator[Item | Broken]:
     system, path = _open_system(given)
     local = "://" not in given
-    if any(mark in given for mark in _WILD):
+    if is_pattern(given):
         found = sorted(system.glob(path))
-        root = _fixed_part(path)
+        root = fixed_part(PurePosixPath(path))
         if not found:
             yield Broken(given, "matches no file")
         for one in found:
@@ -125,12 +104,6 @@ def _open_system(url: str) -> tuple[Any, str]:
 
 def _address(system: Any, path: str, local: bool) -> str:
     return path if local else str(system.unstrip_protocol(path))
-
-
-def _fixed_part(pattern: str) -> str:
-    parts = PurePosixPath(pattern).parts
-    wild = next(i for i, part in enumerate(parts) if any(mark in part for mark in _WILD))
-    return str(PurePosixPath(*parts[:wild])) if wild else "."
 
 
 def _local_stamp(path: Path) -> str:

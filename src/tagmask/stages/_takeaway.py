@@ -98,4 +98,5 @@ class TakeAway(nn.Module):
         maps = resize_bilinear(maps, (view.shape[2], view.shape[3]))[:, :, : size[0], : size[1]]
         if plan.relu != "none":
             maps = maps.relu()
-        return scale_maps(maps, plan.scaling, plan.epsilon)
+        # Below 0 is what "shifted" leaves of the smallest values; rounding decides between -0 and -100 there.
+        return scale_maps(maps, plan.scaling, plan.epsilon).clamp_min(0)

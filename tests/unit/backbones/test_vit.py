@@ -2,7 +2,8 @@ import pytest
 import timm
 import torch
 
-from tagmask.backbones.vit import ViT, attention_with_scores
+from tagmask.backbones.attention import attention_with_scores
+from tagmask.backbones.vit import ViT
 from tagmask.errors import CheckpointError, ConfigError
 
 TINY = "vit:patch=8,dim=32,depth=3,heads=2,size=32"

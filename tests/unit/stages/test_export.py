@@ -66,7 +66,7 @@ def test_the_exported_view_is_what_the_stages_make_of_one_view(case):
         kind = method.map_kinds[0]
         config = MapConfig(kinds=(kind,), scales=(1.0,), flip="none")
         want = image_maps(method, images, runtime, config)[kind]
-        assert torch.allclose(found[kind], want, atol=1e-6)
+        assert torch.allclose(found[kind], want.clamp_min(0), atol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["transcam", "aream on Conformer"])
@@ -83,9 +83,7 @@ def test_tags_are_recognised_in_images_of_any_size(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "torch"])
 @pytest.mark.parametrize("case", CASES)
-def test_every_method_exports_to_what_pytorch_says(case, kind, tmp_path, request):
-    if kind == "onnx" and str(case) in ("segmenter on a ViT", "transcam"):
-        request.applymarker(pytest.mark.xfail(reason="OPEN: these two files differ and are refused"))
+def test_every_method_exports_to_what_pytorch_says(case, kind, tmp_path):
     out = tmp_path / ("model.onnx" if kind == "onnx" else "model.pt2")
     found = export_model(ExportConfig(format=kind, check_sizes=SIZES), trained(case), out)
     assert set(found["check"]) == set(found["outputs"])
