@@ -172,10 +172,11 @@ def demo(
     """The journey on generated scenes: no download, no GPU, a few minutes."""
     from tagmask._demo import make_scenes
     from tagmask.pipeline import STEPS
+    from tagmask.recipes import find_recipe
 
     images = make_scenes(out / "data")
     flags = {"data.root": str(images)} | compute_flags(device, None, seed)
-    folder = go("demo", flags, settings, out / "run", STEPS)
+    folder = go(str(find_recipe("demo")), flags, settings, out / "run", STEPS)
     show_line(f"report: {(folder / 'report.html').resolve()}")
 
 

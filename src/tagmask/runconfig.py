@@ -11,7 +11,7 @@ from pydantic import Field
 from tagmask import methods
 from tagmask.config import Config, apply_overrides, read_yaml, validate
 from tagmask.errors import ConfigError
-from tagmask.recipes import find_recipe
+from tagmask.recipes import find_recipe, names
 from tagmask.stages._common import DataConfig, RuntimeConfig
 from tagmask.stages.entropy import EntropyConfig
 from tagmask.stages.evaluate import EvaluateConfig
@@ -109,13 +109,13 @@ def _base(recipe: str | Path | None) -> tuple[dict[str, Any], str]:
     if recipe is None:
         return {}, "settings"
     folder = Path(recipe)
-    if not folder.is_dir():
-        path = find_recipe(str(recipe))
-        return read_yaml(path), str(path)
     if (folder / "settings.yaml").is_file():
         return read_yaml(folder / "settings.yaml"), str(folder / "settings.yaml")
-    if not weight_file(folder).is_file():
-        raise ConfigError(f"{folder} is neither a run folder (settings.yaml) nor a model folder")
+    if not folder.is_dir() or not weight_file(folder).is_file():
+        if folder.is_dir() and str(recipe) not in names():  # a folder may bear a recipe's name by chance
+            raise ConfigError(f"{folder} is neither a run folder (settings.yaml) nor a model folder")
+        path = find_recipe(str(recipe))
+        return read_yaml(path), str(path)
     header = read_header(folder)
     use = header.get("extra", {}).get("use", {})
     values = {"method": header["method"], "model": header["settings"], "checkpoint": str(folder)}

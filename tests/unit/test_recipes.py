@@ -25,3 +25,12 @@ def test_later_values_win():
 def test_unknown_recipe_names_the_nearest():
     with pytest.raises(ConfigError, match="'voc/more'"):
         read_config("voc/mor")
+
+
+def test_a_folder_that_bears_a_recipes_name_by_chance_is_not_in_the_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "other").mkdir()
+    assert read_config("small") == read_config(find_recipe("small"))
+    with pytest.raises(ConfigError, match="other is neither a run folder"):
+        read_config("other")
