@@ -59,10 +59,17 @@ def about(run: Path) -> dict[str, Any]:
         "method": header["method"],
         "backbone": header["settings"].get("backbone"),
         "iterations": header["extra"]["step"],
-        "train": steps.get("train", {}).get("settings"),
+        "train": without_folders(steps.get("train", {}).get("settings")),
         "machine": f"CPU, {platform.machine()}, 2 cores shared with other work",
         "versions": steps.get("review", {}).get("versions"),
     }
+
+
+def without_folders(value: Any) -> Any:
+    """Settings as they are, but of paths only the last part."""
+    if isinstance(value, dict):
+        return {key: without_folders(inner) for key, inner in value.items()}
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
 
 
 def ranking(args: argparse.Namespace) -> dict[str, Any]:

@@ -142,9 +142,9 @@ def _words(
         words.append(
             f"{100 * found['untagged']:.0f} % of the object pixels are {' and '.join(strange)}, not tagged"
         )
-    for name, value in found.items():
-        if name not in _FIRES and value >= _DISAGREES:
-            words.append(f"mask and {_said(name)} share only {100 * (1 - value):.0f} %")
+    words += _disagreement(
+        {name: 1 - value for name, value in found.items() if name not in _FIRES and value >= _DISAGREES}
+    )
     if found.get("overlap", 0) >= _FIRES["overlap"]:
         words.append(f"the model itself expects an IoU of {100 * (1 - found['overlap']):.0f} %")
     if found.get("borders", 0) >= _FIRES["borders"]:
@@ -155,6 +155,18 @@ def _words(
                 f"{names[key]} covers {100 * row.areas[key]:.1f} % of the image, usual {100 * middle:.0f} %"
             )
     return words
+
+
+def _disagreement(shared: Mapping[str, float]) -> list[str]:
+    """One sentence on the opinions that differ from the mask, however many they are."""
+    if not shared:
+        return []
+    *others, last = map(_said, shared)
+    low, high = (f"{100 * value:.0f}" for value in (min(shared.values()), max(shared.values())))
+    if not others:
+        return [f"mask and {last} share only {low} %"]
+    share = low if low == high else f"{low} to {high}"
+    return [f"mask shares only {share} % with {', '.join(others)} and {last}"]
 
 
 def _said(name: str) -> str:

@@ -92,6 +92,12 @@ def test_the_worst_come_first_with_reasons_in_words():
     assert ranked[-1].words == ()
 
 
+def test_several_opinions_against_the_mask_are_one_sentence():
+    found = {"overlap": 0.9, "cam": 0.8, "attention_cam": 0.95, "label": 1.0}
+    words = rank([*rows(), Row("bad", found, {0: 0.2}, (0,))], NAMES)[0].words
+    assert words[0] == "mask shares only 0 to 20 % with CAM, attention CAM and refined label"
+
+
 def test_doubted_tags_are_found_where_the_classifier_contradicts():
     rng = np.random.default_rng(0)
     every, planted = [], set()
