@@ -13,11 +13,13 @@ from safetensors.torch import save
 from tagmask.config import read_yaml
 from tagmask.data.onehot import read_onehot
 from tagmask.errors import CheckpointError, ConfigError, DataError
+from tagmask.formats import labelme
+from tagmask.formats.base import Images
 from tagmask.stages._methods import load_trained
 from tagmask.store.checkpoint import load_model
 from tagmask.store.manifest import Manifest
 from tagmask.store.maps import load_maps, save_maps
-from tests.fuzz.test_readers import HEADER
+from tests.fuzz.test_readers import HEADER, MASK, TABLE, exported
 
 
 @pytest.mark.parametrize(
@@ -83,3 +85,32 @@ def test_map_file_whose_packed_bytes_are_damaged(tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match="not a readable map file"):
         load_maps(path)
+
+
+def test_label_file_whose_dtype_has_a_state_that_makes_no_sense(tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, {"a": np.array([1.0, 0.0])}, allow_pickle=True)
+    content = buffer.getvalue()
+    at = content.rindex(b"<\x94")  # byte order of the inner array
+    path = tmp_path / "labels.npy"
+    path.write_bytes(content[:at] + b"<\x8f" + content[at + 2 :])
+    with pytest.raises(DataError, match="damaged"):
+        read_onehot(path, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.update(shapes=None), "no list of 'shapes'"),
+        (lambda content: content["shapes"][0].update(points=[[]]), "no place"),
+        (lambda content: content["shapes"][0].update(points=[[1e999, 0], [1, 1]]), "shape 1"),
+    ],
+)
+def test_labelme_files_with_values_of_no_use(change, message):
+    files = exported("labelme")
+    (name,) = (name for name in files.names if name.endswith(".json"))
+    content = json.loads(files[name])
+    change(content)
+    files[name] = json.dumps(content).encode()
+    with pytest.raises(DataError, match=message):
+        list(labelme.read(files, Images(TABLE, {"x": lambda: MASK.shape})))

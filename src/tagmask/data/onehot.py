@@ -79,6 +79,7 @@ def read_onehot(path: str | Path, num_classes: int) -> dict[str, NDArray[np.floa
         RecursionError,
         OverflowError,
         SyntaxError,
+        SystemError,  # what NumPy's dtypes raise of a state that makes no sense
         tokenize.TokenError,
         struct.error,
         zlib.error,

@@ -87,8 +87,8 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
         raise DataError("there is no LabelMe .json in it")
     for file in files:
         content = read_json(tree, file)
-        if not isinstance(content, Mapping) or "shapes" not in content:
-            raise DataError(f"{file} is not a LabelMe file: it has no 'shapes'")
+        if not isinstance(content, Mapping) or not isinstance(content.get("shapes"), list):
+            raise DataError(f"{file} is not a LabelMe file: it has no list of 'shapes'")
         beside = PurePosixPath(file).parent / PurePosixPath(str(content.get("imagePath") or file)).name
         try:
             name = images.find(beside.as_posix(), file)
@@ -100,7 +100,7 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
             try:
                 label = label_of(images.classes, str(shape["label"]), where)
                 mask[_drawn(shape, (mask.shape[0], mask.shape[1]), where)] = label
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 raise DataError(f"{where}: {error}") from None
         yield name, mask
 
@@ -129,6 +129,8 @@ def _placed(text: str, points: NDArray[np.float64], size: tuple[int, int], where
             pixels = np.asarray(picture.convert("L")) > 0
     except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: its mask cannot be decoded ({error})") from None
+    if not len(points):
+        raise DataError(f"{where}: its mask has no place; give two corners")
     left, top = (int(value) for value in points[0])
     result = np.zeros(size, bool)
     box = result[max(top, 0) : top + pixels.shape[0], max(left, 0) : left + pixels.shape[1]]

@@ -260,7 +260,7 @@ WRONG = [
     ("cvat", {"labelmap.txt": b"cat:1,2\n", "SegmentationClass/pixel.png": b""}, "red,green,blue"),
     ("label-studio", {"x.json": b"{}"}, "list of tasks"),
     ("label-studio", {"x.json": b'[{"data": {"image": "nope.jpg"}}]'}, "no image for 'nope.jpg'"),
-    ("labelme", {"ring.json": b"{}"}, "no 'shapes'"),
+    ("labelme", {"ring.json": b"{}"}, "no list of 'shapes'"),
     ("yolo", {"labels/ring.txt": b"0 0.1 nan\n"}, "line 1"),
     ("yolo", {"labels/ring.txt": b"9 0 0 1 0 1 1\n"}, "line 1"),
 ]
