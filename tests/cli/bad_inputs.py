@@ -103,6 +103,12 @@ def recipe(place: Place, text: str | bytes) -> list[object]:
     return [place.file("mine.yaml", text), "--data", place.toy, "--out", place.out]
 
 
+def cut_short(place: Place) -> Path:
+    """A picture whose second half is missing."""
+    whole = sorted((place.toy / "images").glob("*.png"))[0].read_bytes()
+    return place.file("x.png", whole[: len(whole) // 2])
+
+
 def tags(place: Place, text: str | bytes, name: str = "tags.csv") -> list[object]:
     return train(place, None, "--tags", place.file(name, text))
 
@@ -537,5 +543,60 @@ CASES: list[Case] = [
         "a JSON file of ten thousand brackets",
         lambda p: [p.file("x.json", "[" * 10000), p.finished, "--out", p.out, "--format=coco"],
         ("x.json",),
+    ),
+    # using a model
+    Case("predict", "no model", lambda p: [p.tmp, p.toy, "--out", p.out], ("no saved weights",)),
+    Case(
+        "predict",
+        "a picture that does not exist",
+        lambda p: [p.finished, p.tmp / "x.jpg", "--out", p.out],
+        ("x.jpg", "does not exist"),
+        code=1,
+    ),
+    Case(
+        "predict",
+        "a picture cut short",
+        lambda p: [p.finished, cut_short(p), "--out", p.out],
+        ("x.png",),
+        code=1,
+    ),
+    Case(
+        "predict",
+        "an unknown tag",
+        lambda p: [p.finished, p.toy, "--out", p.out, "--tags", "unicorn"],
+        ("unicorn",),
+    ),
+    Case(
+        "predict",
+        "an unknown engine",
+        lambda p: [p.finished, p.toy, "--out", p.out, "--engine=spark"],
+        ("spark",),
+    ),
+    Case(
+        "predict",
+        "a negative scale",
+        lambda p: [p.finished, p.toy, "--out", p.out, "--scales=-1"],
+        ("scales",),
+    ),
+    Case("review", "a folder that is no run", lambda p: [p.tmp], ("neither a run folder",)),
+    Case("review", "an unknown kind of maps", lambda p: [p.run(), "--set=review.kinds=[cmm]"], ("cmm",)),
+    Case("export", "no model", lambda p: [p.tmp, "--out", p.tmp / "m.onnx"], ("no saved weights",)),
+    Case(
+        "export", "an ending of another format", lambda p: [p.finished, "--out", p.tmp / "m.txt"], (".onnx",)
+    ),
+    Case(
+        "export",
+        "an unknown kind of maps",
+        lambda p: [p.finished, "--out", p.tmp / "m.onnx", "--maps=cmm"],
+        ("cmm",),
+    ),
+    Case(
+        "animate",
+        "a film that does not exist",
+        lambda p: [p.finished, p.tmp / "x.mp4", p.tmp / "y.gif"],
+        ("x.mp4",),
+    ),
+    Case(
+        "animate", "an output of an unknown kind", lambda p: [p.finished, p.toy / "images", p.tmp / "y.xyz"], ("y.xyz",)
     ),
 ]
