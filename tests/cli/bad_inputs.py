@@ -596,7 +596,4 @@ CASES: list[Case] = [
         lambda p: [p.finished, p.tmp / "x.mp4", p.tmp / "y.gif"],
         ("x.mp4",),
     ),
-    Case(
-        "animate", "an output of an unknown kind", lambda p: [p.finished, p.toy / "images", p.tmp / "y.xyz"], ("y.xyz",)
-    ),
 ]
