@@ -590,10 +590,4 @@ CASES: list[Case] = [
         lambda p: [p.finished, "--out", p.tmp / "m.onnx", "--maps=cmm"],
         ("cmm",),
     ),
-    Case(
-        "animate",
-        "a film that does not exist",
-        lambda p: [p.finished, p.tmp / "x.mp4", p.tmp / "y.gif"],
-        ("x.mp4",),
-    ),
 ]
