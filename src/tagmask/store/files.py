@@ -17,6 +17,7 @@ from tagmask.errors import DataError, UserError
 __all__ = ["atomic_write", "clear_partial", "digest", "exclusive", "file_for", "sha256", "write_json"]
 
 _PARTIAL = ".partial"
+_ATTEMPTS = 1000
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def atomic_write(path: Path, error: type[UserError] = DataError) -> Iterator[Pat
     partial = path.parent / _PARTIAL
     target = partial / f"{os.getpid()}-{path.name}"
     try:
-        partial.mkdir(parents=True, exist_ok=True)
+        _claim(target)
         yield target
         # Without the sync a power cut could leave an empty file under the new name.
         with open(target, "rb+") as file:
@@ -51,6 +52,18 @@ def atomic_write(path: Path, error: type[UserError] = DataError) -> Iterator[Pat
         with suppress(OSError):
             target.unlink(missing_ok=True)
             partial.rmdir()
+
+
+def _claim(target: Path) -> None:
+    """Make an empty file, which keeps its folder: another process may take the folder away while it is empty."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch()
+            return
+        except (FileExistsError, FileNotFoundError):
+            if attempt + 1 == _ATTEMPTS:
+                raise
 
 
 def _explain(path: Path, problem: OSError) -> str:

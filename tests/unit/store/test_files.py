@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
 
 from tagmask.errors import CheckpointError, DataError
@@ -51,3 +53,20 @@ def test_digests(tmp_path):
     write_json(tmp_path / "v.json", {"ä": 1})
     assert sha256(tmp_path / "v.json") == sha256(tmp_path / "v.json")
     assert "ä" in (tmp_path / "v.json").read_text(encoding="utf-8")
+
+
+def write_many(folder, writer):
+    for index in range(400):
+        with atomic_write(folder / f"{writer}-{index}.txt") as target:
+            target.write_text("x")
+
+
+def test_writers_of_one_folder_do_not_take_it_from_each_other(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_many, args=(tmp_path, name)) for name in "abc"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert len(list(tmp_path.iterdir())) == 1200
