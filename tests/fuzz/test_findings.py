@@ -114,3 +114,12 @@ def test_labelme_files_with_values_of_no_use(change, message):
     files[name] = json.dumps(content).encode()
     with pytest.raises(DataError, match=message):
         list(labelme.read(files, Images(TABLE, {"x": lambda: MASK.shape})))
+
+
+def test_label_file_that_asks_for_a_memo_of_gigabytes(tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, {"a": np.zeros(2)}, allow_pickle=True)
+    head = buffer.getvalue().partition(b"\x80\x04")[0]
+    (tmp_path / "x.npy").write_bytes(head + b"\x80\x02]r\xff\xff\xff\x3f.")
+    with pytest.raises(DataError, match="its memo is numbered up to 1073741823"):
+        read_onehot(tmp_path / "x.npy", 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import struct
 import tokenize
 import zlib
@@ -19,6 +20,7 @@ from tagmask.errors import DataError
 __all__ = ["read_onehot"]
 
 _MAX_BYTES = 512 * 2**20
+_MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 def _empty(*_ignored: Any) -> NDArray[Any]:
@@ -96,8 +98,23 @@ def _load(file: io.BytesIO) -> Any:
     shape, _, dtype = read(file)
     if shape != () or not dtype.hasobject:
         raise ValueError("it is an array of numbers, not a dictionary of labels")
+    _check_memo(file)
     loaded = _ArraysOnly(file).load()
     return loaded.item() if isinstance(loaded, np.ndarray) and loaded.shape == () else loaded
+
+
+def _check_memo(file: io.BytesIO) -> None:
+    """Refuse a pickle whose memo is numbered higher than it is long: unpickling clears memory up to there.
+
+    Raises:
+        ValueError: It is.
+    """
+    start = file.tell()
+    rest = file.getbuffer().nbytes - start
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in _MEMO and isinstance(argument, int) and argument > rest:
+            raise ValueError(f"its memo is numbered up to {argument}, which no label file needs")
+    file.seek(start)
 
 
 def _is_vector(value: Any, length: int) -> bool:

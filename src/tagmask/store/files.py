@@ -55,7 +55,7 @@ def atomic_write(path: Path, error: type[UserError] = DataError) -> Iterator[Pat
 
 
 def _claim(target: Path) -> None:
-    """Make an empty file, which keeps its folder: another process may take the folder away while it is empty."""
+    """Make an empty file, which keeps its folder: another process may take an empty one away."""
     for attempt in range(_ATTEMPTS):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
