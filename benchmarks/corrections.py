@@ -78,6 +78,7 @@ def main() -> None:
         "corrections_batch": args.corrections_batch,
         "seed": args.seed,
         "machine": f"CPU, {platform.machine()}, 2 cores shared with other work",
+        "start": "MoRe, recipe small, trained on tags alone; scored at one scale without tags",
         "rows": rows,
     }
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -134,9 +134,9 @@ def dense_energy(
         prob, roi = prob.float(), roi.float()
         lattice = Lattice(_features(image_255.float(), sigma_rgb, sigma_xy))
         if gradient == "exact":
-            return _energy(prob, roi, unlabelled, lattice, gate)[0]
+            return _exact(prob, roi, unlabelled, lattice, gate)
         with torch.no_grad():
-            value, pull = _energy(prob, roi, unlabelled, lattice, gate)
+            value, pull = _value_and_pull(prob, roi, unlabelled, lattice, gate)
         published: Tensor = _Published.apply(prob, value, pull)
         return published
 
@@ -155,23 +155,38 @@ class _Published(torch.autograd.Function):
         return pull * (grad * (-2.0 / len(pull))), None, None
 
 
-def _energy(
+def _exact(prob: Tensor, roi: Tensor, unlabelled: Tensor, lattice: Lattice, gate: bool) -> Tensor:
+    """The energy as autograd sees it."""
+    rows = _rows(prob)
+    filtered = lattice.filter_rows(rows * roi.reshape(-1, 1))
+    factors = _gates(prob, roi, unlabelled, gate) * roi
+    return -torch.sum(rows * filtered * factors.reshape(-1, 1)) / len(prob)
+
+
+def _value_and_pull(
     prob: Tensor, roi: Tensor, unlabelled: Tensor, lattice: Lattice, gate: bool
 ) -> tuple[Tensor, Tensor]:
-    """Energy and the gated filter output inside the region, (B, C, h, w)."""
-    batch, _, height, width = prob.shape
+    """The energy and the gated filter output inside the region, (B, C, h, w), without gradient.
+
+    Region and gates are factors of whole points: they go into the lattice's weights, and nothing of the size
+    of the probabilities is made but the result.
+    """
+    rows, factors = _rows(prob), _gates(prob, roi, unlabelled, gate) * roi
+    pull = lattice.read(lattice.spread(rows, roi.flatten()), scale=factors.flatten())
+    energy = -torch.dot(rows.flatten(), pull.flatten()) / len(prob)
+    return energy, pull.view(len(prob), *prob.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def _rows(prob: Tensor) -> Tensor:
     # Point by point, as the lattice works: no copy on the way in or out of it.
-    rows = prob.permute(0, 2, 3, 1).reshape(batch * height * width, -1).contiguous()
-    region = roi.reshape(-1, 1)
-    masked = rows * region
-    filtered = lattice.filter_rows(masked)
-    gates = region
-    if gate:
-        doubt = (roi - prob.amax(dim=1)).clamp_min(0.0)
-        gates = torch.where(unlabelled, torch.ones_like(doubt), doubt).reshape(-1, 1)
-    pull = filtered * (gates * region)
-    energy = -torch.sum(rows * pull) / batch
-    return energy, pull.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return prob.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+
+
+def _gates(prob: Tensor, roi: Tensor, unlabelled: Tensor, gate: bool) -> Tensor:
+    if not gate:
+        return roi
+    doubt = (roi - prob.amax(dim=1)).clamp_min(0.0)
+    return torch.where(unlabelled, torch.ones_like(doubt), doubt)
 
 
 def _features(image_255: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:

@@ -112,46 +112,52 @@ class Lattice:
         )
         return other
 
-    def spread(self, rows: Tensor) -> list[Tensor]:
+    def spread(self, rows: Tensor, scale: Tensor | None = None) -> list[Tensor]:
         """First half of the filter: splat and blur, without gradient.
 
         Args:
             rows: Values point by point, float32, (B * N, K).
+            scale: Factor of every point, (B * N,): as if the rows were multiplied, without a copy of them.
 
         Returns:
             Blurred values of every vertex and a last row of zeros, (num_vertices + 1, K), in one or several
             groups of columns.
         """
-        return self._spread(rows, backwards=False)
+        return self._spread(rows, backwards=False, scale=scale)
 
-    def read(self, tables: list[Tensor], points: slice = slice(None)) -> Tensor:
+    def read(self, tables: list[Tensor], points: slice = slice(None), scale: Tensor | None = None) -> Tensor:
         """Second half: values of some points from the tables that `spread` made.
 
         Args:
             tables: Vertex values.
             points: Which points; a few at a time let further arithmetic stay in the cache.
+            scale: Factor of each of these points, (len,).
 
         Returns:
             Filtered values of these points, (len, K).
         """
         vertices, weights = self._tables.read_vertices[points], self._tables.read_weights[points]
+        if scale is not None:
+            weights = weights * scale.unsqueeze(1)
         parts = [F.embedding_bag(vertices, t, mode="sum", per_sample_weights=weights) for t in tables]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _spread(self, rows: Tensor, backwards: bool) -> list[Tensor]:
+    def _spread(self, rows: Tensor, backwards: bool, scale: Tensor | None = None) -> list[Tensor]:
         # Blurs along different directions do not commute at the edge of the occupied set, so the order
         # belongs to the definition; each single blur is symmetric, so the transpose reverses the order.
         directions = self._tables.blur.flip(0) if backwards else self._tables.blur
         size = rows.shape[1] * len(self._blur_weights)
         groups = -(-size // _TABLE) if rows.device.type == "cpu" else 1
-        tables = []
+        tables, weights = [], self._tables.splat_weights
+        if scale is not None:
+            weights = weights * scale[self._tables.splat_points]
         for columns in rows.chunk(max(groups, 1), dim=1):
             table = F.embedding_bag(
                 self._tables.splat_points,
                 columns.contiguous(),
                 self._tables.splat_starts,
                 mode="sum",
-                per_sample_weights=self._tables.splat_weights,
+                per_sample_weights=weights,
                 include_last_offset=True,
             )
             for neighbours in directions:
