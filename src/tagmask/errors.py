@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "ProcessError", "UserError", "nearest"]
+__all__ = ["CheckpointError", "ConfigError", "DataError", "ProcessError", "UserError", "nearest", "one_line"]
 
 
 class UserError(Exception):
@@ -42,3 +42,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"Did you mean '{close[0]}'? " if close else ""
     return f"{hint}Known: {', '.join(names) if names else 'none'}."
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line of at most 300 characters; its type if it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -14,7 +14,7 @@ from tagmask.backbones.refitted import refitted
 from tagmask.backbones.resnet38 import ResNet38
 from tagmask.backbones.vit import ViT
 from tagmask.backbones.weights import read_weights
-from tagmask.errors import CheckpointError, ConfigError
+from tagmask.errors import CheckpointError, ConfigError, one_line
 from tagmask.heads.large_fov import LargeFOV
 from tagmask.heads.mask_transformer import MaskTransformer
 from tagmask.ops.resize import pad_to_multiple, resize_bilinear
@@ -201,7 +201,7 @@ class _SMP(SegmentNetwork):
         except ImportError:
             raise ConfigError(f"network '{name}' needs: pip install 'tagmask[smp]'") from None
         except (KeyError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"network '{name}': {_one_line(error)}") from None
+            raise ConfigError(f"network '{name}': {one_line(error)}") from None
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
@@ -216,7 +216,7 @@ class _SMP(SegmentNetwork):
                 encoder.load_state_dict(read_weights(weights))
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"weights '{weights}' for the encoder {self.encoder}: {_one_line(error)}"
+                f"weights '{weights}' for the encoder {self.encoder}: {one_line(error)}"
             ) from None
 
     def _create(self, weights: str | None) -> nn.Module:
@@ -257,7 +257,3 @@ def build_network(name: str, num_outputs: int, shape: Shape) -> SegmentNetwork:
         f"unknown segmentation network '{name}'. Known: resnet38, mask:NAME, vit:NAME, "
         "smp:ARCHITECTURE:ENCODER"
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

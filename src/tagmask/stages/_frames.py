@@ -68,7 +68,7 @@ def open_frames(path: Path, max_side: int | None = None) -> Frames:
 
 
 def write_frames(path: Path, frames: Iterable[Frame], rate: float) -> int:
-    """Write a GIF, a video or, for a path without such an ending, a folder of PNG files.
+    """Write a GIF, a video or, for a name without an ending, a folder of PNG files.
 
     A GIF or video appears when it is complete; pictures of a folder one by one.
 
@@ -81,12 +81,19 @@ def write_frames(path: Path, frames: Iterable[Frame], rate: float) -> int:
         Number of frames written.
 
     Raises:
-        DataError: It cannot be written, sizes differ, there is no frame, or a package is missing.
+        DataError: The ending is of no film, it cannot be written, sizes differ, there is no frame, or a
+            package is missing.
     """
     suffix, count = path.suffix.lower(), 0
     if suffix in IMAGE_SUFFIXES and suffix != ".gif":
         raise DataError(f"{path.name} is a single picture; name a .gif, a video (.mp4) or a folder")
-    if suffix not in (".gif", *VIDEO_SUFFIXES):
+    known = (".gif", *VIDEO_SUFFIXES)
+    if suffix not in known and suffix[1:].isalpha() and not path.is_dir():
+        raise DataError(
+            f"cannot write a film as '{path.suffix}' ({path.name}); allowed are {', '.join(known)}, "
+            "or a name without an ending for a folder of frames"
+        )
+    if suffix not in known:
         for name, picture in frames:
             with atomic_write(file_for(path, name, ".png")) as target:
                 Image.fromarray(picture).save(target, format="PNG")

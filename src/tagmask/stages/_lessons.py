@@ -13,7 +13,7 @@ from torch import nn
 from tagmask.data import TagDataset
 from tagmask.data.loader import TrainBatches
 from tagmask.data.writing import png_bytes
-from tagmask.errors import CheckpointError, ConfigError, DataError
+from tagmask.errors import CheckpointError, ConfigError, DataError, one_line
 from tagmask.losses.segmentation import mean_cross_entropy
 from tagmask.methods.base import Method
 from tagmask.ops.resize import resize_bilinear
@@ -125,8 +125,7 @@ def begin_from(start: Path, method: Method, name: str, dataset: TagDataset) -> N
     try:
         method.load_state_dict(earlier.method.state_dict())
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{start} does not fit these settings of {name}: {reason}") from None
+        raise CheckpointError(f"{start} does not fit these settings of {name}: {one_line(error)}") from None
 
 
 def corrected_images(source: Path, context: Context, dataset: TagDataset, method: type[Method]) -> Lessons:

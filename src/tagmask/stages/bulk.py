@@ -18,7 +18,7 @@ from pydantic import Field
 from tagmask.config import Config
 from tagmask.engine.log import Display
 from tagmask.engine.signals import StopSignal
-from tagmask.errors import ConfigError, DataError
+from tagmask.errors import ConfigError, DataError, one_line
 from tagmask.stages._bulk_worker import Job, Plan, Worker, read_notes
 from tagmask.stages._common import RuntimeConfig
 from tagmask.stages._inputs import Broken
@@ -154,8 +154,9 @@ def _cluster(config: BulkConfig, gpu: bool) -> Iterator[tuple[Any, int]]:
             there = ray.cluster_resources()
             workers = config.workers or int(there.get("GPU", 0) if gpu else there.get("CPU", 2) // 2) or 1
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"no Ray at '{config.address}' ({reason}); start one, or use local") from None
+        raise ConfigError(
+            f"no Ray at '{config.address}' ({one_line(error)}); start one, or use local"
+        ) from None
     try:
         yield ray, workers
     finally:

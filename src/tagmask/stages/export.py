@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tagmask import __version__
 from tagmask.config import Config
-from tagmask.errors import CheckpointError, ConfigError
+from tagmask.errors import CheckpointError, ConfigError, one_line
 from tagmask.stages._methods import Trained
 from tagmask.stages._probabilities import remembered_use
 from tagmask.stages._takeaway import SMALLEST, TakeAway
@@ -76,7 +76,7 @@ def export_model(config: ExportConfig, trained: Trained, out: Path) -> dict[str,
             except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
                 raise CheckpointError(
                     f"{trained.name} with this network cannot be exported to {config.format}: "
-                    f"{' '.join(str(error).split())[:300]}"
+                    f"{one_line(error)}"
                 ) from None
         worst = max(check.values())
         if not worst <= config.tolerance:

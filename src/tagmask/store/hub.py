@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tagmask import __version__
-from tagmask.errors import CheckpointError
+from tagmask.errors import CheckpointError, one_line
 from tagmask.store.checkpoint import FORMAT, PUBLISHED, save_tensors
 from tagmask.store.files import atomic_write, write_json
 
@@ -72,7 +72,7 @@ def push_folder(
             repo_id=repo, folder_path=folder, commit_message=message, allow_patterns=list(_FILES)
         )
     except Exception as error:
-        raise CheckpointError(f"cannot push to {repo}: {_one_line(error)}") from None
+        raise CheckpointError(f"cannot push to {repo}: {one_line(error)}") from None
     return str(commit.commit_url)
 
 
@@ -107,10 +107,6 @@ def fetch_folder(
         )
     except Exception as error:
         raise CheckpointError(
-            f"no model '{repo}': it is no folder here, and the hub says: {_one_line(error)}"
+            f"no model '{repo}': it is no folder here, and the hub says: {one_line(error)}"
         ) from None
     return Path(str(found))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -102,6 +102,9 @@ def test_sources_and_targets_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "bad.gif").write_text("x")
     with pytest.raises(DataError, match="readable GIF"):
         open_frames(tmp_path / "bad.gif")
+    with pytest.raises(DataError, match=r"cannot write a film as '.flv'.*\.gif.*without an ending"):
+        write_frames(tmp_path / "film.flv", [], 10)
+    assert not (tmp_path / "film.flv").exists()
     with pytest.raises(DataError, match="single picture"):
         write_frames(tmp_path / "film.png", _pictures(1), 10)
     with pytest.raises(DataError, match="no frame"):
