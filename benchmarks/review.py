@@ -111,7 +111,8 @@ def tags(args: argparse.Namespace) -> dict[str, Any]:
     # From the signals, so that a review that was stopped half-way is measured on what it has seen.
     rows = [read_row(path) for path in sorted((args.run / "review" / "signals").rglob("*.json"))]
     names = open_part(read_config(args.run).data, "train").classes.names
-    doubts = [{"name": d.name, "perhaps": d.kind, "tag": names[d.key]} for d in tag_doubts(rows)]
+    found_doubts = tag_doubts(rows)
+    doubts = [{"name": d.name, "perhaps": d.kind, "tag": names[d.key]} for d in found_doubts]
     images, seen = len(rows), {row.name for row in rows}
     record = json.loads(args.record.read_text(encoding="utf-8"))
     planted = {(Path(r["image"]).stem, r["doubt"], r["class"]) for r in record}
@@ -136,6 +137,13 @@ def tags(args: argparse.Namespace) -> dict[str, Any]:
             "precision": round(float(hits[mine].mean()), 4) if mine.any() else None,
             "recall": round(float(hits[mine].sum() / there), 4),
         }
+    strong = np.asarray([d.strong for d in found_doubts], bool)
+    by_kind["strong of both"] = {
+        "corrupted": len(planted),
+        "listed": int(strong.sum()),
+        "precision": round(float(hits[strong].mean()), 4) if strong.any() else None,
+        "recall": round(float(hits[strong].sum() / len(planted)), 4),
+    }
     return {
         **about(args.run),
         "images": images,

@@ -37,6 +37,7 @@ def test_the_queue_holds_every_image_worst_first(reviewed: Path):
     assert {"cam", "lam", "label", "overlap", "borders", "missing", "untagged", "area"} <= rows[0].keys()
     for row in table(reviewed / "review" / "tag_doubts.csv"):
         assert row["perhaps"] in ("wrong", "missing")
+        assert row["grade"] in ("strong", "weak")
 
 
 def test_the_page_needs_nothing_from_outside(reviewed: Path):

@@ -40,6 +40,7 @@ class TagLine:
         tag: Name of the class.
         kind: "wrong" or "missing".
         doubt: 0 to 1.
+        grade: "strong" or "weak".
         area: Share of the mask.
     """
 
@@ -47,6 +48,7 @@ class TagLine:
     tag: str
     kind: str
     doubt: float
+    grade: str
     area: float
 
 

@@ -60,6 +60,7 @@ class Doubt:
         doubt: 0 to 1.
         chance: Probability of the class by the classifier.
         area: Its share of the mask.
+        strong: Whether the probability is what the class usually has where the tag says the opposite.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Doubt:
     doubt: float
     chance: float
     area: float = field(default=0.0)
+    strong: bool = field(default=True)
 
 
 def rank(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
@@ -179,9 +181,10 @@ def _said(name: str) -> str:
 def tag_doubts(rows: Sequence[Row]) -> list[Doubt]:
     """Tags that the classifier contradicts, the most doubtful first.
 
-    Confident learning (Northcutt et al., 2021) for tags: a class counts as missing where its probability is
-    at least its mean over the images tagged with it, and as wrong where it is at most its mean over the
-    others. Doubt is the distance to the tag in probability.
+    A tag is doubted where the probability of the class lies nearer to its mean over the images of which the
+    tag says the opposite: those tagged with the class, or the others. The doubt is strong where it reaches
+    that mean, which is confident learning (Northcutt et al., 2021). Doubts are sorted by the distance
+    between tag and probability.
 
     Args:
         rows: Images; those without tags or probabilities are left out.
@@ -194,15 +197,17 @@ def tag_doubts(rows: Sequence[Row]) -> list[Doubt]:
     for index, row in enumerate(known):
         tagged[index, list(row.tags or ())] = True
     yes, no = _means(chances, tagged), _means(chances, ~tagged)
-    wrong = tagged & (chances <= no) & (no < yes)
-    missing = ~tagged & (chances >= yes) & (no < yes)
+    halfway = (yes + no) / 2
+    wrong = tagged & (chances < halfway) & (no < yes)
+    missing = ~tagged & (chances > halfway) & (no < yes)
     found = []
-    for kind, places in (("wrong", wrong), ("missing", missing)):
+    for kind, places, strong in (("wrong", wrong, chances <= no), ("missing", missing, chances >= yes)):
         for index, key in np.argwhere(places).tolist():
             chance = float(chances[index, key])
             doubt = 1 - chance if kind == "wrong" else chance
             area = known[index].areas.get(key, 0.0)
-            found.append(Doubt(known[index].name, kind, key, round(doubt, 4), round(chance, 4), area))
+            figures = round(doubt, 4), round(chance, 4), area, bool(strong[index, key])
+            found.append(Doubt(known[index].name, kind, key, *figures))
     return sorted(found, key=lambda doubt: (-doubt.doubt, doubt.name, doubt.key))
 
 

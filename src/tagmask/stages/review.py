@@ -225,9 +225,13 @@ def _write_queue(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
 
 
 def _write_doubts(path: Path, doubts: Sequence[Doubt], names: Sequence[str]) -> None:
-    head = ["name", "tag", "perhaps", "doubt", "probability", "share of the mask"]
-    lines = [[d.name, names[d.key], d.kind, d.doubt, d.chance, d.area] for d in doubts]
+    head = ["name", "tag", "perhaps", "doubt", "grade", "probability", "share of the mask"]
+    lines = [[d.name, names[d.key], d.kind, d.doubt, _grade(d), d.chance, d.area] for d in doubts]
     _write_csv(path, [head, *lines])
+
+
+def _grade(doubt: Doubt) -> str:
+    return "strong" if doubt.strong else "weak"
 
 
 def _write_csv(path: Path, table: Sequence[Sequence[Any]]) -> None:
@@ -251,7 +255,7 @@ def _page(
         index = dataset.position(row.name)
         pictures = _pictures(dataset, looker, index) if place < config.pictures else ()
         entries.append(Entry(place + 1, row.name, row.score, row.words, _listed(row.tags, names), pictures))
-    lines = [TagLine(d.name, names[d.key], d.kind, d.doubt, d.area) for d in doubts]
+    lines = [TagLine(d.name, names[d.key], d.kind, d.doubt, _grade(d), d.area) for d in doubts]
     return ReviewPage(
         title=f"Review of {context.folder.resolve().name}",
         images=len(rows),
