@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from tagmask.data import ClassTable
 from tagmask.errors import ConfigError, DataError
-from tagmask.stages._inputs import Picture
+from tagmask.stages._inputs import Named
 from tagmask.store.files import atomic_write, write_json
 
 __all__ = ["Summary", "check_key", "row_of", "table_head", "table_row"]
 
 _UNSURE = 0.5
 _MUCH = 0.3
+_PIXELS = 1 << 22
 
 
 def row_of(
-    picture: Picture,
+    picture: Named,
     mask: NDArray[np.uint8],
     confidence: NDArray[np.uint8],
     classes: ClassTable,
@@ -42,8 +43,7 @@ def row_of(
         tags: 0-based classes it was tagged with, if it was.
         tiles: How many tiles it took.
     """
-    counts = np.bincount(mask.reshape(-1), minlength=classes.num_classes + 1)
-    levels = np.bincount(confidence.reshape(-1), minlength=256)
+    counts, levels = _histogram(mask), _histogram(confidence)
     areas = {
         name: round(int(counts[k]) / mask.size, 6) for k, name in enumerate(classes.names, 1) if counts[k]
     }
@@ -69,6 +69,16 @@ def row_of(
         "tiles": tiles,
         "warnings": warnings,
     }
+
+
+def _histogram(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often every value occurs, (256,)."""
+    counts = np.zeros(256, np.int64)
+    # bincount makes 8 bytes of every pixel it is given, so it gets a few rows at a time.
+    step = max(1, _PIXELS // max(plane.shape[1], 1))
+    for top in range(0, len(plane), step):
+        counts += np.bincount(plane[top : top + step].reshape(-1), minlength=256)
+    return counts
 
 
 class Summary:
@@ -129,7 +139,7 @@ class Summary:
         with atomic_write(self._file) as target:
             target.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
-    def is_done(self, picture: Picture, outputs: Sequence[Path]) -> bool:
+    def is_done(self, picture: Named, outputs: Sequence[Path]) -> bool:
         """Whether a picture was finished before and has not changed since."""
         row = self._known.get(picture.name)
         done = (
