@@ -70,7 +70,8 @@ def evaluate(config: EvaluateConfig, context: Context, about: Mapping[str, Any])
     results: dict[str, Any] = {}
     for what in _wanted(config, context, dataset):
         scorer: Scorer
-        if what in PICTURES:
+        pictures = _is_picture(what, context, dataset)
+        if pictures:
             scorer = PictureScorer(what, context.folder, dataset, config.undecided)
         else:
             scorer = MapScorer(what, context.folder, dataset, background, config.thresholds)
@@ -80,7 +81,7 @@ def evaluate(config: EvaluateConfig, context: Context, about: Mapping[str, Any])
                 task.advance(runtime.world)
                 stop.check("scoring stopped")
         record = scorer.record(runtime.reduce(scorer.counts()).cpu(), config.absent)
-        record |= _provenance(what, context, dataset, about)
+        record |= _provenance(what, pictures, context, dataset, about)
         if runtime.is_main:
             write_json(context.folder / "scores" / f"{dataset.split}-{what}.json", _ordered(record))
         results[what] = record["miou"]
@@ -92,7 +93,7 @@ def _wanted(config: EvaluateConfig, context: Context, dataset: TagDataset) -> li
     first = dataset.names[0]
     on_disk = [p.name for p in sorted(maps.glob("*")) if file_for(p, first, ".npz").exists()]
     on_disk += ["fused"] if {"cam", "lam"} <= set(on_disk) and "fused" not in on_disk else []
-    on_disk += [w for w, f in PICTURES.items() if file_for(context.folder / f, first, ".png").exists()]
+    on_disk += [what for what in PICTURES if _is_picture(what, context, dataset) and what not in on_disk]
     if not (config.what or on_disk):
         raise DataError(
             f"nothing to score in {context.folder} for split '{dataset.split}'; run localize, refine or "
@@ -106,9 +107,16 @@ def _wanted(config: EvaluateConfig, context: Context, dataset: TagDataset) -> li
     return list(config.what or on_disk)
 
 
-def _provenance(what: str, context: Context, dataset: TagDataset, about: Mapping[str, Any]) -> dict[str, Any]:
+def _is_picture(what: str, context: Context, dataset: TagDataset) -> bool:
+    """Whether it lies there as label images. "walk" is a kind of maps, too: AFA's, and not PSA's labels."""
+    return what in PICTURES and file_for(context.folder / PICTURES[what], dataset.names[0], ".png").exists()
+
+
+def _provenance(
+    what: str, pictures: bool, context: Context, dataset: TagDataset, about: Mapping[str, Any]
+) -> dict[str, Any]:
     """Where a score came from, so that it can be compared, or not, with another."""
-    step = {"label": "refine", "walk": "walk"}.get(what)
+    step = {"label": "refine", "walk": "walk"}.get(what) if pictures else None
     refined = dict(about.get(step) or {}) if step else {}
     if what == "segmentation":
         seen = dict(about.get("segment") or {})
