@@ -43,6 +43,7 @@ def measure(args: argparse.Namespace, count: int, work: Path) -> dict[str, Any]:
     more = ["--corrections", fixed] if count else []
     flags = ["--iterations", args.iterations, "--batch-size", args.batch_size, "--seed", args.seed]
     flags += ["--set", f"train.corrections_batch={args.corrections_batch}", "--set", "model.warmup=20"]
+    flags += ["--set", f"train.rate={args.rate}"]
     tagmask("train", "--recipe", args.run, "--start", args.run, "--out", out, *more, *flags)
     classes = work / "classes.txt"
     classes.write_text("".join(f"{name}\n" for name in dataset.classes.names), encoding="utf-8")
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--corrections-batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=0.2, help="factor of the recipe's learning rates")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -76,6 +78,7 @@ def main() -> None:
         "iterations": args.iterations,
         "batch_size": args.batch_size,
         "corrections_batch": args.corrections_batch,
+        "rate": args.rate,
         "seed": args.seed,
         "machine": f"CPU, {platform.machine()}, 2 cores shared with other work",
         "start": "MoRe, recipe small, trained on tags alone; scored at one scale without tags",

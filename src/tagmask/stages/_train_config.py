@@ -46,6 +46,8 @@ class TrainConfig(Config):
     """Factor of their loss."""
     start: Path | None = None
     """Run or model folder whose weights training starts from, instead of the pretrained backbone."""
+    rate: float = Field(default=1.0, gt=0)
+    """Factor of all the method's learning rates; 0.2 suits going on from a trained model (`start`)."""
     max_side: int | None = Field(default=None, ge=16)
     """Shrink larger pictures to this side before the view."""
     log_every: int = Field(default=20, ge=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from tagmask.stages._methods import build_method, load_trained, save_method
 from tagmask.stages._records import Records
 from tagmask.stages._train_config import TrainConfig
 from tagmask.stages._validate import validate_method
+from tagmask.types import OptimPlan
 
 __all__ = ["TrainConfig", "train"]
 
@@ -105,7 +106,7 @@ def train(
     plain = config.start is None and lessons is None
     module = method if plain else Taught(method, before, config.corrections_weight)
     wrapped = runtime.wrap(module, method.sync_norms)
-    plan = method.optim_plan(config.iterations)
+    plan = _paced(method.optim_plan(config.iterations), config.rate)
     optimizer = build_optimizer(plan)
     done = int(newest[1]["progress"]["step"]) if newest else 0
     batches = _batches(config, context, dataset, view, done, lessons)
@@ -131,6 +132,11 @@ def train(
         finally:
             records.broken(batches.broken)
     return _finish(run, extra)
+
+
+def _paced(plan: OptimPlan, rate: float) -> OptimPlan:
+    """The same plan with every base rate multiplied."""
+    return replace(plan, groups=[replace(group, lr=group.lr * rate) for group in plan.groups])
 
 
 def _recompute(method: Method) -> None:

@@ -15,9 +15,11 @@ from tagmask.stages._common import DataConfig, find_part, has_masks, open_part
 from tagmask.stages._crf import crf_preset, refine_by_crf, segment_by_crf
 from tagmask.stages._score import MapScorer, PictureScorer, read_maps
 from tagmask.stages.refine import RefineConfig, image_labels
+from tagmask.stages.train import _paced
 from tagmask.store.checkpoint import save_tensors
 from tagmask.store.labels import write_mask
 from tagmask.store.maps import save_maps
+from tagmask.types import OptimPlan, ParamGroup
 from tests.toy import toy_root
 
 
@@ -185,3 +187,14 @@ def test_a_class_that_is_not_allowed_never_comes_out_of_the_crf(probabilities):
     scores[:, 2] = -float("inf")
     labels = segment_by_crf(image, scores, crf_preset("seg38"), already_probabilities=probabilities)
     assert set(labels.unique().tolist()) <= {0, 1, 3}
+
+
+def test_a_rate_multiplies_every_group_and_nothing_else():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    groups = [ParamGroup("a", [weight], 1e-3, 0.1), ParamGroup("b", [weight], 2e-2, 0.0)]
+    plan = OptimPlan("adamw", groups, lambda step: 1.0, betas=(0.8, 0.9))
+    paced = _paced(plan, 0.2)
+    assert [group.lr for group in paced.groups] == pytest.approx([2e-4, 4e-3])
+    assert [group.weight_decay for group in paced.groups] == [0.1, 0.0]
+    assert (paced.name, paced.betas, paced.factor) == (plan.name, plan.betas, plan.factor)
+    assert [group.lr for group in plan.groups] == [1e-3, 2e-2]
