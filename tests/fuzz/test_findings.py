@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from safetensors.torch import save
 
 from tagmask.config import read_yaml
+from tagmask.data.archive import ZipTree
 from tagmask.data.onehot import read_onehot
+from tagmask.data.tagfile import read_tag_file
 from tagmask.errors import CheckpointError, ConfigError, DataError
 from tagmask.formats import labelme
 from tagmask.formats.base import Images
@@ -123,3 +126,25 @@ def test_label_file_that_asks_for_a_memo_of_gigabytes(tmp_path):
     (tmp_path / "x.npy").write_bytes(head + b"\x80\x02]r\xff\xff\xff\x3f.")
     with pytest.raises(DataError, match="its memo is numbered up to 1073741823"):
         read_onehot(tmp_path / "x.npy", 2)
+
+
+def test_tag_file_whose_first_line_is_blank(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\t\n\x00")
+    with pytest.raises(DataError, match="first line must name the columns"):
+        read_tag_file(tmp_path / "t.csv")
+
+
+def test_archive_with_a_member_without_name(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("b.png", b"y")
+        archive.writestr("a", b"x")
+    content = (tmp_path / "x.zip").read_bytes()
+    entry = content.rindex(b"PK\x01\x02")
+    length = entry + 28  # of the last member's name, in the list at the end
+    nameless = content[:length] + b"\0\0" + content[length + 2 : entry + 46] + content[entry + 47 :]
+    end = nameless.rindex(b"PK\x05\x06") + 12
+    size = int.from_bytes(nameless[end : end + 4], "little") - 1
+    (tmp_path / "x.zip").write_bytes(nameless[:end] + size.to_bytes(4, "little") + nameless[end + 4 :])
+    tree = ZipTree(tmp_path / "x.zip")
+    assert tree.names == ["b.png"]
+    assert tree.refused == [("", "has no name")]

@@ -131,7 +131,7 @@ class ZipTree:
             self._zip = zipfile.ZipFile(file or path)
         except (OSError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
             raise DataError(f"{path} is not a readable zip archive ({error})") from None
-        infos = [info for info in self._zip.infolist() if not info.is_dir()]
+        infos = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         total = sum(info.file_size for info in infos)
         if len(infos) > _MAX_COUNT or total > _MAX_TOTAL:
             self._zip.close()
@@ -174,6 +174,8 @@ class ZipTree:
 def _distrust(info: zipfile.ZipInfo) -> str | None:
     """Why a member is not read."""
     # Python turns backslashes into slashes on Windows only; elsewhere they would become part of a name.
+    if not info.orig_filename:
+        return "has no name"
     path = PurePosixPath(info.orig_filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
         return "has a path that leads out of the archive"

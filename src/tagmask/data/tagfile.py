@@ -61,12 +61,16 @@ def _csv_rows(file: Iterable[str]) -> Iterator[TagRow]:
     header = next(stream, "")
     delimiter = next((mark for mark in (",", ";", "\t") if mark in header), ",")
     columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
-    if header.strip() and ("image" not in columns or "tags" not in columns):
-        raise DataError(f"the first line must name the columns image and tags, it is '{header.strip()[:80]}'")
+    unnamed = DataError(f"the first line must name the columns image and tags, it is '{header.strip()[:80]}'")
+    known = "image" in columns and "tags" in columns
+    if header.strip() and not known:
+        raise unnamed
     reader = csv.reader(stream, delimiter=delimiter, strict=True)
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue
+        if not known:  # an empty first line, but not an empty file
+            raise unnamed
         line = reader.line_num + 1
         if len(cells) > len(columns):
             raise DataError(
