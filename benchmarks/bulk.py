@@ -247,7 +247,6 @@ def main() -> None:
                 "at_three_quarters": late[3 * len(late) // 4] if late else None,
                 "most": max((row["all"] for row in rows), default=None),
             },
-            "curve": rows,
         }
         rates = {f"this network, {args.workers} cores": bulk["images_per_second"]}
         if args.photo_model and args.photos:
@@ -257,6 +256,10 @@ def main() -> None:
         sizes = [path.stat().st_size for path in (single / "masks").rglob("*.png")]
         result["million"] = million(rates, sum(sizes) / len(sizes))
         plot(rows, args.plot)
+        with args.out.with_name("bulk_memory.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({key: result[key] for key in ("single", "ray", "memory_mib", "million")}, indent=1))
 

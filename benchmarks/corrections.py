@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,7 @@ def tagmask(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "tagmask", *map(str, arguments)], check=True)
 
 
-def measure(args: argparse.Namespace, count: int, work: Path) -> dict[str, Any]:
+def measure(args: argparse.Namespace, count: int, work: Path) -> float:
     """Mean IoU on the part to score on, after going on with so many corrected images."""
     config = read_config(args.run)
     dataset = open_part(config.data, "train")
@@ -55,7 +54,7 @@ def measure(args: argparse.Namespace, count: int, work: Path) -> dict[str, Any]:
         matrix.update(values.read(args.masks / path.name), read_mask(path))
     miou = round(float(matrix.compute("nan").miou), 4)
     print(count, miou, flush=True)
-    return {"corrected": count, "miou": miou, "images": len(found)}
+    return miou
 
 
 def main() -> None:
@@ -72,18 +71,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [measure(args, count, Path(folder)) for count in args.counts]
-    result = {
+    result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {"miou": {}}
+    result |= {
+        "machine": f"CPU, {platform.machine()}, 2 cores shared with other work",
+        "start": "a model trained on tags alone; scored at one scale without tags",
+        "seed": args.seed,
         "iterations": args.iterations,
         "batch_size": args.batch_size,
         "corrections_batch": args.corrections_batch,
-        "rate": args.rate,
-        "seed": args.seed,
-        "machine": f"CPU, {platform.machine()}, 2 cores shared with other work",
-        "start": "MoRe, recipe small, trained on tags alone; scored at one scale without tags",
-        "rows": rows,
     }
+    # Every rate is a row of its own; other rows of the file stay.
+    with tempfile.TemporaryDirectory() as folder:
+        row = {f"{count} corrected": measure(args, count, Path(folder)) for count in args.counts}
+    result["miou"] |= {f"train.rate {args.rate}": row}
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

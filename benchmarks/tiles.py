@@ -121,16 +121,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         model = tiny(work / "model") if args.model == "tiny" else Path(args.model)
-        result = {
+        about = {
             "model": "tiny" if args.model == "tiny" else "MoRe on ViT-Ti/16",
-            "machine": "CPU, 2 cores shared with other work, 1 thread",
             "tile": args.tile,
             "scales": args.scales,
-            "sizes": sizes(args, model, work),
-            "agreement": compare(args, model, work),
         }
-    before = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else []
-    args.out.write_text(json.dumps([*before, result], indent=1) + "\n", encoding="utf-8")
+        found = {"sizes": sizes(args, model, work), "agreement": compare(args, model, work)}
+    result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+    result["machine"] = "CPU, 2 cores shared with other work, 1 thread"
+    # One call measures sizes, another compares; both keep what the other wrote.
+    result |= {part: [about | row for row in rows] for part, rows in found.items() if rows}
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
