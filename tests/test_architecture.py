@@ -27,7 +27,7 @@ FOLDERS = {
     "config": {"errors"},
     "recipes": {"errors"},
     "backbones": {"ops", "errors"},
-    "data": {"types", "errors"},
+    "data": {"types", "errors", "ops.images"},
     "engine": {"types", "errors"},
     "store": {"types", "errors", "data.classes", "__init__"},
     "report": {"types", "errors", "data.classes"},

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tagmask.config import validate
 from tagmask.data import ClassTable
-from tagmask.data.images import read_image
+from tagmask.data.images import read_image, rgb_tensor
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import CheckpointError, DataError
 from tagmask.ops.labels import labels_from_maps, strongest
@@ -93,7 +93,7 @@ class Model:
             DataError: The image cannot be read, or a tag is not a class.
         """
         pixels = _pixels(image)
-        images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float().div_(255).to(self._runtime.device)
+        images = rgb_tensor(pixels)[None].to(self._runtime.device)
         shown = self._shown(images, tags)
         keys, valid = present_classes(shown)
         keys = keys[:, valid[0]]

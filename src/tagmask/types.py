@@ -32,7 +32,8 @@ class Batch:
     """Images with what is known about them.
 
     Attributes:
-        images: RGB in [0, 1], float32, (B, 3, H, W). Backbones normalise, nobody else.
+        images: RGB in [0, 1], float32, (B, 3, H, W), as `ops.images.unit` makes them. Backbones normalise,
+            nobody else.
         tags: Image-level labels, 0 or 1, float32, (B, K).
         names: One name per image.
         boxes: Valid content as [top, bottom, left, right) in pixels, int64, (B, 4); None if all of it is.
@@ -49,8 +50,11 @@ class Batch:
     corrected: Batch | None = None
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.shape[1] != 3:
-            raise ValueError(f"images must be (B, 3, H, W), got {tuple(self.images.shape)}")
+        if self.images.ndim != 4 or self.images.shape[1] != 3 or not self.images.is_floating_point():
+            raise ValueError(
+                f"images must be RGB in [0, 1], (B, 3, H, W), got {self.images.dtype} "
+                f"{tuple(self.images.shape)}"
+            )
         size = self.images.shape[0]
         if self.tags.ndim != 2 or self.tags.shape[0] != size or len(self.names) != size:
             raise ValueError(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tagmask.data.images import read_picture
+from tagmask.data.images import read_picture, rgb_tensor
 from tagmask.errors import ConfigError, DataError
 from tagmask.model import Model
 from tagmask.stages.refine import RefineConfig, image_labels
@@ -176,7 +176,7 @@ class Lab:
             raise ConfigError(f"there are no '{controls.maps}' maps; choose one of {', '.join(view.maps)}")
         label = np.zeros(view.pixels.shape[:2], np.uint8)
         if view.keys:
-            images = torch.from_numpy(view.pixels).permute(2, 0, 1)[None].float().div(255)
+            images = rgb_tensor(view.pixels)[None]
             maps = torch.from_numpy(view.maps[controls.maps].astype(np.float32))[None]
             keys = torch.tensor([view.keys])
             with torch.inference_mode():

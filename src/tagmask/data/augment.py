@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from tagmask.data.images import rgb_tensor
 from tagmask.errors import ConfigError
 
 __all__ = ["Augment", "Jitter", "View", "coloured", "mirrored", "to_label", "to_picture", "to_tensor"]
@@ -25,7 +26,8 @@ class View:
     """One training view.
 
     Attributes:
-        image: RGB, (3, S, S), uint8, or float32 in [0, 1] where padding has a colour between two grey levels.
+        image: RGB in [0, 1], float32, (3, S, S): made by `to_tensor`, or by `unit` where colours lie between
+            grey levels. Only noise that a view draws on purpose (random erasing) may leave that range.
         box: Content as [top, bottom, left, right) in pixels of the view, int64, (4,); the rest is padding.
         label: int64, (S, S), 255 in the padding; None if none was given.
     """
@@ -33,6 +35,14 @@ class View:
     image: Tensor
     box: Tensor
     label: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        # Shape and type are known without looking at a pixel, so this costs nothing.
+        if self.image.dtype != torch.float32 or self.image.ndim != 3 or self.image.shape[0] != 3:
+            raise ValueError(
+                f"the image of a view is RGB in [0, 1], float32, (3, S, S); got {self.image.dtype} "
+                f"{tuple(self.image.shape)}. Make it with to_tensor or unit"
+            )
 
 
 @dataclass(frozen=True)
@@ -126,8 +136,8 @@ def coloured(image: Image.Image, jitter: Jitter | None) -> Image.Image:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """RGB image as uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    """RGB image in [0, 1], float32, (3, H, W)."""
+    return rgb_tensor(np.array(image))
 
 
 def to_label(label: NDArray[np.uint8]) -> Tensor:

@@ -12,12 +12,23 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from tagmask.errors import DataError
+from tagmask.ops.images import unit
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "read_image", "read_indices", "read_picture", "read_size"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "read_image",
+    "read_indices",
+    "read_picture",
+    "read_size",
+    "rgb_tensor",
+]
 
 MAX_PIXELS = 80_000_000
 """Largest declared size that is decoded; below the size at which Pillow itself starts to warn."""
@@ -176,3 +187,8 @@ def read_indices(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.u
     if values.size and (values.max() > 255 or values.min() < 0):
         raise DataError(f"{path} holds label {int(values.max())}; labels are 0 to 255")
     return values.astype(np.uint8)
+
+
+def rgb_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """RGB pixels of a reader, (H, W, 3) uint8, as networks take them: (3, H, W), float32 in [0, 1]."""
+    return unit(torch.from_numpy(pixels).permute(2, 0, 1)).contiguous()

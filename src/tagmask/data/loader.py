@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tagmask.data.base import TagDataset
-from tagmask.data.images import read_indices
+from tagmask.data.images import read_indices, rgb_tensor
 from tagmask.data.transforms import View
 from tagmask.errors import DataError
 from tagmask.types import IGNORE, Batch
@@ -178,7 +177,7 @@ class _Steps(Dataset[tuple["Batch | None", dict[str, str]]]):
         for _ in range(_RETRIES):
             try:
                 image = self._dataset.image(index, self._max_side)
-                return index, view(image, rng, self._label(index, image.shape[:2]))
+                return index, _viewed(view, image, rng, self._label(index, image.shape[:2]))
             except DataError as error:
                 broken[self._dataset.items[index].name] = str(error)
             index = int(rng.integers(len(self._dataset)))
@@ -212,7 +211,7 @@ class _Steps(Dataset[tuple["Batch | None", dict[str, str]]]):
         boxes = torch.stack([view.box for _, view in found])
         whole = torch.tensor([0, images.shape[2], 0, images.shape[3]])
         return Batch(
-            images=images.float().div_(255),
+            images=images,
             tags=torch.stack([self._dataset.tags(index) for index, _ in found]),
             names=tuple(self._dataset.items[index].name for index, _ in found),
             boxes=None if bool((boxes == whole).all()) else boxes,
@@ -220,9 +219,15 @@ class _Steps(Dataset[tuple["Batch | None", dict[str, str]]]):
         )
 
 
-def _unit(image: Tensor) -> Tensor:
-    """RGB in [0, 1]; a view that needs colours between grey levels has it so already."""
-    return image.float().div_(255) if image.dtype == torch.uint8 else image
+def _viewed(
+    view: MakeView, image: NDArray[np.uint8], rng: np.random.Generator, label: NDArray[Any] | None
+) -> View:
+    """The view of one image; a view that gives another kind of image is named."""
+    try:
+        return view(image, rng, label)
+    except ValueError as error:
+        name = getattr(view, "__name__", type(view).__name__)
+        raise ValueError(f"view {name}: {error}") from error
 
 
 @lru_cache(maxsize=4)
@@ -268,6 +273,6 @@ def eval_images(
 
 
 def _whole(dataset: TagDataset, index: int) -> Batch:
-    image = torch.from_numpy(dataset.image(index)).permute(2, 0, 1).contiguous()
+    image = rgb_tensor(dataset.image(index))
     tags = dataset.tags(index) if dataset.has_tags(index) else torch.zeros(dataset.num_classes)
-    return Batch(image[None].float().div_(255), tags[None], (dataset.items[index].name,))
+    return Batch(image[None], tags[None], (dataset.items[index].name,))

@@ -96,12 +96,17 @@ class ResizedCrop(Augment):
         h, w = min(height, max(1, round(width / low))), min(width, max(1, round(height * high)))
         return (height - h) // 2, (width - w) // 2, h, w
 
+    def cut(self, picture: Image.Image, draw: CropDraw) -> Image.Image:
+        """The picture's part for given parameters, as 8-bit RGB of the view's size."""
+        corner = (draw.left, draw.top, draw.left + draw.width, draw.top + draw.height)
+        part = picture.crop(corner).resize((self.size, self.size), Image.Resampling.BICUBIC)
+        return coloured(mirrored(part, draw.flip), draw.jitter)
+
     def apply(self, image: Picture, draw: CropDraw, label: Label | None = None) -> View:
         """The view for given parameters."""
         corner = (draw.left, draw.top, draw.left + draw.width, draw.top + draw.height)
         size = (self.size, self.size)
-        cut = to_picture(image).crop(corner).resize(size, Image.Resampling.BICUBIC)
-        pixels = to_tensor(coloured(mirrored(cut, draw.flip), draw.jitter))
+        pixels = to_tensor(self.cut(to_picture(image), draw))
         box = torch.tensor([0, self.size, 0, self.size])
         if label is None:
             return View(pixels, box)

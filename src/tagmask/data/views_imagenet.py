@@ -126,14 +126,12 @@ class ImageNet(ResizedCrop):
         """
         if label is not None:
             raise ConfigError("view imagenet is for classification; learn from labels with resized_crop")
-        view = self.apply(image, draw.crop)
-        picture = Image.fromarray(view.image.permute(1, 2, 0).numpy())
+        picture = self.cut(to_picture(image), draw.crop)
         for change in draw.changes:
             picture = _OPERATIONS[change.name](picture, change)
         pixels = to_tensor(picture)
-        if draw.erasure is None:
-            return View(pixels, view.box)
-        return View(_erased(pixels.float() / 255, draw.erasure), view.box)
+        box = torch.tensor([0, self.size, 0, self.size])
+        return View(pixels if draw.erasure is None else _erased(pixels, draw.erasure), box)
 
     def __call__(self, image: Picture, rng: Rng, label: Label | None = None) -> View:
         """A random view."""

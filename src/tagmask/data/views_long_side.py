@@ -100,11 +100,9 @@ class LongSideCrop(Augment):
         top, left = draw.top, draw.left
         rows, columns = min(self.size, height - top.picture), min(self.size, width - left.picture)
         box = [top.view, top.view + rows, left.view, left.view + columns]
-        seen = to_tensor(picture)[
-            :, top.picture : top.picture + rows, left.picture : left.picture + columns
-        ].float()
+        corner = (left.picture, top.picture, left.picture + columns, top.picture + rows)
         pixels = torch.tensor(MEAN_COLOUR).view(3, 1, 1).repeat(1, self.size, self.size)
-        pixels[:, box[0] : box[1], box[2] : box[3]] = seen / 255
+        pixels[:, box[0] : box[1], box[2] : box[3]] = to_tensor(picture.crop(corner))
         if label is None:
             return View(pixels, torch.tensor(box))
         part = Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)

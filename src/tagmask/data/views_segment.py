@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from tagmask.data.augment import Augment, Label, Picture, Rng, View, to_picture
 from tagmask.data.opencv import resize_nearest
 from tagmask.errors import ConfigError
+from tagmask.ops.images import unit
 from tagmask.types import MEAN_COLOUR
 
 __all__ = ["BatchScaleCrop", "BatchScaleDraw"]
@@ -72,7 +73,7 @@ class BatchScaleCrop(Augment):
         scaled = F.interpolate(values, (height, width), mode="bilinear", align_corners=False)[0]
         seen = self._cut(scaled.flip(2) if draw.flip else scaled, draw)
         pixels = torch.tensor(MEAN_COLOUR).view(3, 1, 1).repeat(1, self.size, self.size)
-        pixels[:, : seen.shape[1], : seen.shape[2]] = (seen / 255).float()
+        pixels[:, : seen.shape[1], : seen.shape[2]] = unit(seen)
         box = torch.tensor([0, seen.shape[1], 0, seen.shape[2]])
         if label is None:
             return View(pixels, box)

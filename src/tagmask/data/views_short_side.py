@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tagmask.data.augment import Augment, Label, Picture, Rng, View, to_label, to_picture
+from tagmask.data.images import rgb_tensor
 from tagmask.data.opencv import (
     Levels,
     fit_short_side,
@@ -141,11 +142,11 @@ class ShortSideCrop(Augment):
         part = self._cut(resize_linear(levels, draw.size), draw.crop)
         part = recoloured(part[:, ::-1] if draw.flip else part, draw.colour)
         height, width = part.shape[:2]
-        pixels = torch.from_numpy(part.transpose(2, 0, 1).copy())
+        pixels = rgb_tensor(np.ascontiguousarray(part))
         if (height, width) != (self.size, self.size):
             whole = torch.tensor(self.padding, dtype=torch.float32).view(3, 1, 1)
             whole = whole.repeat(1, self.size, self.size)
-            whole[:, :height, :width] = pixels / 255
+            whole[:, :height, :width] = pixels
             pixels = whole
         box = torch.tensor([0, height, 0, width])
         if label is None:

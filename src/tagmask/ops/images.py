@@ -1,4 +1,4 @@
-"""Colours of training images as the papers' refinement sees them."""
+"""Grey levels to [0, 1], and colours of training images as the papers' refinement sees them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["truncated_levels"]
+__all__ = ["truncated_levels", "unit"]
+
+
+def unit(levels: Tensor) -> Tensor:
+    """Grey levels to the scale that everything behind the readers works on; nothing else divides by 255.
+
+    Args:
+        levels: 0 to 255, uint8, or floating point between grey levels; of any shape.
+
+    Returns:
+        0 to 1, float32, of the same shape.
+    """
+    return (levels / 255).float()
 
 
 def truncated_levels(normalised: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -30,4 +42,4 @@ def truncated_levels(normalised: Tensor, mean: Sequence[float], std: Sequence[fl
         for i in range(3)
     ]
     levels = torch.stack(channels, dim=1).clamp_(0, 255).to(torch.uint8)
-    return levels.float().div_(255)
+    return unit(levels)

@@ -11,6 +11,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from tagmask.ops.images import unit
+
 __all__ = ["pillow_bicubic"]
 
 _BITS = 22  # Pillow keeps 8-bit resampling weights as integers of this scale
@@ -36,7 +38,7 @@ def pillow_bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
             moved = levels.movedim(axis, -1) @ weights
             # Sums of integers below 2^53 are exact; halves go up, as in an integer shift.
             levels = torch.floor(moved / 2**_BITS + 0.5).clamp_(0, 255).movedim(-1, axis)
-    return levels.float().div_(255)
+    return unit(levels)
 
 
 @lru_cache(maxsize=64)

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tagmask.config import Config, Scales
+from tagmask.data.images import rgb_tensor
 from tagmask.data.opencv import fit_short_side, resize_linear
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, nearest
@@ -203,8 +204,7 @@ def _segmentation_sizes(size: tuple[int, int], config: SegmentationConfig) -> li
 
 def _opencv(images: Tensor, size: tuple[int, int]) -> Tensor:
     levels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    made = torch.stack([torch.from_numpy(resize_linear(image, size)) for image in levels])
-    return made.permute(0, 3, 1, 2).to(images.device).float() / 255
+    return torch.stack([rgb_tensor(resize_linear(image, size)) for image in levels]).to(images.device)
 
 
 def image_tags(

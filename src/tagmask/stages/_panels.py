@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tagmask.data import TagDataset
+from tagmask.data.images import rgb_tensor
 from tagmask.errors import DataError
 from tagmask.metrics.confusion import ConfusionMatrix
 from tagmask.ops.resize import resize_bilinear
@@ -147,7 +148,7 @@ def _tokens(
             task.advance()
             if not dataset.has_tags(index):
                 continue
-            pixels = torch.from_numpy(dataset.image(index)).permute(2, 0, 1)[None].float().div_(255)
+            pixels = rgb_tensor(dataset.image(index))[None]
             side = config.size
             images = pixels if side is None else resize_bilinear(pixels, (side, side))
             with runtime.autocast():

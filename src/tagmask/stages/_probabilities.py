@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from tagmask.config import validate
+from tagmask.data.images import rgb_tensor
 from tagmask.engine.runtime import Runtime
 from tagmask.methods.base import Method
 from tagmask.ops.crf_presets import CRFParams
@@ -127,7 +128,7 @@ class Predictor:
         Returns:
             For each, labels (H, W) uint8 and the winner's probability (H, W) uint8, 255 being 1.
         """
-        images = torch.stack([_tensor(picture) for picture in pictures]).to(self.runtime.device)
+        images = torch.stack([rgb_tensor(np.array(picture)) for picture in pictures]).to(self.runtime.device)
         probabilities = self.probabilities(images, tags)
         return [_winner(one) for one in probabilities]
 
@@ -145,7 +146,7 @@ class Predictor:
             small = (max(1, round(size[1] * factor)), max(1, round(size[0] * factor)))
             picture = picture.resize(small, Image.Resampling.BILINEAR, reducing_gap=2.0)
         if max(picture.size) <= self.tile:
-            images = _tensor(picture)[None].to(self.runtime.device)
+            images = rgb_tensor(np.array(picture))[None].to(self.runtime.device)
             probabilities = self.probabilities(images, tags)
             if probabilities.shape[1] * size[0] * size[1] <= 1 << 28:
                 return *_winner(resize_bilinear(probabilities, size)[0]), 1
@@ -167,7 +168,7 @@ class Predictor:
         rows, columns = (tile_spans(side, self.tile, self.overlap) for side in mask.shape)
 
         def cut(top: int, left: int, height: int, width: int) -> Tensor:
-            return _tensor(picture.crop((left, top, left + width, top + height)))
+            return rgb_tensor(np.array(picture.crop((left, top, left + width, top + height))))
 
         def run(images: Tensor) -> Tensor:
             images = images.to(self.runtime.device)
@@ -180,11 +181,6 @@ class Predictor:
 
         join_tiles(run, cut, emit, rows, columns, self.batch_size)
         return mask, confidence, len(rows.starts) * len(columns.starts)
-
-
-def _tensor(picture: Image.Image) -> Tensor:
-    pixels = torch.from_numpy(np.array(picture))
-    return pixels.permute(2, 0, 1).float().div_(255)
 
 
 def _shares(scores: Tensor, views: SegmentationConfig) -> Tensor:

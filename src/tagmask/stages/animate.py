@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tagmask.config import Config
+from tagmask.data.images import rgb_tensor
 from tagmask.engine.log import Display
 from tagmask.engine.runtime import Runtime
 from tagmask.engine.signals import StopSignal
@@ -133,7 +134,7 @@ def _draw(
     known: Tensor | None,
 ) -> NDArray[np.uint8]:
     method = trained.method
-    image = torch.from_numpy(picture).permute(2, 0, 1)[None].float().div(255).to(runtime.device)
+    image = rgb_tensor(picture)[None].to(runtime.device)
     drawn: dict[str, NDArray[np.uint8]] = {"image": picture}
     maps = tags = labels = None
     if "map" in panels or not method.segments:

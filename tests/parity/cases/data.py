@@ -135,7 +135,7 @@ def afa_metrics(golden: Golden) -> Iterator[Check]:
 
 
 def _normalised(image: torch.Tensor) -> torch.Tensor:
-    return (image.float() / 255 - MEAN) / STD
+    return (image - MEAN) / STD
 
 
 def _jitter(values: dict | None) -> Jitter | None:
@@ -167,9 +167,8 @@ def afa_transforms(golden: Golden) -> Iterator[Check]:
         scale, mirror, *places = golden.outputs[f"draws_{i}"].tolist()
         pad, crop = (int(places[0]), int(places[1])), (int(places[2]), int(places[3]))
         ours = view.apply(golden.inputs[f"image_u8_{i}"], PadCropDraw(scale, mirror > 0.5, pad, crop))
-        yield Check(
-            f"cropped_u8_{i}", ours.image.permute(1, 2, 0), golden.outputs[f"cropped_u8_{i}"], "exact"
-        )
+        levels = (ours.image.permute(1, 2, 0) * 255).round().byte()
+        yield Check(f"cropped_u8_{i}", levels, golden.outputs[f"cropped_u8_{i}"], "exact")
         # The original's box may reach past the crop; slicing clips it there, tagmask says it clipped.
         clipped = np.clip(golden.outputs[f"img_box_{i}"], 0, size)
         yield Check(f"img_box_{i}", ours.box, clipped, "exact")

@@ -58,9 +58,8 @@ def views(golden: Golden) -> Iterable[Check]:
             theirs = stored["PhotoMetricDistortion_bgr"][..., ::-1]
             gaps = np.abs(recoloured(before, draw.colour).astype(int) - theirs)
             yield from _levels(f"{key}/colour", gaps)
-            pixels = made.image / 255 if made.image.dtype == torch.uint8 else made.image
             final = torch.from_numpy(stored["final_image_stride2"]) * STD + MEAN
-            gaps = ((pixels[:, ::2, ::2] - final) * 255).abs().round().int().numpy()
+            gaps = ((made.image[:, ::2, ::2] - final) * 255).abs().round().int().numpy()
             yield from _levels(f"{key}/final_image", gaps)
             yield Check(f"{key}/final_target", made.label, stored["final_target"], "exact")
 
@@ -157,7 +156,7 @@ def augment(golden: Golden) -> Iterable[Check]:
         np.random.seed(seed)  # noqa: NPY002  (timm draws from the global generators)
         torch.manual_seed(seed)
         crop, changes = _timm_crop(picture), _timm_changes()
-        made = view.apply_all(picture, ImageNetDraw(crop, changes)).image.float() / 255
+        made = view.apply_all(picture, ImageNetDraw(crop, changes)).image
         ours = (made - IMAGENET_MEAN) / IMAGENET_STD
         if (box := _timm_box()) is not None:
             top, left, height, width = box

@@ -12,6 +12,10 @@ IMAGE = np.random.default_rng(0).integers(1, 256, (50, 70, 3), np.uint8)
 LABEL = (np.arange(50 * 70).reshape(50, 70) % 21).astype(np.uint8)
 
 
+def _levels(image):
+    return (image.permute(1, 2, 0) * 255).round().numpy()
+
+
 def _rng(seed=0):
     return np.random.default_rng(seed)
 
@@ -22,7 +26,8 @@ def test_views_are_square_deterministic_and_aligned_with_their_box(name):
     for seed in range(30):
         first, again = view(IMAGE, _rng(seed), LABEL), view(Image.fromarray(IMAGE), _rng(seed), LABEL)
         assert first.image.shape == (3, 48, 48)
-        assert first.image.dtype == torch.uint8
+        assert first.image.dtype == torch.float32
+        assert 0 <= first.image.min() <= first.image.max() <= 1
         assert torch.equal(first.image, again.image)
         assert torch.equal(first.label, again.label)
         top, bottom, left, right = first.box.tolist()
@@ -56,10 +61,10 @@ def test_whole_crop_without_changes_is_the_picture():
     view = make_view("resized_crop", 50)
     square = IMAGE[:, :50]
     result = view.apply(square, CropDraw(0, 0, 50, 50), LABEL[:, :50])
-    np.testing.assert_array_equal(result.image.permute(1, 2, 0).numpy(), square)
+    np.testing.assert_array_equal(_levels(result.image), square)
     np.testing.assert_array_equal(result.label.numpy(), LABEL[:, :50])
     mirrored = view.apply(square, CropDraw(0, 0, 50, 50, flip=True), LABEL[:, :50])
-    np.testing.assert_array_equal(mirrored.image.permute(1, 2, 0).numpy(), square[:, ::-1])
+    np.testing.assert_array_equal(_levels(mirrored.image), square[:, ::-1])
     np.testing.assert_array_equal(mirrored.label.numpy(), LABEL[:, :50][:, ::-1])
 
 
@@ -67,7 +72,7 @@ def test_a_small_picture_lies_in_black():
     view = make_view("scale_crop", 80)
     result = view.apply(IMAGE, PadCropDraw(1.0, False, (20, 5), (0, 0)), LABEL)
     assert result.box.tolist() == [20, 70, 5, 75]
-    np.testing.assert_array_equal(result.image[:, 20:70, 5:75].permute(1, 2, 0).numpy(), IMAGE)
+    np.testing.assert_array_equal(_levels(result.image[:, 20:70, 5:75]), IMAGE)
     np.testing.assert_array_equal(result.label[20:70, 5:75].numpy(), LABEL)
     assert result.label[0, 0] == 255
 

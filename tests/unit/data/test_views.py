@@ -52,7 +52,8 @@ def test_image_and_label_of_an_affinity_crop_stay_together():
         made = view(coded, np.random.default_rng(seed), LABEL)
         top, bottom, left, right = made.box.tolist()
         assert torch.equal(
-            made.image[0, top:bottom, left:right].long(), 3 * made.label[top:bottom, left:right]
+            (made.image[0, top:bottom, left:right] * 255).round().long(),
+            3 * made.label[top:bottom, left:right],
         )
 
 
@@ -92,7 +93,8 @@ def test_imagenet_views_differ_and_repeat():
     made = [view(IMAGE, np.random.default_rng(seed)) for seed in range(12)]
     again = [view(IMAGE, np.random.default_rng(seed)) for seed in range(12)]
     assert all(torch.equal(a.image, b.image) for a, b in zip(made, again, strict=True))
-    erased = [view.image.dtype == torch.float32 for view in made]
+    # Noise lies between grey levels, pixels of the picture do not.
+    erased = [bool(((view.image * 255) % 1 - 0.5).abs().lt(0.4).any()) for view in made]
     assert any(erased)
     assert not all(erased)
     with pytest.raises(ConfigError, match="classification"):
