@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmask.data.parts import open_part
 from tagmask.metrics.confusion import ConfusionMatrix
-from tagmask.runconfig import read_config
-from tagmask.stages._common import open_part
+from tagmask.pipeline.config import read_config
 
 Guess = Callable[[tuple[int, int], NDArray[np.intp]], NDArray[np.uint8]]
 

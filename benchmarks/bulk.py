@@ -27,7 +27,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tagmask.data.scenes import render, write_dataset
+from tagmask.data.datasets.scenes import render, write_dataset
 
 VIT = "vit:patch=8,dim=64,depth=4,heads=2,size=96"
 FLAGS = ["--device=cpu", "--scales=1", "--batch-size=16", "--set=overlays=false", "--set=confidence=false"]

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tagmask.data.masks import mask_values
+from tagmask.data.parts import open_part
+from tagmask.data.readers.masks import mask_values
 from tagmask.metrics.confusion import ConfusionMatrix
-from tagmask.runconfig import read_config
-from tagmask.stages._common import open_part
+from tagmask.pipeline.config import read_config
 from tagmask.store.labels import read_mask, write_mask
 
 

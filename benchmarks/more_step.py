@@ -26,10 +26,10 @@ import torch
 from PIL import Image
 
 import tagmask.methods.more as more
-from tagmask.data.scenes import render
-from tagmask.engine.optim import build_optimizer
+from tagmask.data.datasets.scenes import render
 from tagmask.engine.runtime import Runtime
 from tagmask.methods.more import MoRe, MoReConfig
+from tagmask.training.optim import build_optimizer
 from tagmask.types import Batch
 
 RESULTS = Path(__file__).parent / "results" / "more_step.csv"

@@ -16,8 +16,8 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from tagmask.data.scenes import write_dataset
-from tagmask.store.checkpoint import load_model
+from tagmask.data.datasets.scenes import write_dataset
+from tagmask.models.checkpoint import load_model
 
 VIT = "vit:patch=8,dim=64,depth=4,heads=2,size=64"
 # Stages that begin late in a paper begin early here, so that every loss takes part in 50 updates.

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from turns import in_turn
 
-from tagmask.data.scenes import render
+from tagmask.data.datasets.scenes import render
 from tagmask.engine.memory import keep_freed_memory
 from tagmask.losses.energy import dense_energy
 from tagmask.ops.crf import CRF, dense_crf

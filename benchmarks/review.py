@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from tagmask.data.masks import mask_values
+from tagmask.data.parts import open_part
+from tagmask.data.readers.masks import mask_values
+from tagmask.models.checkpoint import read_header
+from tagmask.pipeline.config import read_config
 from tagmask.review.queue import tag_doubts
 from tagmask.review.signals import agreement
-from tagmask.runconfig import read_config
-from tagmask.stages._common import open_part
-from tagmask.stages.review import read_row
-from tagmask.store.checkpoint import read_header
+from tagmask.steps.review import read_row
 from tagmask.store.labels import read_mask
 from tagmask.store.manifest import Manifest
 

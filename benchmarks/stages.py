@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from tagmask.data.scenes import write_dataset
-from tagmask.pipeline import STEPS, run
-from tagmask.runconfig import read_config
+from tagmask.data.datasets.scenes import write_dataset
+from tagmask.pipeline.config import read_config
+from tagmask.pipeline.run import STEPS, run
 
 SIZE, NUM_TRAIN, NUM_VAL, UPDATES = 288, 2, 2, 2
 UNITS = {

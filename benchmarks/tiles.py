@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from tagmask.data.classes import ClassTable
-from tagmask.data.images import read_image
-from tagmask.data.scenes import CLASSES, render
-from tagmask.stages._methods import build_method, save_method
+from tagmask.data.datasets.scenes import CLASSES, render
+from tagmask.data.readers.images import read_image
+from tagmask.models.trained import build_method, save_method
 from tagmask.store.labels import read_mask
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from turns import in_turn
 
 import tagmask.methods.weaktr as weaktr
-from tagmask.data.scenes import render
+from tagmask.data.datasets.scenes import render
 from tagmask.heads.attention_fusion import fuse_attention
 from tagmask.methods.segmenter import Segmenter, SegmenterConfig
 from tagmask.methods.weaktr import WeakTr, WeakTrConfig

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 import tagmask
-from tagmask.data.scenes import write_dataset
+from tagmask.data.datasets.scenes import write_dataset
 
 folder = Path("tour")
 # The real demo (`tagmask demo`) takes 1000 scenes and 300 updates; this is a taste of it.

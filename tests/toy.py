@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tagmask.data import TagDataset, open_dataset
-from tagmask.data.scenes import write_dataset
+from tagmask.data.datasets.scenes import write_dataset
 
 SIZE = 64
 

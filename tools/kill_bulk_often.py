@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 
 from tagmask.data.classes import ClassTable
-from tagmask.data.scenes import CLASSES, write_dataset
-from tagmask.stages._methods import build_method, save_method
+from tagmask.data.datasets.scenes import CLASSES, write_dataset
+from tagmask.models.trained import build_method, save_method
 
 VIT = "vit:patch=8,dim=32,depth=3,heads=2,size=64"
 FLAGS = [

@@ -18,8 +18,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from tagmask.data.scenes import write_dataset
-from tagmask.store.checkpoint import load_model
+from tagmask.data.datasets.scenes import write_dataset
+from tagmask.models.checkpoint import load_model
 
 FLAGS = [
     "--method=more", "--backbone=vit:patch=8,dim=32,depth=2,heads=2,size=64", "--weights=none", "--size=64",

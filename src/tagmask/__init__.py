@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tagmask.data.check import check as check_data
     from tagmask.errors import CheckpointError, ConfigError, DataError, UserError
     from tagmask.model import Model, Result, load
-    from tagmask.pipeline import Run
-    from tagmask.runconfig import RunConfig, read_config
+    from tagmask.pipeline.config import RunConfig, read_config
+    from tagmask.pipeline.run import Run
 
 __version__ = "0.1.0"
 
@@ -48,8 +48,8 @@ _HOMES = {
     "tagmask.data": ("TagDataset", "open_dataset"),
     "tagmask.errors": ("CheckpointError", "ConfigError", "DataError", "UserError"),
     "tagmask.model": ("Model", "Result", "load"),
-    "tagmask.pipeline": ("Run",),
-    "tagmask.runconfig": ("RunConfig", "read_config"),
+    "tagmask.pipeline.run": ("Run",),
+    "tagmask.pipeline.config": ("RunConfig", "read_config"),
 }
 
 

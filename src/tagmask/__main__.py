@@ -1,6 +1,6 @@
 """``python -m tagmask``, as launchers of several processes want it."""
 
-from tagmask.cli import main
+from tagmask.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -8,9 +8,9 @@ from typing import Any
 
 from tagmask.engine.log import Display
 from tagmask.model import Model, load
-from tagmask.pipeline import Run, choose_steps
-from tagmask.pipeline import run as run_steps
-from tagmask.runconfig import RunConfig, read_config
+from tagmask.pipeline.config import RunConfig, read_config
+from tagmask.pipeline.run import Run, choose_steps
+from tagmask.pipeline.run import run as run_steps
 
 __all__ = ["evaluate", "localize", "refine", "run", "segment", "train", "write_report"]
 
@@ -103,27 +103,27 @@ def run(
 
 
 def localize(run: str | Path, settings: Settings | None = None, progress: bool = True) -> Run:
-    """Write the class maps of a run's images, see `tagmask.stages.localize`."""
+    """Write the class maps of a run's images, see `tagmask.steps.localize`."""
     return _one("localize", run, settings, progress)
 
 
 def refine(run: str | Path, settings: Settings | None = None, progress: bool = True) -> Run:
-    """Turn a run's class maps into pseudo labels, see `tagmask.stages.refine`."""
+    """Turn a run's class maps into pseudo labels, see `tagmask.steps.refine`."""
     return _one("refine", run, settings, progress)
 
 
 def segment(run: str | Path, settings: Settings | None = None, progress: bool = True) -> Run:
-    """Write the masks of a run's images, see `tagmask.stages.segment`."""
+    """Write the masks of a run's images, see `tagmask.steps.segment`."""
     return _one("segment", run, settings, progress)
 
 
 def evaluate(run: str | Path, settings: Settings | None = None, progress: bool = True) -> Run:
-    """Score a run's maps, labels and masks against true masks, see `tagmask.stages.evaluate`."""
+    """Score a run's maps, labels and masks against true masks, see `tagmask.steps.evaluate`."""
     return _one("evaluate", run, settings, progress)
 
 
 def write_report(run: str | Path, settings: Settings | None = None, progress: bool = True) -> Run:
-    """Write the page about a run, see `tagmask.stages.report`."""
+    """Write the page about a run, see `tagmask.steps.report`."""
     return _one("report", run, settings, progress)
 
 

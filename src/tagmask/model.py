@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,18 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from tagmask.config import validate
-from tagmask.data import ClassTable
-from tagmask.data.images import read_image, rgb_tensor
+from tagmask.data.readers.images import read_image, rgb_tensor
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import CheckpointError, DataError
+from tagmask.export.write import ExportConfig, export_model
+from tagmask.inference.predictor import remembered_use
+from tagmask.inference.views import image_maps, image_scores, image_tags
+from tagmask.models.card import model_card, run_facts
+from tagmask.models.hub import fetch_folder, push_folder, save_pretrained
+from tagmask.models.result import Result
+from tagmask.models.trained import Trained, load_trained
 from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.ops.maps import present_classes, take_classes
-from tagmask.report.figures import side_by_side
-from tagmask.report.panels import label_picture, map_picture
-from tagmask.stages._infer import image_maps, image_scores, image_tags
-from tagmask.stages._methods import Trained, load_trained
-from tagmask.stages._probabilities import remembered_use
-from tagmask.stages.export import ExportConfig, export_model
-from tagmask.store.card import model_card, run_facts
-from tagmask.store.files import atomic_write
-from tagmask.store.hub import fetch_folder, push_folder, save_pretrained
-from tagmask.store.labels import write_mask
-from tagmask.store.maps import save_maps
 
 __all__ = ["Model", "Result", "load"]
 
@@ -110,7 +104,7 @@ class Model:
 
         Args:
             path: Ends in ``.onnx``, or in ``.pt2`` for torch.export.
-            **settings: Fields of `tagmask.stages.export.ExportConfig`.
+            **settings: Fields of `tagmask.export.write.ExportConfig`.
 
         Returns:
             What the file says about itself, with the largest difference of every output in "check".
@@ -242,72 +236,6 @@ class Model:
         shown = torch.zeros(1, table.num_classes, device=images.device)
         shown[0, [table.index(name) for name in tags]] = 1
         return shown
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a model says about one image.
-
-    Attributes:
-        image: RGB pixels, (H, W, 3) uint8.
-        mask: (H, W) uint8, 0 background, k + 1 for class k.
-        maps: {kind: (n, H, W) float32 in [0, 1]}, one map per entry of `keys`.
-        keys: 0-based classes of the maps.
-        table: Names and colours.
-    """
-
-    image: NDArray[np.uint8]
-    mask: NDArray[np.uint8]
-    maps: Mapping[str, NDArray[np.float32]]
-    keys: tuple[int, ...]
-    table: ClassTable
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes in the mask."""
-        return tuple(self.table.labels[label] for label in np.unique(self.mask) if label)
-
-    @property
-    def map_classes(self) -> tuple[str, ...]:
-        """Names of the classes that have maps, in the maps' order."""
-        return tuple(self.table.names[key] for key in self.keys)
-
-    def overlay(self) -> NDArray[np.uint8]:
-        """The mask in colour over the grey image, (H, W, 3) uint8."""
-        return label_picture(self.image, self.mask)
-
-    def plot(self) -> Any:
-        """Image, maps and mask side by side, as a matplotlib Figure (savefig writes it)."""
-        panels = [("image", self.image)]
-        panels += [(kind, map_picture(self.image, maps, self.keys)) for kind, maps in self.maps.items()]
-        panels.append(("mask", self.overlay()))
-        shown = sorted({*self.keys, *(int(v) - 1 for v in np.unique(self.mask) if v)})
-        return side_by_side(panels, self.table.names, shown)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the mask as an indexed PNG, or everything into a folder.
-
-        Args:
-            path: Ends in ``.png`` for the mask alone; else a folder that gets ``mask.png``,
-                ``overlay.png`` and ``<kind>.npz``.
-
-        Returns:
-            The path.
-
-        Raises:
-            DataError: It cannot be written.
-        """
-        target = Path(path)
-        if target.suffix.lower() == ".png":
-            write_mask(target, self.mask, self.table.palette)
-            return target
-        write_mask(target / "mask.png", self.mask, self.table.palette)
-        with atomic_write(target / "overlay.png") as file:
-            Image.fromarray(self.overlay()).save(file, format="PNG")
-        height, width = self.mask.shape
-        for kind, maps in self.maps.items():
-            save_maps(target / f"{kind}.npz", maps, np.asarray(self.keys, np.int64), (height, width))
-        return target
 
 
 def _pixels(image: Picture) -> NDArray[np.uint8]:

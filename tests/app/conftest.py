@@ -14,7 +14,7 @@ from tagmask.app.library import Folders, Library
 from tagmask.data import ClassTable, open_dataset
 from tagmask.engine.runtime import Runtime
 from tagmask.model import Model
-from tagmask.stages._methods import Trained, build_method
+from tagmask.models.trained import Trained, build_method
 from tagmask.store.labels import write_mask
 from tests.toy import toy_root
 

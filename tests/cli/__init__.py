@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
-from tagmask.cli import app
+from tagmask.cli.main import app
 
 TINY = (
     "--method=more", "--backbone=vit:patch=8,dim=32,depth=2,heads=2,size=64", "--weights=none", "--size=64",

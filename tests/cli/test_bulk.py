@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tagmask.data.scenes import render
-from tagmask.stages._bulk_worker import Job, Plan, Worker, _Tries, read_notes
-from tagmask.stages._common import RuntimeConfig
-from tagmask.stages._inputs import Broken, each_picture
-from tagmask.stages._labelling import PredictConfig
-from tagmask.stages._sources import Item, list_items, read_item
+from tagmask.data.datasets.scenes import render
+from tagmask.engine.config import RuntimeConfig
+from tagmask.inference.pictures import Broken, each_picture
+from tagmask.inference.ray_worker import Job, Plan, Worker, _Tries, read_notes
+from tagmask.inference.remote import Item, list_items, read_item
+from tagmask.inference.writer import PredictConfig
 from tests.cli import tagmask
 
 FLAGS = ("--device=cpu", "--scales=1", "--batch-size=4", "--set=overlays=false")
@@ -153,14 +153,14 @@ def test_a_worker_does_chunks_and_does_none_twice(finished, pictures, single, tm
 
 
 def test_a_picture_on_which_workers_die_is_put_aside(finished, pictures, tmp_path, monkeypatch):
-    from tagmask.stages import _bulk_worker
+    from tagmask.inference import ray_worker
 
     def poisoned(item, most):
         if item.name == "a/004":
             raise KeyboardInterrupt
         return read_item(item, most)
 
-    monkeypatch.setattr(_bulk_worker, "read_item", poisoned)
+    monkeypatch.setattr(ray_worker, "read_item", poisoned)
     plan, worker = Plan(tmp_path / "bulk"), Worker(job(finished, tmp_path))
     plan.write(chunks(list_items([str(pictures)])), worker.key)
     for _ in range(4):

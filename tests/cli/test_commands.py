@@ -12,7 +12,7 @@ from tests.cli import tagmask
 HEAVY = ("torch", "timm", "torchvision", "matplotlib", "numpy")
 
 
-@pytest.mark.parametrize("line", ["import tagmask", "from tagmask.cli import app"])
+@pytest.mark.parametrize("line", ["import tagmask", "from tagmask.cli.main import app"])
 def test_importing_loads_nothing_heavy(line):
     code = f"{line}\nimport sys\nprint([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -22,7 +22,7 @@ def test_importing_loads_nothing_heavy(line):
 @pytest.mark.parametrize("arguments", [["list"], ["--help"], ["train", "--help"], ["data", "--help"]])
 def test_looking_around_loads_no_torch(arguments):
     code = (
-        "import sys\nfrom tagmask.cli import app\n"
+        "import sys\nfrom tagmask.cli.main import app\n"
         f"try:\n    app({arguments!r})\nexcept SystemExit as stop:\n    assert not stop.code\n"
         "assert 'torch' not in sys.modules"
     )

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tagmask.data.scenes import render
+from tagmask.data.datasets.scenes import render
 from tagmask.methods.base import Method, MethodConfig
-from tagmask.stages._lessons import Taught
 from tagmask.store.labels import write_mask
+from tagmask.training.corrections import WithCorrections
 from tagmask.types import Batch, OptimPlan, StepResult
 from tests.cli import tagmask, train_args
 
@@ -136,7 +136,7 @@ def test_the_loss_is_the_methods_own_and_the_cross_entropy_of_corrected_pixels()
     labels[0, :2] = 1
     corrected = Batch(torch.ones(2, 3, 4, 4), torch.ones(2, 1), ("c", "d"), labels=labels)
     batch = Batch(torch.zeros(1, 3, 4, 4), torch.ones(1, 1), ("a",), corrected=corrected)
-    result = Taught(method, 100, 0.5)(batch.to("cpu"), 7)
+    result = WithCorrections(method, 100, 0.5)(batch.to("cpu"), 7)
     entropy = torch.log1p(torch.exp(torch.tensor(-1.0)))
     torch.testing.assert_close(result.loss, 3 + 0.5 * entropy)
     torch.testing.assert_close(result.logs["corrected"], entropy)

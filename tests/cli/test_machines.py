@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tagmask.store.checkpoint import load_model
+from tagmask.models.checkpoint import load_model
 from tests.cli import tagmask, train_args
 from tests.cli.launch import launch, ranks
 

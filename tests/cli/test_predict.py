@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tagmask.data.scenes import render
+from tagmask.data.datasets.scenes import render
 from tagmask.store.labels import read_mask
 from tests.cli import tagmask
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tagmask.store.checkpoint import load_model
+from tagmask.models.checkpoint import load_model
 from tests.cli import TINY, tagmask, train_args
 from tests.cli.launch import launch, ranks
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tagmask.store.checkpoint import load_model
+from tagmask.models.checkpoint import load_model
 from tests.cli import tagmask, train_args
 
 ITERATIONS = 12
@@ -91,7 +91,7 @@ def test_resume_starts_anew_where_nothing_was_saved(tmp_path, toy):
 
 
 def test_full_disk_keeps_the_last_state_and_says_so(tmp_path, toy, monkeypatch):
-    from tagmask.store import checkpoint
+    from tagmask.models import checkpoint
 
     real, calls = checkpoint.save_file, []
 

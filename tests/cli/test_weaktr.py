@@ -8,7 +8,7 @@ import signal
 import pytest
 import yaml
 
-from tagmask.store.checkpoint import load_model
+from tagmask.models.checkpoint import load_model
 from tests.cli import tagmask
 from tests.cli.test_stop_and_go_on import start, wait_for
 

@@ -11,8 +11,8 @@ from safetensors.torch import load, save
 from tagmask import methods
 from tagmask.backbones.weights import load_strictly
 from tagmask.config import validate
-from tagmask.engine.optim import build_optimizer, set_rates
 from tagmask.errors import ConfigError
+from tagmask.training.optim import build_optimizer, set_rates
 from tagmask.types import Batch, ViewPlan
 
 K, SIZE = 3, 64

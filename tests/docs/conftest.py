@@ -9,7 +9,7 @@ from PIL import Image
 
 import tagmask
 from tagmask.data import ClassTable
-from tagmask.stages._methods import build_method, save_method
+from tagmask.models.trained import build_method, save_method
 from tagmask.store.maps import save_maps
 from tests.toy import toy_root
 

@@ -12,11 +12,11 @@ import typer
 import yaml
 
 from tagmask import data, methods, recipes
-from tagmask.cli import app
+from tagmask.cli.main import app
 from tagmask.data import ClassTable
-from tagmask.runconfig import read_config
-from tagmask.stages._methods import Trained, build_method
-from tagmask.stages.export import ExportConfig, export_model
+from tagmask.export.write import ExportConfig, export_model
+from tagmask.models.trained import Trained, build_method
+from tagmask.pipeline.config import read_config
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, command_blocks, commands, included
 
 KNOWN = {"", "bash", "python", "yaml", "toml"}

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tagmask import data, methods
-from tagmask.cli import app
+from tagmask.cli.main import app
 from tagmask.data import open_dataset
 from tagmask.errors import DataError
 from tests.docs.blocks import ROOT

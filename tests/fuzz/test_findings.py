@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from tagmask.annotations.formats import labelme
+from tagmask.annotations.formats.base import Images
 from tagmask.config import read_yaml
-from tagmask.data.archive import ZipTree
-from tagmask.data.onehot import read_onehot
-from tagmask.data.tagfile import read_tag_file
+from tagmask.data.datasets.tagfile import read_tag_file
+from tagmask.data.readers.archive import ZipTree
+from tagmask.data.readers.onehot import read_onehot
 from tagmask.errors import CheckpointError, ConfigError, DataError
-from tagmask.formats import labelme
-from tagmask.formats.base import Images
-from tagmask.stages._methods import load_trained
-from tagmask.store.checkpoint import load_model
+from tagmask.models.checkpoint import load_model
+from tagmask.models.trained import load_trained
 from tagmask.store.manifest import Manifest
 from tagmask.store.maps import load_maps, save_maps
 from tests.fuzz.test_readers import HEADER, MASK, TABLE, exported
@@ -54,7 +54,7 @@ def test_model_whose_header_is_none(tmp_path, text):
     ],
 )
 def test_model_whose_header_has_other_types(tmp_path, change):
-    from tagmask.store.checkpoint import save_model
+    from tagmask.models.checkpoint import save_model
 
     save_model(tmp_path, {"x": torch.zeros(1)}, {**HEADER, **change})
     with pytest.raises(CheckpointError, match="does not describe a model"):

@@ -24,14 +24,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from tagmask import formats
+from tagmask.annotations import formats
+from tagmask.annotations.formats.base import Images, Labelled
 from tagmask.config import apply_overrides, read_yaml
-from tagmask.data.archive import ZipTree
 from tagmask.data.classes import ClassTable, read_class_file
-from tagmask.data.images import read_image, read_indices, read_size
-from tagmask.data.masks import mask_values
-from tagmask.data.onehot import read_onehot
-from tagmask.data.rle import (
+from tagmask.data.datasets.tagfile import read_tag_file, split_tags
+from tagmask.data.readers.archive import ZipTree
+from tagmask.data.readers.images import read_image, read_indices, read_size
+from tagmask.data.readers.masks import mask_values
+from tagmask.data.readers.onehot import read_onehot
+from tagmask.data.readers.rle import (
     count_runs,
     decode_counts,
     draw_polygon,
@@ -39,13 +41,11 @@ from tagmask.data.rle import (
     parse_counts,
     region_mask,
 )
-from tagmask.data.tagfile import read_tag_file, split_tags
 from tagmask.errors import UserError
-from tagmask.formats.base import Images, Labelled
-from tagmask.runconfig import RunConfig, read_config
-from tagmask.stages._methods import load_trained
-from tagmask.stages._sources import list_items
-from tagmask.store.checkpoint import load_model, read_header
+from tagmask.inference.remote import list_items
+from tagmask.models.checkpoint import load_model, read_header
+from tagmask.models.trained import load_trained
+from tagmask.pipeline.config import RunConfig, read_config
 from tagmask.store.files import file_for
 from tagmask.store.labels import read_mask
 from tagmask.store.manifest import Manifest

@@ -13,7 +13,7 @@ from tagmask.backbones.resnet38 import ResNet38
 from tagmask.backbones.vit import ViT
 from tagmask.data import ClassTable
 from tagmask.errors import CheckpointError
-from tagmask.stages._methods import load_published
+from tagmask.models.trained import load_published
 from tests.parity.golden import load_golden
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")

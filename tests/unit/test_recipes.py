@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tagmask.errors import ConfigError
+from tagmask.pipeline.config import RunConfig, read_config
 from tagmask.recipes import find_recipe, names
-from tagmask.runconfig import RunConfig, read_config
 
 
 @pytest.mark.parametrize("name", names())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.classes import ClassTable
-from tagmask.data.masks import mask_values
+from tagmask.data.readers.masks import mask_values
 
 _LIST = "tagged.txt"
 

@@ -15,7 +15,7 @@ from tagmask.app.decisions import Decision, Decisions
 from tagmask.app.lab import Controls, Lab, View, enlarged
 from tagmask.app.library import Library
 from tagmask.data.classes import voc_palette
-from tagmask.data.images import read_picture
+from tagmask.data.readers.images import read_picture
 from tagmask.errors import ConfigError, DataError
 
 __all__ = ["Desk", "Visit"]

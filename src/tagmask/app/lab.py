@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tagmask.data.images import read_picture, rgb_tensor
+from tagmask.data.readers.images import read_picture, rgb_tensor
 from tagmask.errors import ConfigError, DataError
 from tagmask.model import Model
-from tagmask.stages.refine import RefineConfig, image_labels
+from tagmask.steps.refine import RefineConfig, image_labels
 from tagmask.store.labels import read_mask
 
 __all__ = ["Controls", "Lab", "View", "enlarged"]

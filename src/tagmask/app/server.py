@@ -15,20 +15,21 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from tagmask._journey import Journey
 from tagmask.app.desk import Desk
 from tagmask.app.gate import Gate
 from tagmask.app.lab import Lab
 from tagmask.app.library import Folders, Library
 from tagmask.app.page import build
 from tagmask.data import TagDataset
+from tagmask.data.parts import open_part
 from tagmask.engine.log import Display
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, UserError
+from tagmask.inference.predictor import remembered_use
 from tagmask.model import Model
-from tagmask.runconfig import RunConfig, read_config
-from tagmask.stages._common import Context, open_part
-from tagmask.stages._probabilities import remembered_use
+from tagmask.pipeline.config import RunConfig, read_config
+from tagmask.pipeline.step import Journey
+from tagmask.steps.base import Context
 from tagmask.store.files import exclusive
 
 __all__ = ["AppOptions", "serve"]

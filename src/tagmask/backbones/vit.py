@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tagmask.backbones.attention import block_with_scores
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, TokenFeatures, recomputed
-from tagmask.backbones.trunks import PACKAGED, build_trunk
+from tagmask.backbones.vit_names import PACKAGED, build_trunk
 from tagmask.backbones.weights import hub_weights, load_strictly, packaged_weights, read_weights
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.ops.resize import resize_positions, resize_positions_traced

@@ -1,4 +1,4 @@
-"""Data sets by kind. A file in this folder with a function `scan` is a kind, its name is the key."""
+"""Data sets by kind. A file in `datasets/` with a function `scan` is a kind, its name is the key."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def __getattr__(name: str) -> Any:
 
 def names() -> list[str]:
     """Names of all kinds, without importing any; other packages join by the entry point "tagmask.data"."""
-    files = Path(__file__).parent.glob("*.py")
+    files = (Path(__file__).parent / "datasets").glob("*.py")
     own = {f.stem for f in files if "\ndef scan(source: Source)" in f.read_text(encoding="utf-8")}
     return sorted(own | {point.name for point in entry_points(group=_GROUP)})
 
@@ -41,7 +41,7 @@ def _module(kind: str) -> Any:
     for point in entry_points(group=_GROUP):
         if point.name == kind:
             return point.load()
-    return importlib.import_module(f"{__name__}.{kind}")
+    return importlib.import_module(f"{__name__}.datasets.{kind}")
 
 
 def find_kind(source: Source) -> str:

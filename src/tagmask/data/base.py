@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.data.classes import ClassTable
-from tagmask.data.images import read_image, read_size
+from tagmask.data.readers.images import read_image, read_size
 from tagmask.errors import DataError
 
 __all__ = ["Item", "Problem", "Scan", "Source", "TagDataset"]
@@ -63,7 +63,7 @@ class Source:
         tags: Where the tags come from instead of the usual place: a file, or a word the kind knows.
         classes: Class names, or a file with one a line, instead of the data set's own.
         mask_folder: Folder of the masks instead of the usual place.
-        mask_values: What the numbers in the mask files mean, see `tagmask.data.masks.MaskValues`.
+        mask_values: What the numbers in the mask files mean, see `tagmask.data.readers.masks.MaskValues`.
     """
 
     root: Path

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tagmask.data import find_kind, scan_dataset
 from tagmask.data.base import Item, Problem, Scan, Source
-from tagmask.data.images import read_image
+from tagmask.data.readers.images import read_image
 from tagmask.errors import DataError
 
 __all__ = ["CheckReport", "check"]

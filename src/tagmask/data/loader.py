@@ -17,8 +17,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from tagmask.data.base import TagDataset
-from tagmask.data.images import read_indices, rgb_tensor
-from tagmask.data.transforms import View
+from tagmask.data.readers.images import read_indices, rgb_tensor
+from tagmask.data.transforms.base import View
 from tagmask.errors import DataError
 from tagmask.types import IGNORE, Batch
 
@@ -60,7 +60,7 @@ def train_batches(
 
     Args:
         dataset: Images and tags.
-        view: Random training view, see `tagmask.data.transforms.make_view`.
+        view: Random training view, see `tagmask.data.transforms.base.make_view`.
         batch_size: Images per process and step.
         seed: Everything random follows from it, the step, and the place in the batch.
         start_step: First step, for resuming.

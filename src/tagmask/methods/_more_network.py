@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tagmask.backbones.attention_sums import AttentionSums, Part
 from tagmask.backbones.base import TokenFeatures
-from tagmask.backbones.taps import AttentionSums, Part
 from tagmask.backbones.vit import ViT
 from tagmask.heads.graph import GraphRepresentation
 from tagmask.heads.large_fov import LargeFOV

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
-from tagmask.backbones.refitted import refitted
 from tagmask.backbones.resnet38 import ResNet38
 from tagmask.backbones.vit import ViT
+from tagmask.backbones.vit_resampled import refitted
 from tagmask.backbones.weights import read_weights
 from tagmask.errors import CheckpointError, ConfigError, one_line
 from tagmask.heads.large_fov import LargeFOV

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tagmask.backbones.attention_sums import AttentionSums, Part
 from tagmask.backbones.conformer import Conformer
-from tagmask.backbones.taps import AttentionSums, Part
 from tagmask.backbones.vit import ViT
 from tagmask.losses.affinity import pair_loss
 from tagmask.losses.tags import multilabel_soft_margin

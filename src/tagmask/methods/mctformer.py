@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tagmask.backbones.taps import AttentionSums, Part
+from tagmask.backbones.attention_sums import AttentionSums, Part
 from tagmask.backbones.vit import ViT
 from tagmask.config import Scales
 from tagmask.errors import ConfigError

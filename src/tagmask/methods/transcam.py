@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tagmask.backbones.attention_sums import AttentionSums, Part
 from tagmask.backbones.conformer import Conformer
-from tagmask.backbones.taps import AttentionSums, Part
 from tagmask.config import Scales
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.methods.base import Method, MethodConfig

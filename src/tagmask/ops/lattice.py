@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tagmask.ops._lattice_tables import build_tables
 from tagmask.ops.checks import require_finite
+from tagmask.ops.lattice_tables import build_tables
 
 __all__ = ["Lattice"]
 

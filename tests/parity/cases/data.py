@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tagmask.data.classes import voc_palette
-from tagmask.data.transforms import CropDraw, Jitter, PadCropDraw, make_view
+from tagmask.data.transforms.base import CropDraw, Jitter, PadCropDraw, make_view
 from tagmask.metrics.confusion import ConfusionMatrix, Scores
 from tagmask.metrics.seeds import SweepResult, percent_steps, threshold_sweep
 from tagmask.metrics.tags import average_precision, mean_average_precision, multilabel_f1

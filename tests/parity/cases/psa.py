@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tagmask.engine.optim import build_optimizer, set_rates
 from tagmask.losses.pairs import sampled_pair_loss
 from tagmask.methods.affinity_net import AffinityNet, AffinityNetConfig
 from tagmask.methods.base import Method
@@ -22,6 +21,7 @@ from tagmask.ops.affinity_pairs import (
     walk_scores,
 )
 from tagmask.ops.maps import with_background
+from tagmask.training.optim import build_optimizer, set_rates
 from tagmask.types import Batch, OptimPlan
 from tests.parity.golden import Check, Golden, golden_weights
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.nn.functional as F
 
-from tagmask.engine.optim import build_optimizer, set_rates
 from tagmask.methods.segmenter import Segmenter, SegmenterConfig
 from tagmask.ops.crf import dense_crf
 from tagmask.ops.crf_presets import PRESETS, unary_from_probabilities
 from tagmask.ops.multiscale import segment_views, view_sizes
+from tagmask.training.optim import build_optimizer, set_rates
 from tagmask.types import Batch
 from tests.parity.cases.psa import as_images, check_gradients, check_plan, load, without_dropout
 from tests.parity.golden import Check, Golden

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagmask.data.transforms import PadCropDraw, make_view
-from tagmask.data.views_affinity import AffinityDraw
-from tagmask.data.views_long_side import LongSideDraw, Place
-from tagmask.data.views_segment import BatchScaleDraw
+from tagmask.data.transforms.affinity_crop import AffinityDraw
+from tagmask.data.transforms.base import PadCropDraw, make_view
+from tagmask.data.transforms.batch_scale_crop import BatchScaleDraw
+from tagmask.data.transforms.long_side_crop import LongSideDraw, Place
 from tagmask.ops.affinity_pairs import pair_labels
 from tests.parity.golden import Check, Golden
 

@@ -13,15 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from tagmask.backbones.vit import ViT
-from tagmask.data.transforms import CropDraw, make_view
-from tagmask.data.views_imagenet import Change, Erasure, ImageNetDraw
-from tagmask.data.views_short_side import recoloured
+from tagmask.data.transforms.base import CropDraw, make_view
+from tagmask.data.transforms.imagenet import Change, Erasure, ImageNetDraw
+from tagmask.data.transforms.short_side_crop import recoloured
+from tagmask.inference.crf import refine_by_crf
 from tagmask.metrics.confusion import ConfusionMatrix
 from tagmask.metrics.seeds import ThresholdSweep, percent_steps
 from tagmask.ops.crf_presets import PRESETS
 from tagmask.ops.labels import labels_from_maps
 from tagmask.ops.pillow import pillow_bicubic
-from tagmask.stages._crf import refine_by_crf
 from tests.parity.golden import Check, Golden
 
 MEAN = torch.tensor([123.68, 116.28, 103.53]).view(3, 1, 1) / 255

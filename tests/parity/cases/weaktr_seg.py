@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagmask.backbones.refitted import resize_kernel
-from tagmask.engine.optim import build_optimizer, set_rates
+from tagmask.backbones.vit_resampled import resize_kernel
+from tagmask.engine.config import RuntimeConfig
+from tagmask.inference.views import SegmentationConfig, _opencv, _segmentation_sizes, image_scores
 from tagmask.methods.segmenter import Segmenter, SegmenterConfig
 from tagmask.ops.resize import resize_positions
-from tagmask.stages._common import RuntimeConfig
-from tagmask.stages._infer import SegmentationConfig, _opencv, _segmentation_sizes, image_scores
+from tagmask.training.optim import build_optimizer, set_rates
 from tagmask.types import Batch
 from tests.parity.golden import Check, Golden, golden_weights
 

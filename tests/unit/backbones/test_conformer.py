@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tagmask.backbones.attention_sums import AttentionSums, Part
 from tagmask.backbones.conformer import Conformer
-from tagmask.backbones.taps import AttentionSums, Part
 from tagmask.errors import CheckpointError, ConfigError
 
 SMALL = "conformer:dim=24,depth=6,heads=2,ratio=1,base=8"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tagmask.data import open_dataset
 from tagmask.data.loader import eval_images, train_batches
-from tagmask.data.transforms import make_view
+from tagmask.data.transforms.base import make_view
 from tagmask.errors import DataError
 from tests.toy import toy_root, toy_train, toy_val
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tagmask.engine.optim import build_optimizer
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.segmenter import Segmenter, SegmenterConfig
+from tagmask.training.optim import build_optimizer
 from tagmask.types import Batch
 
 

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from tagmask.backbones.weights import load_strictly
-from tagmask.engine.optim import build_optimizer, set_rates
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.segmenter import Segmenter, SegmenterConfig
+from tagmask.training.optim import build_optimizer, set_rates
 from tagmask.types import Batch
 
 TINY = "mask:vit:patch=16,dim=24,depth=2,heads=2,size=32"

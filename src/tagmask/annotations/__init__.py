@@ -1,0 +1,1 @@
+"""Corrections made elsewhere: reading what an annotation tool wrote, writing what it reads."""

@@ -1,0 +1,125 @@
+"""Masks to the files of annotation tools, and what was corrected there back to masks."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tagmask.annotations import formats
+from tagmask.annotations.formats.base import Labelled, Put
+from tagmask.annotations.read import Subjects, read_annotations
+from tagmask.data.datasets.writing import png_bytes
+from tagmask.data.readers.images import MAX_PIXELS, read_indices
+from tagmask.engine.log import Display
+from tagmask.errors import ConfigError, DataError
+from tagmask.store.files import atomic_write, file_for
+
+__all__ = ["export_masks", "import_masks"]
+
+_EXACT = ("coco", "cvat", "cvat-coco", "label-studio", "labelme", "voc")
+_POLYGONS = ("coco", "cvat-coco", "labelme", "yolo")
+
+
+def export_masks(
+    masks: Path, subjects: Subjects, name: str, out: Path, shapes: str | None, display: Display
+) -> dict[str, Any]:
+    """Write masks as an annotation tool reads them.
+
+    Args:
+        masks: Folder of ``<name>.png``.
+        subjects: The images; those without a mask are left out.
+        name: The format.
+        out: A ``.zip``, a ``.json`` (for formats of one file), or a folder.
+        shapes: "exact" or "polygons"; exact where the format can if None.
+        display: Progress.
+
+    Returns:
+        Figures: images, files.
+
+    Raises:
+        UserError: There are no masks, the format is unknown or cannot hold these shapes, or the disk refuses.
+    """
+    module = formats.get(name)
+    shapes = shapes or ("exact" if name in _EXACT and name != "labelme" else "polygons")
+    if shapes not in ("exact", "polygons") or name not in (_EXACT if shapes == "exact" else _POLYGONS):
+        able = [s for s, able in (("exact", _EXACT), ("polygons", _POLYGONS)) if name in able]
+        raise ConfigError(f"{name} cannot hold shapes '{shapes}'; it holds {' and '.join(able)}")
+    there = [n for n in sorted(subjects.files) if file_for(masks, n, ".png").is_file()]
+    if not there:
+        raise DataError(f"{masks} holds no <name>.png for any of {len(subjects.files)} images")
+    with _writer(out) as (put, count), display.task("export", len(there)) as task:
+
+        def items() -> Iterator[Labelled]:
+            for image in there:
+                mask = read_indices(file_for(masks, image, ".png"), max_pixels=10 * MAX_PIXELS)
+                yield Labelled(image, subjects.files[image], mask)
+                task.advance()
+
+        module.write(items(), subjects.classes, put, shapes)
+    return {"images": len(there), "files": count[0], "format": name, "shapes": shapes}
+
+
+@contextmanager
+def _writer(out: Path) -> Iterator[tuple[Put, list[int]]]:
+    """A function that takes files, and how many it took; archives and single files appear when complete."""
+    count = [0]
+    if out.suffix.lower() == ".zip":
+        with atomic_write(out) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+
+            def pack(path: str, content: bytes) -> None:
+                count[0] += 1
+                # A fixed date: equal masks give byte-equal archives.
+                archive.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED)
+
+            yield pack, count
+        return
+    single = out.suffix.lower() == ".json"
+
+    def save(path: str, content: bytes) -> None:
+        count[0] += 1
+        if single and not path.endswith(".json"):
+            return
+        if single and count[0] > 1:
+            raise ConfigError(
+                f"this format needs several files; give a folder or a .zip instead of {out.name}"
+            )
+        target_path = out if single else file_for(out, path, "")
+        with atomic_write(target_path) as target:
+            target.write_bytes(content)
+
+    yield save, count
+
+
+def import_masks(
+    source: Path, subjects: Subjects, name: str | None, out: Path, display: Display
+) -> dict[str, Any]:
+    """Write the masks that some annotations hold, as ``<name>.png``.
+
+    Args:
+        source: A folder, a zip archive or a JSON file.
+        subjects: The images they may be about.
+        name: The format; told by the look of the files if None.
+        out: Folder of the masks.
+        display: Progress.
+
+    Returns:
+        Figures: images.
+
+    Raises:
+        UserError: See `read_annotations`; or the disk refuses.
+    """
+    packed: dict[str, bytes] = {}
+    with display.task("import", None) as task:
+        for image, mask in read_annotations(source, subjects, name):
+            if image in packed:
+                raise DataError(f"{source}: there are two sets of annotations for '{image}'")
+            # Kept packed until all are read: half an import would look like a whole one.
+            packed[image] = png_bytes(mask)
+            task.advance()
+    for image, content in packed.items():
+        with atomic_write(file_for(out, image, ".png")) as target:
+            target.write_bytes(content)
+    return {"images": len(packed)}

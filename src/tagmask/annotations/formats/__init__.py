@@ -1,0 +1,79 @@
+"""Annotation tools' files, in and out: pure conversions between label images and what a tool reads.
+
+A format is a file of this folder with `write` and `read`; neither touches a disk. `write` hands every file to
+a function, so a folder and a zip archive are the same to it; `read` asks a `Tree` for files by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import PurePosixPath
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from tagmask.errors import ConfigError, DataError, nearest
+
+if TYPE_CHECKING:
+    from tagmask.annotations.formats.base import Tree
+
+__all__ = ["detect", "get", "names"]
+
+_FORMATS = {
+    "coco": "coco",
+    "cvat": "cvat",
+    "cvat-coco": "cvat_coco",
+    "label-studio": "label_studio",
+    "labelme": "labelme",
+    "voc": "voc",
+    "yolo": "yolo",
+}
+
+
+def names() -> list[str]:
+    """Names of the formats."""
+    return sorted(_FORMATS)
+
+
+def get(name: str) -> ModuleType:
+    """The module of a format, with its functions `write` and `read`.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if name not in _FORMATS:
+        raise ConfigError(f"unknown format '{name}'. {nearest(name, _FORMATS)}")
+    return importlib.import_module(f"{__name__}.{_FORMATS[name]}")
+
+
+def detect(tree: Tree) -> str:
+    """The format some files look like.
+
+    Args:
+        tree: The files.
+
+    Raises:
+        DataError: They look like none.
+    """
+    by_ending: dict[str, list[str]] = {}
+    for name in tree.names:
+        by_ending.setdefault(PurePosixPath(name).suffix.lower(), []).append(name)
+    for name in by_ending.get(".json", []):
+        try:
+            content = json.loads(tree.read(name).decode("utf-8-sig"))
+        except ValueError:
+            raise DataError(f"{name} is not JSON") from None
+        if isinstance(content, list):
+            return "label-studio"
+        if "annotations" in content:
+            return "coco"
+        if "shapes" in content:
+            return "labelme"
+    if ".png" in by_ending:
+        return "voc"
+    if ".txt" in by_ending:
+        return "yolo"
+    endings = ", ".join(sorted(filter(None, by_ending))) or "no files"
+    raise DataError(
+        f"this is none of the formats {', '.join(names())} (found {endings}); name it with --format"
+    )

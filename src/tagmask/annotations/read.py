@@ -1,0 +1,110 @@
+"""Annotations that people made or corrected elsewhere, as labels of known images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tagmask.annotations import formats
+from tagmask.annotations.formats.base import Found, Images
+from tagmask.data import ClassTable, TagDataset
+from tagmask.data.classes import read_class_file
+from tagmask.data.readers.archive import FileTree, FolderTree, ZipTree, open_tree
+from tagmask.data.readers.images import IMAGE_SUFFIXES, read_size
+from tagmask.errors import DataError
+
+__all__ = ["Subjects", "find_subjects", "predicted_subjects", "read_annotations"]
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """The images that masks belong to.
+
+    Attributes:
+        classes: What the labels mean.
+        files: Name of an image to its path below the image folder, with ending.
+        sizes: Name of an image to a function that gives its (height, width).
+    """
+
+    classes: ClassTable
+    files: Mapping[str, str]
+    sizes: Mapping[str, Callable[[], tuple[int, int]]]
+
+    @classmethod
+    def of_dataset(cls, dataset: TagDataset) -> Subjects:
+        """The images of a data set."""
+        files = {item.name: item.name + item.image.suffix for item in dataset.items}
+        sizes = {item.name: partial(read_size, item.image) for item in dataset.items}
+        return cls(dataset.classes, files, sizes)
+
+
+def find_subjects(images: Path, classes: ClassTable) -> Subjects:
+    """The pictures of a folder.
+
+    Raises:
+        DataError: There are none.
+    """
+    if not images.is_dir():
+        raise DataError(f"{images} is no folder of images")
+    found = [n for n in FolderTree(images).names if Path(n).suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise DataError(f"{images} holds no pictures")
+    files = {Path(name).with_suffix("").as_posix(): name for name in found}
+    return Subjects(classes, files, {n: partial(read_size, images / f) for n, f in files.items()})
+
+
+def predicted_subjects(folder: Path) -> Subjects:
+    """The images of a folder that `tagmask predict` wrote.
+
+    Raises:
+        DataError: Its summary cannot be read.
+    """
+    classes = read_class_file(folder / "classes.txt")
+    files: dict[str, str] = {}
+    sizes: dict[str, Callable[[], tuple[int, int]]] = {}
+    try:
+        for line in (folder / "summary.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            files[row["name"]] = row["file"]
+            sizes[row["name"]] = partial(_same, (int(row["height"]), int(row["width"])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / 'summary.jsonl'} cannot be read: {error}") from None
+    return Subjects(classes, files, sizes)
+
+
+def _same(size: tuple[int, int]) -> tuple[int, int]:
+    return size
+
+
+def read_annotations(source: Path, subjects: Subjects, name: str | None = None) -> Iterator[Found]:
+    """Labels of the images that some annotations are about, one image at a time.
+
+    Args:
+        source: A folder, a zip archive or a JSON file.
+        subjects: The images they may be about.
+        name: The format; told by the look of the files if None.
+
+    Yields:
+        Name of an image, and its labels in its size.
+
+    Raises:
+        DataError: The files cannot be read, are not to be trusted, or do not fit images and classes.
+    """
+    tree = open_tree(source)
+    try:
+        if tree.refused:
+            path, reason = tree.refused[0]
+            raise DataError(f"{source}: '{path}' {reason}; nothing was imported")
+        if isinstance(tree, FileTree) and source.suffix.lower() != ".json":
+            raise DataError(f"{source} is neither a folder, a .zip nor a .json")
+        module = formats.get(name or formats.detect(tree))
+        try:
+            yield from module.read(tree, Images(subjects.classes, subjects.sizes))
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from None
+    finally:
+        if isinstance(tree, ZipTree):
+            tree.close()

@@ -1,0 +1,89 @@
+"""``tagmask annotate``: masks to annotation tools and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tagmask.cli.common import Classes, guarded, show_line
+from tagmask.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tagmask.annotations.read import Subjects
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Masks to annotation tools and back.")
+
+Of = Annotated[
+    Path, typer.Argument(help="Run folder, folder written by predict, or a folder of masks with --images.")
+]
+Images = Annotated[Path | None, typer.Option("--images", help="Folder of the pictures.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", help="coco, cvat, cvat-coco, label-studio, labelme, voc, yolo."),
+]
+
+
+@app.command("export")
+@guarded
+def export(
+    of: Of,
+    format_: Annotated[
+        str, typer.Option("--format", help="coco, cvat, cvat-coco, label-studio, labelme, voc, yolo.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A .zip, a .json or a folder.")],
+    shapes: Annotated[str | None, typer.Option("--shapes", help="exact or polygons.")] = None,
+    what: Annotated[str, typer.Option("--what", help="masks or labels of the run.")] = "masks",
+    images: Images = None,
+    classes: Classes = None,
+) -> None:
+    """Write masks as an annotation tool reads them."""
+    from tagmask.annotations.exchange import export_masks
+    from tagmask.engine.log import Display
+
+    masks = of / what if (of / what).is_dir() else of
+    figures = export_masks(masks, _subjects(of, images, classes), format_, out, shapes, Display())
+    show_line(f"{out}: {figures['images']} images as {format_} ({figures['shapes']})")
+
+
+@app.command("import")
+@guarded
+def import_(
+    source: Annotated[Path, typer.Argument(help="What the tool exported: a .zip, a .json or a folder.")],
+    of: Of,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the masks.")],
+    format_: Format = None,
+    images: Images = None,
+    classes: Classes = None,
+) -> None:
+    """Turn what an annotation tool exported back into label images."""
+    from tagmask.annotations.exchange import import_masks
+    from tagmask.engine.log import Display
+
+    figures = import_masks(source, _subjects(of, images, classes), format_, out, Display())
+    show_line(f"{out}: masks of {figures['images']} images")
+
+
+def _subjects(of: Path, images: Path | None, classes: Path | None) -> Subjects:
+    """The images that masks are about: those named, a run's, or those that were predicted."""
+    from tagmask.annotations.read import Subjects, find_subjects, predicted_subjects
+    from tagmask.data.classes import read_class_file
+    from tagmask.data.parts import open_part
+    from tagmask.pipeline.config import read_config
+
+    if images is None and (of / "settings.yaml").is_file():
+        return Subjects.of_dataset(open_part(read_config(of).data, "both"))
+    if images is None and (of / "summary.jsonl").is_file():
+        return predicted_subjects(of)
+    names = next(
+        (f for f in (classes, of / "classes.txt", of.parent / "classes.txt") if f and f.is_file()), None
+    )
+    if images is None or names is None:
+        raise ConfigError(
+            f"{of} is neither a run folder nor one that predict wrote; say where the pictures are (--images "
+            "DIR) and what the classes are called (--classes FILE)"
+        )
+    return find_subjects(images, read_class_file(names))

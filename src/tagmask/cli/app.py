@@ -1,0 +1,50 @@
+"""``tagmask app``: the local web page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tagmask.cli.common import Device, guarded, show_line
+
+__all__ = ["app_page"]
+
+Folder = Annotated[Path, typer.Argument(help="Run folder or model folder.")]
+Target = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder that gets reviewed/; the run folder itself, or ./tagmask-app."),
+]
+Allowed = Annotated[
+    list[Path] | None,
+    typer.Option("--allow", help="A further folder that images may lie in. May be repeated."),
+]
+
+
+@guarded
+def app_page(
+    folder: Folder,
+    out: Target = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 7860,
+    allow: Allowed = None,
+    upload_limit: Annotated[
+        int, typer.Option("--upload-limit", min=1, max=1024, help="Most megabytes of one upload.")
+    ] = 32,
+    max_side: Annotated[
+        int, typer.Option("--max-side", min=64, help="Images are looked at with at most this longer side.")
+    ] = 768,
+    device: Device = None,
+) -> None:
+    """A page on this machine: look at maps and masks, move thresholds, accept and reject."""
+    from tagmask.errors import ConfigError
+
+    try:
+        from tagmask.app.server import AppOptions, serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("gradio", "uvicorn", "fastapi"):
+            raise
+        raise ConfigError("the page needs Gradio; install it with: pip install 'tagmask[app]'") from None
+    options = AppOptions(host, port, tuple(allow or ()), upload_limit, max_side, device)
+    serve(folder, out, options, show_line)

@@ -1,0 +1,94 @@
+"""``tagmask data``: look at data sets and fetch them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tagmask.cli.common import Classes, Kind, Masks, Split, Tags, guarded, show_line
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Look at data sets and fetch them.")
+
+
+@app.command("check")
+@guarded
+def check_data(
+    path: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    kind: Kind = None,
+    split: Split = None,
+    tags: Tags = None,
+    classes: Classes = None,
+    masks: Masks = None,
+    limit: Annotated[int, typer.Option(help="Lines per kind of problem.")] = 20,
+) -> None:
+    """Read every image and mask and report what is wrong, each by name. Exit code 1 if it cannot be used."""
+    from tagmask.data.check import check
+
+    with _progress("check") as advance:
+        report = check(
+            path,
+            kind or "auto",
+            split,
+            tags=tags,
+            classes=classes,
+            mask_folder=masks,
+            progress=advance,
+        )
+    show_line(report.text(limit))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command("download")
+@guarded
+def download_data(
+    name: Annotated[str, typer.Argument(help="voc2012, sbd or coco2014.")],
+    root: Annotated[Path, typer.Option("--root", help="Folder to put it in.")],
+    mirror: Annotated[str | None, typer.Option(help="Address that holds the same files.")] = None,
+    keep_archives: Annotated[bool, typer.Option(help="Keep the archives after unpacking.")] = False,
+) -> None:
+    """Fetch a public data set; a broken download goes on where it stopped."""
+    from tagmask.data.datasets.download import download
+
+    with _progress("download") as advance:
+
+        def bytes_done(file_name: str, done: int, total: int) -> None:
+            advance(done, total)
+
+        folder = download(name, root, mirror=mirror, keep_archives=keep_archives, progress=bytes_done)
+    show_line(f"{name} is in {folder}")
+
+
+@app.command("build-voc-aug")
+@guarded
+def build_aug(
+    sbd: Annotated[Path, typer.Option("--sbd", help="The unpacked SBD.")],
+    voc: Annotated[Path, typer.Option("--voc", help="The folder VOC2012.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to make.")] = None,
+) -> None:
+    """Write SegmentationClassAug from VOC's and SBD's masks."""
+    from tagmask.data.datasets.sbd import build_voc_aug
+
+    with _progress("masks") as advance:
+        folder = build_voc_aug(sbd, voc, out, advance)
+    show_line(f"masks are in {folder}")
+
+
+def _progress(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A bar as a function of (done, total)."""
+    from contextlib import contextmanager
+
+    from tagmask.engine.log import Display
+
+    @contextmanager
+    def bar() -> Any:
+        with Display().task(title) as task:
+            yield task.set
+
+    return bar()

@@ -1,0 +1,39 @@
+"""``tagmask export``: a trained model as one file that needs no tagmask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tagmask.cli.common import Set, guarded, show_line
+
+__all__ = ["export"]
+
+Format = Literal["onnx", "torch"]
+
+
+@guarded
+def export(
+    model: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write: .onnx, or .pt2 for torch.")],
+    kind: Annotated[Format, typer.Option("--format", help="onnx or torch.")] = "onnx",
+    maps: Annotated[
+        str | None, typer.Option("--maps", help="Kinds of class maps to include, with commas.")
+    ] = None,
+    settings: Set = None,
+) -> None:
+    """The model as one ONNX or torch.export file, compared with PyTorch before it is kept."""
+    from tagmask.config import apply_overrides, validate
+    from tagmask.export.write import ExportConfig, export_model
+    from tagmask.models.trained import load_trained
+
+    given: dict[str, Any] = {"format": kind}
+    given |= {"maps": maps.split(",")} if maps else {}
+    config = validate(ExportConfig, apply_overrides(given, settings or ()), "export")
+    found = export_model(config, load_trained(model), out)
+    show_line(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, outputs {', '.join(found['outputs'])}")
+    sizes = ", ".join(f"{height} x {width}" for height, width in config.check_sizes)
+    worst = ", ".join(f"{name} {value:.1g}" for name, value in found["check"].items())
+    show_line(f"largest difference from PyTorch at {sizes}: {worst}")

@@ -1,0 +1,212 @@
+"""The command line. Heavy imports happen inside commands: ``--help`` and ``list`` load no PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tagmask import __version__
+from tagmask.cli import animate, annotate, data, export, predict, steps
+from tagmask.cli import app as app_command
+from tagmask.cli.common import (
+    Backbone,
+    BatchSize,
+    Checkpoint,
+    Classes,
+    Data,
+    Device,
+    Iterations,
+    Kind,
+    Masks,
+    MethodName,
+    Out,
+    Precision,
+    Recipe,
+    Seed,
+    Set,
+    Size,
+    Split,
+    Tags,
+    Weights,
+    as_text,
+    compute_flags,
+    data_flags,
+    guarded,
+    show_line,
+)
+from tagmask.cli.run import go
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Image tags into pixel masks: weakly supervised semantic segmentation.",
+)
+app.add_typer(data.app, name="data")
+app.add_typer(annotate.app, name="annotate")
+
+LabelFolder = Annotated[
+    Path | None, typer.Option("--labels", help="Folder of label images to learn from, NAME.png each.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a training in the run folder.")]
+
+
+@app.command()
+@guarded
+def train(
+    data: Data = None,
+    tags: Tags = None,
+    classes: Classes = None,
+    masks: Masks = None,
+    kind: Kind = None,
+    split: Split = None,
+    method: MethodName = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    labels: LabelFolder = None,
+    size: Size = None,
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    precision: Precision = None,
+    seed: Seed = None,
+    recipe: Recipe = None,
+    out: Out = None,
+    corrections: Annotated[
+        Path | None, typer.Option("--corrections", help="Corrected masks: folder, .zip or .json.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--start", help="Run or model to go on from, instead of a backbone.")
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    settings: Set = None,
+) -> None:
+    """Learn from images and their tags, or from label images (--labels); also from corrected masks."""
+    flags = data_flags(data, tags, classes, masks, kind) | compute_flags(device, precision, seed)
+    flags |= {"data.split": split, "method": method, "model.backbone": backbone, "model.weights": weights}
+    flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
+    flags |= {"train.labels": as_text(labels), "train.corrections": as_text(corrections)}
+    flags["train.start"] = as_text(start)
+    # A job that is queued again and again says --resume from the first time on.
+    known = resume and out is not None and (out / "settings.yaml").is_file()
+    base = recipe or (str(out) if known else None)
+    folder = go(base, flags, settings, out, ("train",), resume=resume, overwrite=overwrite)
+    show_line(f"model: {folder / 'model'}")
+
+
+# Registered here so that help lists the commands in the order of the journey.
+for command in (
+    steps.localize,
+    steps.refine,
+    steps.affinity,
+    steps.walk,
+    steps.student,
+    steps.segment,
+    steps.evaluate,
+    steps.report,
+    steps.review,
+    steps.entropy,
+    predict.predict,
+    animate.animate,
+    export.export,
+):
+    app.command()(command)
+app.command("app")(app_command.app_page)
+
+
+@app.command()
+@guarded
+def run(
+    recipe: Annotated[str, typer.Argument(help="Shipped recipe, a YAML file, or a run folder.")],
+    data: Data = None,
+    tags: Tags = None,
+    classes: Classes = None,
+    masks: Masks = None,
+    kind: Kind = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    checkpoint: Checkpoint = None,
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    size: Size = None,
+    device: Device = None,
+    precision: Precision = None,
+    seed: Seed = None,
+    out: Out = None,
+    until: Annotated[str | None, typer.Option("--until", help="Last step to do.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="First step to do.")] = None,
+    overwrite: Overwrite = False,
+    settings: Set = None,
+) -> None:
+    """The whole journey, from train to report. Steps that are done are not done again."""
+    from tagmask.pipeline.run import choose_steps
+
+    flags = data_flags(data, tags, classes, masks, kind) | compute_flags(device, precision, seed)
+    flags |= {"model.backbone": backbone, "model.weights": weights, "checkpoint": as_text(checkpoint)}
+    flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
+    folder = go(recipe, flags, settings, out, choose_steps(until, first), overwrite=overwrite)
+    if (folder / "report.html").exists():
+        show_line(f"report: {folder / 'report.html'}")
+
+
+@app.command()
+@guarded
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for data and run.")] = Path("tagmask-demo"),
+    device: Device = None,
+    seed: Seed = None,
+    settings: Set = None,
+) -> None:
+    """The journey on generated scenes: no download, no GPU, a few minutes."""
+    from tagmask.pipeline.demo import make_scenes
+    from tagmask.pipeline.run import STEPS
+    from tagmask.recipes import find_recipe
+
+    images = make_scenes(out / "data")
+    flags = {"data.root": str(images)} | compute_flags(device, None, seed)
+    folder = go(str(find_recipe("demo")), flags, settings, out / "run", STEPS)
+    show_line(f"report: {(folder / 'report.html').resolve()}")
+
+
+@app.command("list")
+@guarded
+def list_all() -> None:
+    """Methods, kinds of data, recipes."""
+    from tagmask import data, methods, recipes
+
+    for title, names in (
+        ("methods", methods.names()),
+        ("kinds of data", data.names()),
+        ("recipes", recipes.names()),
+    ):
+        show_line(f"{title}: {', '.join(names)}")
+
+
+@app.command()
+@guarded
+def show(name: Annotated[str, typer.Argument(help="A method, a recipe, or 'settings'.")]) -> None:
+    """Explain a method and its settings, print a recipe, or list every setting of a run."""
+    from tagmask.cli.show import describe
+
+    show_line(describe(name))
+
+
+@app.command()
+@guarded
+def version() -> None:
+    """Versions of tagmask and of what it stands on."""
+    from importlib.metadata import version as installed
+
+    show_line(f"tagmask {__version__}")
+    for package in ("torch", "torchvision", "timm", "accelerate"):
+        show_line(f"{package} {installed(package)}")
+
+
+def main() -> None:
+    """Entry point of the ``tagmask`` command."""
+    app()

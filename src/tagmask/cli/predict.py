@@ -1,0 +1,91 @@
+"""``tagmask predict``: any pictures to masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tagmask.cli.common import Device, Precision, Set, as_text, guarded, show_line
+
+if TYPE_CHECKING:
+    from tagmask.engine.config import RuntimeConfig
+    from tagmask.inference.predict import PredictConfig
+
+__all__ = ["predict"]
+
+_MOST = 100
+Engine = Literal["single", "ray"]
+
+
+@guarded
+def predict(
+    model: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Pictures, folders, 'patterns/*.jpg', zip archives, videos.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for masks, overlays and the summary.")],
+    tags: Annotated[Path | None, typer.Option("--tags", help="Tag file; restricts the classes.")] = None,
+    scales: Annotated[str | None, typer.Option("--scales", help="Resize factors, with commas.")] = None,
+    crf: Annotated[str | None, typer.Option("--crf", help="Clean masks by this CRF.")] = None,
+    max_side: Annotated[
+        int | None, typer.Option("--max-side", help="Shrink larger pictures to this side; no tiles.")
+    ] = None,
+    tile: Annotated[int | None, typer.Option("--tile", help="Side of the tiles of large pictures.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures at once.")] = None,
+    every: Annotated[int | None, typer.Option("--every", help="Every n-th frame of films.")] = None,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="ray: many workers, for millions of pictures.")
+    ] = "single",
+    address: Annotated[str, typer.Option("--address", help="Of Ray: local, auto or ray://...")] = "local",
+    workers: Annotated[int | None, typer.Option("--workers", help="Workers of Ray.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks of other settings.")] = False,
+    device: Device = None,
+    precision: Precision = None,
+    settings: Set = None,
+) -> None:
+    """Any pictures to masks. The exit code is the number of inputs that failed (at most 100)."""
+    from tagmask.config import apply_overrides, validate
+    from tagmask.engine.config import RuntimeConfig
+    from tagmask.engine.log import Display
+    from tagmask.inference.predict import PredictConfig
+    from tagmask.inference.predict import predict as run
+    from tagmask.models.trained import load_trained
+
+    flags: dict[str, Any] = {"scales": scales and scales.split(","), "crf": crf, "tags": as_text(tags)}
+    flags |= {"max_side": max_side, "tile": tile, "batch_size": batch_size, "every": every}
+    given = {key: value for key, value in flags.items() if value is not None}
+    config = validate(PredictConfig, apply_overrides(given, settings or ()), "predict")
+    compute = {"device": device, "precision": precision}
+    where = validate(RuntimeConfig, {k: v for k, v in compute.items() if v is not None}, "predict")
+    if engine == "ray":
+        who = {"address": address, "workers": workers}
+        figures = _bulk(config, who, model, where, inputs, out, overwrite)
+    else:
+        figures = run(config, load_trained(model), where.create(), Display(), inputs, out, overwrite)
+    before = f", {figures['before']} of them done before" if figures["before"] else ""
+    show_line(f"{out}: masks of {figures['images']} images{before}")
+    if figures["failed"]:
+        show_line(f"{figures['failed']} inputs failed, see {out / 'failed.csv'}", error=True)
+        raise typer.Exit(min(figures["failed"], _MOST))
+
+
+def _bulk(
+    config: PredictConfig,
+    values: dict[str, Any],
+    model: Path,
+    where: RuntimeConfig,
+    inputs: list[str],
+    out: Path,
+    overwrite: bool,
+) -> dict[str, Any]:
+    from tagmask.config import validate
+    from tagmask.engine.log import Display
+    from tagmask.inference.ray import BulkConfig, bulk
+
+    chosen = validate(BulkConfig, {k: v for k, v in values.items() if v is not None}, "predict")
+    figures = bulk(config, chosen, model, where, Display(), inputs, out, overwrite)
+    if figures["images_per_second"]:
+        show_line(f"{figures['images_per_second']:.1f} images per second")
+    return figures

@@ -1,0 +1,92 @@
+"""From flags to a run: settings from everywhere, the steps, then their scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tagmask.cli.common import show_line
+from tagmask.errors import ConfigError
+
+__all__ = ["go", "print_scores"]
+
+
+def go(
+    base: str | None,
+    flags: dict[str, Any],
+    settings: list[str] | None,
+    out: Path | None,
+    steps: tuple[str, ...],
+    resume: bool = True,
+    overwrite: bool = False,
+) -> Path:
+    """Do steps of a run and print the scores they gave.
+
+    Args:
+        base: Recipe, YAML file, run folder or model folder to start from.
+        flags: Dotted setting to value; None values are left out.
+        settings: What was given to ``--set``.
+        out: Run folder; named after the base if None.
+        steps: Which steps.
+        resume: Go on with an unfinished training.
+        overwrite: Replace a training with other settings.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: Something given cannot be used.
+        Stopped: A stop signal came.
+    """
+    from tagmask.engine.log import Display
+    from tagmask.pipeline.config import read_config
+    from tagmask.pipeline.run import run as run_steps
+
+    config = read_config(base, flags, settings or ())
+    folder = out or _default_folder(base, config.method)
+    result = run_steps(config, folder, steps, resume=resume, overwrite=overwrite, display=Display())
+    if "evaluate" in result.results:
+        files = sorted((folder / "scores").glob("*.json"))
+        print_scores(result.scores, [json.loads(file.read_text(encoding="utf-8")) for file in files])
+    return folder
+
+
+def _default_folder(base: str | None, method: str) -> Path:
+    if base is not None and (Path(base) / "settings.yaml").is_file():
+        return Path(base)
+    if base is not None and Path(base).is_dir():
+        raise ConfigError(f"{base} is a model folder; say where the results go: --out DIR")
+    name = method if base is None else Path(base).with_suffix("").as_posix().strip("./").replace("/", "-")
+    return Path("runs") / name
+
+
+def print_scores(scores: dict[str, float], records: list[dict[str, Any]]) -> None:
+    """Print mean IoU by what was scored, and the IoU of every class.
+
+    Args:
+        scores: What to mean IoU.
+        records: The score files.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    by_what = {record["what"]: record for record in records}
+    shown = [by_what[what] for what in scores if what in by_what]
+    if not shown:
+        return
+    table = Table(title="IoU in percent")
+    table.add_column("class")
+    for record in shown:
+        table.add_column(record["what"], justify="right")
+    first = [("mean", [record["miou"] for record in shown])]
+    rows = first + [(name, [record["iou"].get(name) for record in shown]) for name in shown[0]["classes"]]
+    for name, values in rows:
+        cells = ["-" if value is None else f"{100 * value:.1f}" for value in values]
+        table.add_row(name, *cells, style="bold" if name == "mean" else None)
+    Console(highlight=False).print(table)
+    for record in shown:
+        parts = [f"{record['images']} images of split {record['split']}", f"tags: {record['tags']}"]
+        if record["threshold"] is not None:
+            parts.append(f"threshold {record['threshold']:.2f} ({record['threshold_source']})")
+        show_line(f"{record['what']}: {', '.join(parts)}")

@@ -1,0 +1,221 @@
+"""The single stages as commands, each on a run folder (or a model folder together with ``--out``)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tagmask.cli.common import (
+    Classes,
+    Data,
+    Device,
+    Kind,
+    Masks,
+    Out,
+    Precision,
+    Set,
+    Split,
+    Tags,
+    compute_flags,
+    data_flags,
+    guarded,
+    show_line,
+    split_flags,
+)
+from tagmask.cli.run import go
+
+__all__ = [
+    "affinity",
+    "entropy",
+    "evaluate",
+    "localize",
+    "refine",
+    "report",
+    "review",
+    "segment",
+    "student",
+    "walk",
+]
+
+RunFolder = Annotated[Path, typer.Argument(help="Run folder, or a model folder together with --out.")]
+
+
+@guarded
+def localize(
+    run: RunFolder,
+    data: Data = None,
+    tags: Tags = None,
+    classes: Classes = None,
+    kind: Kind = None,
+    split: Split = None,
+    maps: Annotated[str | None, typer.Option("--maps", help="Kinds of maps, separated by commas.")] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Side of the square images become.")] = None,
+    device: Device = None,
+    precision: Precision = None,
+    out: Out = None,
+    settings: Set = None,
+) -> None:
+    """Images and tags to class maps on disk."""
+    flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, precision, None)
+    flags |= {"localize.size": size, "localize.kinds": maps.split(",") if maps else None}
+    flags |= split_flags(split, "localize")
+    folder = go(str(run), flags, settings, out, ("localize",))
+    show_line(f"maps: {folder / 'maps'}")
+
+
+@guarded
+def refine(
+    run: RunFolder,
+    method: Annotated[str | None, typer.Option("--method", help="par, crf or none.")] = None,
+    maps: Annotated[str | None, typer.Option("--maps", help="Kind of maps to start from.")] = None,
+    background: Annotated[float | None, typer.Option("--background", help="One threshold.")] = None,
+    crf: Annotated[str | None, typer.Option("--crf", help="Parameters of the CRF by name.")] = None,
+    data: Data = None,
+    kind: Kind = None,
+    split: Split = None,
+    device: Device = None,
+    settings: Set = None,
+) -> None:
+    """Class maps on disk to pseudo labels on disk."""
+    flags = data_flags(data, None, None, None, kind) | compute_flags(device, None, None)
+    flags |= {
+        "refine.method": method,
+        "refine.maps": maps,
+        "refine.background": background,
+        "refine.crf": crf,
+    }
+    folder = go(str(run), flags | split_flags(split, "refine"), settings, None, ("refine",))
+    show_line(f"labels: {folder / 'labels'}")
+
+
+@guarded
+def affinity(
+    run: RunFolder, device: Device = None, precision: Precision = None, settings: Set = None
+) -> None:
+    """Learn from the pseudo labels which neighbouring pixels belong together."""
+    folder = go(str(run), compute_flags(device, precision, None), settings, None, ("affinity",))
+    show_line(f"model: {folder / 'affinity' / 'model'}")
+
+
+@guarded
+def walk(
+    run: RunFolder,
+    maps: Annotated[str | None, typer.Option("--maps", help="Kind of maps to start from.")] = None,
+    background: Annotated[float | None, typer.Option("--background", help="Score of the background.")] = None,
+    crf: Annotated[str | None, typer.Option("--crf", help="Clean the labels by this CRF.")] = None,
+    split: Split = None,
+    device: Device = None,
+    settings: Set = None,
+) -> None:
+    """Spread class maps along learned affinities, to labels on disk."""
+    flags = compute_flags(device, None, None) | split_flags(split, "walk")
+    flags |= {"walk.maps": maps, "walk.background": background, "walk.crf": crf}
+    folder = go(str(run), flags, settings, None, ("walk",))
+    show_line(f"labels: {folder / 'walks'}")
+
+
+@guarded
+def student(run: RunFolder, device: Device = None, precision: Precision = None, settings: Set = None) -> None:
+    """Train the segmentation network on the labels of a run."""
+    folder = go(str(run), compute_flags(device, precision, None), settings, None, ("student",))
+    show_line(f"model: {folder / 'student' / 'model'}")
+
+
+@guarded
+def entropy(
+    run: RunFolder,
+    data: Data = None,
+    tags: Tags = None,
+    classes: Classes = None,
+    kind: Kind = None,
+    split: Split = None,
+    device: Device = None,
+    out: Out = None,
+    settings: Set = None,
+) -> None:
+    """How far every block's attention spreads the maps (AReAM's layer-wise analysis)."""
+    flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, None, None)
+    folder = go(str(run), flags | split_flags(split, "entropy"), settings, out, ("entropy",))
+    record = json.loads((folder / "entropy.json").read_text(encoding="utf-8"))
+    rows = zip(record["entropy"], record["weights"], strict=True)
+    for block, (bits, weight) in enumerate(rows, start=1):
+        show_line(f"block {block:2d}  {bits:.4f} bits  weight {weight:.3f}")
+    listed = ",".join(f"{bits:.6g}" for bits in record["entropy"])
+    show_line(f"plot: {folder / 'entropy.svg'}")
+    show_line(f"to train with these weights: --set 'model.entropy=[{listed}]'")
+
+
+@guarded
+def segment(
+    run: RunFolder,
+    data: Data = None,
+    kind: Kind = None,
+    split: Split = None,
+    tags: Tags = None,
+    classes: Classes = None,
+    size: Annotated[int | None, typer.Option("--size", help="Side of the square images become.")] = None,
+    scales: Annotated[str | None, typer.Option("--scales", help="Resize factors, with commas.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored view.")] = False,
+    crf: Annotated[str | None, typer.Option("--crf", help="Clean masks by this CRF.")] = None,
+    device: Device = None,
+    precision: Precision = None,
+    out: Out = None,
+    settings: Set = None,
+) -> None:
+    """Images to masks."""
+    flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, precision, None)
+    flags |= {
+        "segment.size": size,
+        "segment.scales": scales.split(",") if scales else None,
+        "segment.crf": crf,
+    }
+    flags |= {"segment.flip": "sum" if flip else None, **split_flags(split, "segment")}
+    folder = go(str(run), flags, settings, out, ("segment",))
+    show_line(f"masks: {folder / 'masks'}")
+
+
+@guarded
+def evaluate(
+    run: RunFolder,
+    what: Annotated[str | None, typer.Option("--what", help="cam, lam, fused, label, ...")] = None,
+    background: Annotated[
+        str | None, typer.Option("--background", help="Threshold of the maps, or 'best' (an oracle).")
+    ] = None,
+    data: Data = None,
+    masks: Masks = None,
+    kind: Kind = None,
+    split: Split = None,
+    settings: Set = None,
+) -> None:
+    """Score maps, labels and masks on disk against true masks."""
+    flags = data_flags(data, None, None, masks, kind) | split_flags(split, "evaluate")
+    flags |= {"evaluate.what": what.split(",") if what else None, "evaluate.background": background}
+    go(str(run), flags, settings, None, ("evaluate",))
+
+
+@guarded
+def review(
+    run: RunFolder,
+    data: Data = None,
+    tags: Tags = None,
+    classes: Classes = None,
+    kind: Kind = None,
+    split: Split = None,
+    device: Device = None,
+    out: Out = None,
+    settings: Set = None,
+) -> None:
+    """Which masks and tags to look at first; needs no true masks."""
+    flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, None, None)
+    folder = go(str(run), flags | split_flags(split, "review"), settings, out, ("review",))
+    show_line(f"review: {folder / 'review' / 'index.html'}")
+
+
+@guarded
+def report(run: RunFolder, settings: Set = None) -> None:
+    """Write one page about a run."""
+    folder = go(str(run), {}, settings, None, ("report",))
+    show_line(f"report: {folder / 'report.html'}")

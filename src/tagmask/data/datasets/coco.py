@@ -1,0 +1,273 @@
+"""MS COCO 2014, or anything with an instances file like it: read from the json, no other toolkit needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagmask.data.base import Item, Problem, Scan, Source
+from tagmask.data.classes import ClassTable, class_table, read_class_file
+from tagmask.data.datasets.writing import cache_folder, png_bytes, write_whole
+from tagmask.data.readers.masks import MaskValues
+from tagmask.data.readers.rle import region_mask
+from tagmask.errors import DataError, nearest
+
+__all__ = ["matches", "scan", "semantic_mask"]
+
+_FORMAT = 1
+_PART = 5000  # images of "val_part", on which MoRe and AFA look during training
+
+
+def matches(root: Path) -> bool:
+    """Whether a folder holds ``annotations/instances_*.json``."""
+    return any((root / "annotations").glob("instances_*.json"))
+
+
+def scan(source: Source) -> Scan:
+    """Read an instances file: ``annotations/instances_<split>2014.json``, or ``source.tags`` if it is a json.
+
+    Classes are its categories in id order. An image has the tag of every object on it, crowds included.
+    Splits "train" and "val" are the annotated images in the order of their names, as the papers use them;
+    "train_all" and "val_all" keep those without any object as negatives; "val_part" is the first 5,000 of
+    val. ``source.classes`` picks some classes; the others become background.
+
+    Masks: crowds are painted first, then objects from large to small, so small ones lie on top. Each is
+    written once to the user's cache folder, never into the data set, and read from there afterwards.
+
+    Raises:
+        DataError: The file is missing or no instances file, or a class is unknown.
+    """
+    path, base = _instances(source)
+    index = _index(path)
+    every = class_table(index["classes"], path)
+    classes = _chosen(source, every)
+    column = {every.names.index(name): k for k, name in enumerate(classes.names)}
+    masks = _Masks(path, every, classes)
+    split = source.split or base
+    rows = sorted(index["images"])
+    if not split.endswith("_all"):
+        rows = [row for row in rows if row[1]]
+    if split.endswith("_part"):
+        rows = rows[:_PART]
+    folder = _image_folder(source.root, base, rows)
+    present = _listing(folder, rows)
+    items, problems = [], [Problem(*entry) for entry in index["problems"]]
+    for file_name, indices in rows:
+        name = PurePosixPath(file_name).with_suffix("").as_posix()
+        if file_name not in present:
+            problems.append(Problem("missing image", name, f"no file {folder / file_name}"))
+            continue
+        tags = tuple(sorted(column[i] for i in indices if i in column))
+        mask = masks.path(name) if source.masks else None
+        items.append(Item(name, folder / file_name, tags, mask))
+    seen = str(masks.folder) if source.masks else "not opened"
+    about = {"kind": "coco", "tags": str(path), "images": str(folder), "masks": seen}
+    return Scan(classes, tuple(items), split, tuple(problems), masks.read, about)
+
+
+def _instances(source: Source) -> tuple[Path, str]:
+    """The json and the split it is about."""
+    wanted = source.split or "train"
+    base = wanted.removesuffix("_all").removesuffix("_part")
+    if source.tags is not None:
+        path = Path(str(source.tags).replace("{split}", base))
+        if path.suffix != ".json":
+            raise DataError(f"COCO tags come from an instances json; got '{source.tags}'")
+        return path, base
+    folder = source.root / "annotations"
+    found = sorted(folder.glob(f"instances_{base}*.json"))
+    if not found and source.split is None:
+        found = sorted(folder.glob("instances_*.json"))
+        base = found[0].stem.removeprefix("instances_").rstrip("0123456789") if found else base
+    if len(found) != 1:
+        known = [p.name for p in sorted(folder.glob("*.json"))]
+        state = "several of" if found else "no"
+        raise DataError(
+            f"{folder} has {state} instances_{base}*.json (it has: {', '.join(known) or 'nothing'}); "
+            "ask for another split or name the file with tags=..."
+        )
+    return found[0], base
+
+
+def _index(path: Path) -> dict[str, Any]:
+    """Classes, tags and problems of an instances file, from the cache if it was read before."""
+    if not path.is_file():
+        raise DataError(f"there is no instances file {path}")
+    cached = cache_folder(path) / "index.json"
+    try:
+        index: dict[str, Any] = json.loads(cached.read_text(encoding="utf-8"))
+        if index.get("format") == _FORMAT:
+            return index
+    except (OSError, ValueError, AttributeError):
+        pass  # nothing there yet, or not ours: it is made anew below
+    index = _make_index(_load(path), path)
+    with suppress(DataError):  # a cache that cannot be written costs time, nothing else
+        write_whole(cached, json.dumps(index).encode())
+    return index
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    parts = ("images", "annotations", "categories")
+    if not isinstance(loaded, dict) or not all(isinstance(loaded.get(part), list) for part in parts):
+        raise DataError(f"{path} is no instances file: it needs the lists {', '.join(parts)}")
+    return loaded
+
+
+def _make_index(loaded: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    problems: list[tuple[str, str, str]] = []
+    try:
+        categories = sorted((int(c["id"]), str(c["name"]).strip()) for c in loaded["categories"])
+        position = {number: k for k, (number, _) in enumerate(categories)}
+        names = {int(image["id"]): str(image["file_name"]) for image in loaded["images"]}
+        tags: dict[int, set[int]] = {number: set() for number in names}
+        for entry in loaded["annotations"]:
+            image, category = int(entry["image_id"]), int(entry["category_id"])
+            if image not in tags:
+                problems.append(
+                    ("unknown image", str(image), f"annotation {entry.get('id')} is about no listed image")
+                )
+            elif category not in position:
+                detail = f"annotation {entry.get('id')} has category {category}, which is not listed"
+                problems.append(("unknown tag", names[image], detail))
+            else:
+                tags[image].add(position[category])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is no instances file: {type(error).__name__} {error} in an entry") from None
+    for name in names.values():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise DataError(f"{path}: image '{name}' lies outside the image folder")
+    if len(set(names.values())) != len(names):
+        raise DataError(f"{path} lists an image file twice")
+    images = [[names[number], sorted(found)] for number, found in tags.items()]
+    return {
+        "format": _FORMAT,
+        "classes": [name for _, name in categories],
+        "images": images,
+        "problems": problems,
+    }
+
+
+def _chosen(source: Source, every: ClassTable) -> ClassTable:
+    if source.classes is None:
+        return every
+    if isinstance(source.classes, (str, Path)):
+        table = read_class_file(source.classes)
+    else:
+        table = class_table(source.classes, "classes")
+    for name in table.names:
+        if name not in every.names:
+            raise DataError(f"'{name}' is not a category of this data set. {nearest(name, every.names)}")
+    return table
+
+
+def _image_folder(root: Path, base: str, rows: list[Any]) -> Path:
+    places = (
+        f"{base}2014",
+        f"images/{base}2014",
+        f"JPEGImages/{base}2014",
+        f"JPEGImages/{base}",
+        f"images/{base}",
+    )
+    folders = [root / place for place in (*places, base, "images", ".")]
+    first = next((f for f in folders if rows and (f / rows[0][0]).is_file()), None)
+    return first or next((f for f in folders if f.is_dir()), root)
+
+
+def _listing(folder: Path, rows: list[Any]) -> set[str]:
+    """Which of the files exist, with one listing per folder instead of one question per file."""
+    parents = {PurePosixPath(row[0]).parent for row in rows}
+    found = set()
+    for parent in parents:
+        inside = folder / parent
+        found |= {(parent / p.name).as_posix() for p in inside.iterdir()} if inside.is_dir() else set()
+    return found
+
+
+class _Masks:
+    """Semantic masks of an instances file: painted on first use, then read from the cache."""
+
+    def __init__(self, path: Path, every: ClassTable, classes: ClassTable) -> None:
+        self._path, self._every = path, every
+        self.folder = cache_folder(path) / "masks"
+        self._values = MaskValues.by_name(every.names, classes)
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.png"
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        if path.is_file():
+            return self._values.read(path)
+        name = path.relative_to(self.folder).with_suffix("").as_posix()
+        size, entries = self._entries[name]
+        mask = semantic_mask(entries, size, self._position, f"{self._path}, image '{name}'")
+        with suppress(DataError):  # then it is painted again next time
+            write_whole(path, png_bytes(mask))
+        return self._values.labels(mask, path)
+
+    @cached_property
+    def _loaded(self) -> dict[str, Any]:
+        return _load(self._path)
+
+    @cached_property
+    def _position(self) -> dict[int, int]:
+        return {
+            int(c["id"]): k
+            for k, c in enumerate(sorted(self._loaded["categories"], key=lambda c: int(c["id"])))
+        }
+
+    @cached_property
+    def _entries(self) -> dict[str, tuple[tuple[int, int], list[Any]]]:
+        images: dict[int, tuple[str, tuple[int, int], list[Any]]] = {}
+        for image in self._loaded["images"]:
+            size = int(image["height"]), int(image["width"])
+            images[int(image["id"])] = (
+                PurePosixPath(image["file_name"]).with_suffix("").as_posix(),
+                size,
+                [],
+            )
+        for entry in self._loaded["annotations"]:
+            if int(entry["image_id"]) in images:
+                images[int(entry["image_id"])][2].append(entry)
+        return {name: (size, entries) for name, size, entries in images.values()}
+
+
+def semantic_mask(
+    entries: list[Any], size: tuple[int, int], position: Mapping[int, int], where: str
+) -> NDArray[np.uint8]:
+    """Paint the objects of one image: crowds first, then from large to small.
+
+    Args:
+        entries: Annotations with "segmentation", "category_id" and perhaps "iscrowd".
+        size: (H, W) of the image.
+        position: Category id to 0-based class.
+        where: What the entries belong to, for the message.
+
+    Returns:
+        (H, W) uint8, class + 1, 0 where there is no object.
+
+    Raises:
+        DataError: A region cannot be drawn.
+    """
+    mask = np.zeros(size, np.uint8)
+    regions = []
+    for number, entry in enumerate(entries):
+        try:
+            region = region_mask(entry["segmentation"], size)
+            label = position[int(entry["category_id"])] + 1
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{where}: annotation {entry.get('id', number)}: {error}") from None
+        regions.append((not entry.get("iscrowd"), -int(region.sum()), number, label, region))
+    for *_, label, region in sorted(regions, key=lambda r: r[:3]):
+        mask[region] = label
+    return mask

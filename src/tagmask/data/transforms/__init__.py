@@ -1,0 +1,1 @@
+"""Training views, one kind a file, and the emulation of other libraries' pixels that they need."""

@@ -1,0 +1,1 @@
+"""A trained model as one file that needs no tagmask, checked against PyTorch before it is kept."""

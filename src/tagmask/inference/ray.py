@@ -1,0 +1,221 @@
+"""The masks of `predict` for millions of pictures: Ray Data runs the workers, notes say what is done."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tagmask.config import Config
+from tagmask.engine.config import RuntimeConfig
+from tagmask.engine.log import Display
+from tagmask.engine.signals import StopSignal
+from tagmask.errors import ConfigError, DataError, one_line
+from tagmask.inference.pictures import Broken
+from tagmask.inference.ray_worker import Job, Plan, Worker, read_notes
+from tagmask.inference.summary import check_key, table_head, table_row
+from tagmask.inference.writer import PredictConfig, begin, work_key
+from tagmask.models.trained import load_trained
+from tagmask.store.files import atomic_write, clear_partial, exclusive, write_json
+
+__all__ = ["BulkConfig", "bulk"]
+
+_BLOCKS = 4000
+_STORE = 256 << 20
+
+
+class BulkConfig(Config):
+    """Who does the work."""
+
+    address: str = "local"
+    """local starts workers on this machine; auto, or ray://HOST:PORT, joins a running Ray cluster."""
+    workers: int | None = Field(default=None, ge=1)
+    """Processes with a model each; one a GPU, or one for two cores, if not given."""
+    chunk: int = Field(default=64, ge=1)
+    """Pictures a worker takes at a time; what a kill can cost."""
+
+
+def bulk(
+    config: PredictConfig,
+    bulk_config: BulkConfig,
+    model: Path,
+    where: RuntimeConfig,
+    display: Display,
+    inputs: Sequence[str],
+    out: Path,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write what `tagmask.inference.predict.predict` writes, by many workers.
+
+    The inputs are listed, cut into chunks (``bulk/plan.jsonl``), and each chunk is done by one worker, which
+    leaves a note (``bulk/done/``) after its last file. What a kill interrupts is done again, to the same
+    files; chunks with a note are not. A picture on which workers die is put aside.
+
+    Args:
+        config: How pictures are predicted.
+        bulk_config: Who does it.
+        model: Model or run folder.
+        where: Device, precision and threads of every worker.
+        display: Progress with rate and time left.
+        inputs: See `tagmask.inference.remote.list_items`.
+        out: The folder; on several machines all of them must see it.
+        overwrite: Replace what other settings or another model wrote there.
+
+    Returns:
+        Figures: images, done before, failed, images_per_second.
+
+    Raises:
+        Stopped: A stop signal came; finished chunks are kept.
+        UserError: Ray is missing or cannot be reached, or settings, model or folder do not allow it.
+    """
+    trained = load_trained(model)
+    probe = begin(config, trained, where.create(), out, lambda row: None, lambda source, reason: None)
+    key = work_key(probe, trained)
+    _import_ray()
+    with exclusive(out):
+        clear_partial(out)
+        check_key(out, key, overwrite)
+        with atomic_write(out / "classes.txt") as target:
+            target.write_text("".join(f"{name}\n" for name in trained.classes.names), encoding="utf-8")
+        broken: list[tuple[str, str]] = []
+        plan = Plan(out / "bulk")
+        plan.write(_chunks(inputs, bulk_config.chunk, broken), key)
+        pending = [i for i, chunk in enumerate(plan.keys) if not plan.note(chunk).is_file()]
+        job = Job(model.absolute(), out.absolute(), config, where, uuid.uuid4().hex)
+        started = time.monotonic()
+        total = sum(plan.sizes)
+        before = total - sum(plan.sizes[i] for i in pending)
+        if pending:
+            with display.task("predict", total, before) as task, StopSignal() as stop:
+                for images, failed in _run(job, bulk_config, pending):
+                    task.advance(images + failed)
+                    stop.check("prediction stopped; finished chunks are kept")
+        clear_partial(out)  # what killed workers had begun
+        seconds = time.monotonic() - started
+        figures = _finish(out, plan, broken, trained.classes)
+        rate = (total - before) / seconds if pending else 0.0
+        figures |= {"before": before, "images_per_second": rate}
+        write_json(out / "bulk" / "bulk.json", {**figures, "seconds": seconds, "listed": total})
+    return figures
+
+
+def _chunks(inputs: Sequence[str], size: int, broken: list[tuple[str, str]]) -> Iterator[list[Any]]:
+    from tagmask.inference.remote import list_items
+
+    chunk: list[Any] = []
+    for found in list_items(inputs):
+        if isinstance(found, Broken):
+            broken.append((found.source, found.reason))
+            continue
+        chunk.append(found)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _import_ray() -> Any:
+    # No word leaves the machine, and no advice fills the terminal.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise ConfigError(
+            "--engine ray needs Ray: pip install 'tagmask[ray]'; without it the command works in one process"
+        ) from None
+    return ray
+
+
+@contextmanager
+def _cluster(config: BulkConfig, gpu: bool) -> Iterator[tuple[Any, int]]:
+    """A connection to Ray, and how many workers there will be."""
+    ray = _import_ray()
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if config.address == "local":
+            workers = config.workers or max(1, (os.cpu_count() or 1) // 2)
+            # One core more on paper: Ray reserves it for what feeds the workers.
+            limits = {"num_cpus": workers + 1, "object_store_memory": _STORE, "include_dashboard": False}
+            ray.init(**limits, **quiet)
+        else:
+            ray.init(address=config.address, **quiet)
+            there = ray.cluster_resources()
+            workers = config.workers or int(there.get("GPU", 0) if gpu else there.get("CPU", 2) // 2) or 1
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"no Ray at '{config.address}' ({one_line(error)}); start one, or use local"
+        ) from None
+    try:
+        yield ray, workers
+    finally:
+        ray.shutdown()
+
+
+def _run(job: Job, config: BulkConfig, pending: list[int]) -> Iterator[tuple[int, int]]:
+    """Do the chunks; yields (images, failures) of each as it is finished."""
+    gpu = job.runtime.device.startswith("cuda") or (job.runtime.device == "auto" and _has_gpu())
+    with _cluster(config, gpu) as (ray, workers):
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.enable_operator_progress_bars = False
+        rows = ray.data.from_items(
+            [{"chunk": index} for index in pending], override_num_blocks=min(len(pending), _BLOCKS)
+        )
+        done = rows.map_batches(
+            Worker,
+            fn_constructor_args=(job,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(pending))),
+            num_cpus=0 if gpu else 1,
+            num_gpus=1 if gpu else 0,
+        )
+        try:
+            for row in done.iter_rows():
+                if row["error"]:
+                    raise DataError(str(row["error"]))
+                yield int(row["images"]), int(row["failed"])
+        except ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[-400:]
+            raise DataError(f"the workers cannot go on ({reason}); the same command goes on") from None
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _finish(out: Path, plan: Plan, broken: list[tuple[str, str]], classes: Any) -> dict[str, Any]:
+    """Gather the notes into the files that `predict` writes, one chunk in memory at a time."""
+    images, failures = 0, list(broken)
+    with (
+        atomic_write(out / "summary.jsonl") as lines,
+        atomic_write(out / "summary.csv") as table,
+        lines.open("w", encoding="utf-8") as text,
+        table.open("w", encoding="utf-8", newline="") as cells,
+    ):
+        writer = csv.writer(cells)
+        writer.writerow(table_head(classes))
+        for key in plan.keys:
+            rows, failed = read_notes(plan.note(key))
+            failures += failed
+            images += len(rows)
+            for row in rows:
+                text.write(f"{json.dumps(row)}\n")
+                writer.writerow(table_row(row, classes))
+    with atomic_write(out / "failed.csv") as target, target.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("source", "reason"), *failures])
+    shutil.rmtree(out / "bulk" / "tries", ignore_errors=True)
+    return {"images": images, "failed": len(failures)}

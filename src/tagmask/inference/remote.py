@@ -1,0 +1,238 @@
+"""Where the pictures of a bulk run lie: folders, archives, shards, manifests, on disk or behind URLs."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+from PIL import Image
+
+from tagmask.data.readers.archive import MAX_MEMBER, FolderTree, ZipTree
+from tagmask.data.readers.images import IMAGE_SUFFIXES, read_picture
+from tagmask.errors import ConfigError, DataError, UserError
+from tagmask.inference.pictures import Broken, Named, fixed_part, is_pattern, renamed, stem
+from tagmask.inference.video import VIDEO_SUFFIXES
+
+__all__ = ["Item", "list_items", "read_item"]
+
+
+@dataclass(frozen=True)
+class Item(Named):
+    """A picture by its place, small enough to travel.
+
+    Attributes:
+        url: The file, or the archive it lies in.
+        member: Its path in a zip archive.
+        start: Its first byte in a tar shard; -1 elsewhere.
+        length: Its bytes in a tar shard.
+    """
+
+    url: str
+    member: str = ""
+    start: int = -1
+    length: int = 0
+
+
+def list_items(inputs: Sequence[str]) -> Iterator[Item | Broken]:
+    """Everything that some inputs hold; no picture is opened.
+
+    Names are made as `tagmask.inference.pictures.each_picture` makes them.
+
+    Args:
+        inputs: Folders, patterns with ``*``, pictures, zip archives, tar shards (WebDataset), Parquet files
+            with a column "path" (and, if wanted, "name"); each a path or a URL that fsspec knows.
+
+    Yields:
+        Items, and what cannot be used, in the order of the inputs, sorted within each.
+    """
+    used: set[str] = set()
+    for given in inputs:
+        try:
+            for found in _from_input(given):
+                yield renamed(found, used) if isinstance(found, Item) else found
+        except UserError as error:
+            yield Broken(given, str(error))
+        except Exception as error:  # every file system behind fsspec raises types of its own
+            yield Broken(given, f"cannot be listed ({_words(error)})")
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _from_input(given: str) -> Iterator[Item | Broken]:
+    system, path = _open_system(given)
+    local = "://" not in given
+    if is_pattern(given):
+        found = sorted(system.glob(path))
+        root = fixed_part(PurePosixPath(path))
+        if not found:
+            yield Broken(given, "matches no file")
+        for one in found:
+            if not system.isdir(one):
+                file = PurePosixPath(os.path.relpath(one, root)).as_posix()
+                yield from _from_file(_address(system, one, local), file, system.info(one))
+    elif local and Path(given).is_dir():
+        tree = FolderTree(Path(given))
+        for name, reason in tree.refused:
+            yield Broken(str(tree.root / name), reason)
+        for name in tree.names:
+            yield from _one(str(tree.root / name), name, _local_stamp(tree.root / name))
+    elif not local and system.isdir(path):
+        for one, info in sorted(system.find(path, detail=True).items()):
+            file = PurePosixPath(one).relative_to(PurePosixPath(path)).as_posix()
+            yield from _one(_address(system, one, local), file, _stamp(info))
+    elif not system.exists(path):
+        yield Broken(given, "does not exist")
+    else:
+        yield from _from_file(given, PurePosixPath(path).name, system.info(path))
+
+
+def _open_system(url: str) -> tuple[Any, str]:
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{url} cannot be opened: {error}") from None
+    return system, str(path)
+
+
+def _address(system: Any, path: str, local: bool) -> str:
+    return path if local else str(system.unstrip_protocol(path))
+
+
+def _local_stamp(path: Path) -> str:
+    state = path.stat()
+    return f"{state.st_size}-{state.st_mtime_ns}"
+
+
+def _stamp(info: Mapping[str, Any]) -> str:
+    date = next(
+        (info[key] for key in ("ETag", "etag", "mtime", "LastModified", "created") if key in info), ""
+    )
+    return f"{info.get('size')}-{date}"
+
+
+def _from_file(url: str, file: str, info: Mapping[str, Any]) -> Iterator[Item | Broken]:
+    suffix = PurePosixPath(file).suffix.lower()
+    local = "://" not in url
+    stamp = _local_stamp(Path(url)) if local else _stamp(info)
+    if suffix == ".zip":
+        tree = _zip(url)
+        for name, reason in tree.refused:
+            yield Broken(f"{url}:{name}", reason)
+        for name in tree.names:
+            if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Item(stem(name), name, f"{url}:{name}", stamp, url, member=name)
+    elif suffix == ".tar":
+        yield from _from_shard(url, stamp)
+    elif suffix == ".parquet":
+        yield from _from_manifest(url)
+    else:
+        yield from _one(url, file, stamp, named=True)
+
+
+def _one(url: str, file: str, stamp: str, named: bool = False) -> Iterator[Item | Broken]:
+    suffix = PurePosixPath(file).suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        yield Broken(url, "is a film; leave out --engine ray for films")
+    elif named or suffix in IMAGE_SUFFIXES:
+        yield Item(stem(file), file, url, stamp, url)
+
+
+def _from_shard(url: str, stamp: str) -> Iterator[Item | Broken]:
+    """Places of the pictures in a tar file; nothing is unpacked, so nothing can be written elsewhere."""
+    try:
+        with fsspec.open(url, "rb") as file, tarfile.open(fileobj=file, mode="r:") as shard:
+            for entry in shard:
+                if PurePosixPath(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
+                    continue
+                source = f"{url}:{entry.name}"
+                if not entry.isreg() or entry.issparse():
+                    yield Broken(source, "is a link or no plain file")
+                elif entry.size > MAX_MEMBER:
+                    yield Broken(source, f"has {entry.size:,} bytes; at most {MAX_MEMBER:,} are read")
+                else:
+                    place = entry.offset_data, entry.size
+                    yield Item(stem(entry.name), entry.name, source, stamp, url, "", *place)
+    except (tarfile.TarError, EOFError) as error:
+        yield Broken(
+            url, f"is no readable tar file, or a packed one ({error}); unpack it to plain .tar first"
+        )
+
+
+def _from_manifest(url: str) -> Iterator[Item | Broken]:
+    import pyarrow
+    from pyarrow import parquet
+
+    base = url.rsplit("/", 1)[0] if "/" in url else "."
+    try:
+        with fsspec.open(url, "rb") as file:
+            table = parquet.ParquetFile(file)
+            if "path" not in table.schema_arrow.names:
+                raise DataError(f"{url} has no column 'path' (it has {', '.join(table.schema_arrow.names)})")
+            columns = [name for name in ("path", "name") if name in table.schema_arrow.names]
+            for batch in table.iter_batches(columns=columns):
+                for row in batch.to_pylist():
+                    yield _listed(base, str(row["path"]), row.get("name"))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{url} is no readable Parquet file ({_words(error)})") from None
+
+
+def _listed(base: str, path: str, name: str | None) -> Item | Broken:
+    if ".." in PurePosixPath(path).parts:
+        return Broken(path, "is a path with '..'; a manifest names what lies below it, or absolute places")
+    url = path if "://" in path or path.startswith("/") else f"{base}/{path}"
+    try:
+        system, place = _open_system(url)
+        stamp = _local_stamp(Path(url)) if "://" not in url else _stamp(system.info(place))
+    except (OSError, ConfigError) as error:
+        return Broken(url, f"cannot be read ({getattr(error, 'strerror', None) or error})")
+    file = path if url != path else PurePosixPath(place).name
+    return Item(stem(f"{name}.x") if name else stem(file), file, url, stamp, url)
+
+
+@lru_cache(maxsize=8)
+def _zip(url: str) -> ZipTree:
+    return ZipTree(Path(url), None if "://" not in url else fsspec.open(url, "rb").open())
+
+
+def read_item(item: Item, max_pixels: int) -> Image.Image:
+    """Decode the picture at a place.
+
+    Raises:
+        DataError: It cannot be read or decoded.
+    """
+    if not item.member and item.start < 0 and "://" not in item.url:
+        return read_picture(item.url, max_pixels)
+    try:
+        if item.member:
+            content = _zip(item.url).read(item.member)
+        else:
+            content = _bytes(item)
+    except UserError:
+        raise
+    except Exception as error:  # every file system behind fsspec raises types of its own
+        raise DataError(
+            f"{item.source} cannot be read ({type(error).__name__}: {str(error)[:200]})"
+        ) from None
+    return read_picture(item.source, max_pixels, content=content)
+
+
+def _bytes(item: Item) -> bytes:
+    with fsspec.open(item.url, "rb") as file:
+        if item.start < 0:
+            content = file.read(MAX_MEMBER + 1)
+            if len(content) > MAX_MEMBER:
+                raise DataError(f"{item.source} has more than {MAX_MEMBER:,} bytes")
+            return bytes(content)
+        file.seek(item.start)
+        content = file.read(item.length)
+    if len(content) != item.length:
+        raise DataError(f"{item.source} is cut off")
+    return bytes(content)

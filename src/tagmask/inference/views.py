@@ -1,0 +1,229 @@
+"""From one image to maps, scores and labels at its own size; shared by stages and the Python API."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tagmask.config import Config, Scales
+from tagmask.data.readers.images import rgb_tensor
+from tagmask.data.transforms.opencv import fit_short_side, resize_linear
+from tagmask.engine.runtime import Runtime
+from tagmask.errors import ConfigError, nearest
+from tagmask.methods.base import Method
+from tagmask.ops.labels import predicted_tags, strongest
+from tagmask.ops.maps import fuse
+from tagmask.ops.multiscale import segment_views, view_sizes
+from tagmask.ops.resize import pad_to_multiple, resize_bilinear
+from tagmask.ops.windows import windowed
+from tagmask.types import MEAN_COLOUR, ViewPlan
+
+__all__ = ["MapConfig", "SegmentationConfig", "image_maps", "image_scores", "image_tags", "map_views"]
+
+FUSED = "fused"
+
+
+class MapConfig(Config):
+    """How class maps of whole images are made."""
+
+    kinds: tuple[str, ...] | None = None
+    """Which maps: kinds the method offers, or "fused" (CAM times LAM). All of them if not given."""
+    size: int | None = Field(default=None, ge=16)
+    """Images become squares of this side first, as MoRe does; their own size if not given."""
+    scales: Scales | None = None
+    """Resize factors of the views, merged; the method's own if not given."""
+    flip: Literal["max", "sum", "none"] | None = None
+    """How a view merges with its mirrored twin; the method's own if not given."""
+
+
+class SegmentationConfig(Config):
+    """How whole images are segmented."""
+
+    size: int | None = Field(default=None, ge=16)
+    """Images become squares of this side first; their own size if not given."""
+    long_side: int | None = Field(default=None, ge=16)
+    """Images get this longer side first, keeping their shape, as AFA does."""
+    short_side: int | None = Field(default=None, ge=16)
+    """Views get this shorter side times their scale, whatever the image's, as WeakTr does; the longer one
+    has at most eight times as much."""
+    scales: Scales = (1.0,)
+    """Resize factors of the views."""
+    sampling: Literal["sizes", "factors", "corners", "opencv"] = "sizes"
+    """What sets the distance of samples in a view: ratio of the rounded sizes, exact factor (AFA), corner
+    pixels that stay in place (ResNet-38 stage), or OpenCV's arithmetic on 8 bits (WeakTr)."""
+    window: int | None = Field(default=None, ge=16)
+    """Views are cut into overlapping squares of this side, whose logits are averaged; whole if not given."""
+    window_stride: int | None = Field(default=None, ge=1)
+    """Pixels from one square to the next; two thirds of `window` if not given."""
+    window_batch: int = Field(default=4, ge=1)
+    """Squares that go through the network at once."""
+    exits: tuple[float, ...] = ()
+    """Weights of the decoder's last exits, the earliest first: (0.8, 1) as WeakTr evaluates; the last exit
+    alone if not given."""
+    flip: Literal["sum", "mean", "none"] = "none"
+    """How a view merges with its mirrored twin."""
+    merge: Literal["max", "mean", "sum"] = "max"
+    """How scales merge."""
+    merge_at: Literal["image", "logits"] = "image"
+    """At what size they merge: the image's, or that of the first scale's logits (AFA)."""
+    probabilities: bool = False
+    """Merge probabilities instead of logits."""
+
+
+def map_kinds(method: Method, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The kinds of maps to make.
+
+    Raises:
+        ConfigError: The method does not offer one of them.
+    """
+    known = (*method.map_kinds, *((FUSED,) if {"cam", "lam"} <= set(method.map_kinds) else ()))
+    for kind in wanted or ():
+        if kind not in known:
+            raise ConfigError(f"{type(method).__name__} makes no '{kind}' maps. {nearest(kind, known)}")
+    return tuple(wanted or method.map_kinds)
+
+
+def image_maps(
+    method: Method, images: Tensor, runtime: Runtime, config: MapConfig, tags: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Class maps at the images' own size.
+
+    Args:
+        method: In eval mode.
+        images: RGB in [0, 1], (B, 3, H, W).
+        runtime: Precision.
+        config: Which, and from which views.
+        tags: Classes the images are known to show, (B, K), if anybody knows.
+
+    Returns:
+        {kind: (B, K, H, W)} float32 in [0, 1], for all K classes whether tagged or not.
+
+    Raises:
+        ConfigError: The method does not offer a kind.
+    """
+    kinds = map_kinds(method, config.kinds)
+    needed = tuple(dict.fromkeys(k for kind in kinds for k in (("cam", "lam") if kind == FUSED else (kind,))))
+    size = (images.shape[2], images.shape[3])
+    if config.size is not None:
+        images = resize_bilinear(images, (config.size, config.size))
+    maps: dict[str, Tensor] = {}
+    with torch.inference_mode(), runtime.autocast():
+        for kind in needed:
+            plan = method.view_plan(kind)
+            if kind not in maps:
+                maps |= method.maps(images, _same_plan(method, needed, plan), _changed(plan, config), tags)
+        if FUSED in kinds:
+            maps[FUSED] = fuse(maps["cam"], maps["lam"], method.view_plan("cam").epsilon)
+        return {kind: resize_bilinear(maps[kind].float(), size) for kind in kinds}
+
+
+def _same_plan(method: Method, kinds: Sequence[str], plan: ViewPlan) -> tuple[str, ...]:
+    # Kinds that are seen through the same views share their passes.
+    return tuple(kind for kind in kinds if method.view_plan(kind) == plan)
+
+
+def _changed(plan: ViewPlan, config: MapConfig) -> ViewPlan:
+    scales, flip = config.scales or plan.scales, config.flip or plan.flip
+    return dataclasses.replace(plan, scales=scales, flip=flip)
+
+
+def map_views(method: Method, config: MapConfig) -> dict[str, dict[str, Any]]:
+    """Scales and flip rule of every kind of map, for result files."""
+    kinds = [kind for kind in map_kinds(method, config.kinds) if kind != FUSED]
+    plans = {kind: _changed(method.view_plan(kind), config) for kind in kinds}
+    return {kind: {"scales": list(plan.scales), "flip": plan.flip} for kind, plan in plans.items()}
+
+
+def image_scores(
+    method: Method,
+    images: Tensor,
+    runtime: Runtime,
+    config: SegmentationConfig,
+    allowed: Tensor | None = None,
+) -> Tensor:
+    """Segmentation scores at the images' own size.
+
+    Args:
+        method: In eval mode; must segment.
+        images: RGB in [0, 1], (B, 3, H, W).
+        runtime: Precision.
+        config: Views and how they merge.
+        allowed: Classes that may win, 0 or 1, (B, K); all if None.
+
+    Returns:
+        (B, K + 1, H, W) float32, background first; minus infinity for classes that are not allowed.
+    """
+    size = (images.shape[2], images.shape[3])
+    if config.long_side is not None:
+        factor = config.long_side / max(size)
+        images = resize_bilinear(images, (int(size[0] * factor), int(size[1] * factor)))
+    with torch.inference_mode(), runtime.autocast():
+        scores = segment_views(
+            _logits(method, config),
+            images,
+            _segmentation_sizes((images.shape[2], images.shape[3]), config),
+            size if config.merge_at == "image" else None,
+            flip=config.flip,
+            merge=config.merge,
+            probabilities=config.probabilities,
+            align_corners=config.sampling == "corners",
+            factors=config.scales if config.sampling == "factors" else None,
+            resample=_opencv if config.sampling == "opencv" else None,
+            exits=config.exits,
+        )
+        scores = resize_bilinear(scores, size)
+        if allowed is not None:
+            scores[:, 1:].masked_fill_(allowed[:, :, None, None] == 0, -float("inf"))
+        return scores
+
+
+def _logits(method: Method, config: SegmentationConfig) -> Callable[[Tensor], Tensor]:
+    fn = method.segment
+    if config.exits:
+        fn = partial(method.segment_exits, count=len(config.exits))
+    if config.window is None:
+        return fn
+    stride = config.window_stride or max(1, config.window * 2 // 3)
+    if stride > config.window:
+        raise ConfigError(f"window_stride {stride} leaves gaps; at most {config.window}, the window")
+    return windowed(fn, config.window, stride, config.window_batch)
+
+
+def _segmentation_sizes(size: tuple[int, int], config: SegmentationConfig) -> list[tuple[int, int]]:
+    if config.short_side is None:
+        return view_sizes(*size, config.scales, base=config.size)
+    short = config.short_side
+    return [fit_short_side(size, int(short * scale), int(8 * short * scale)) for scale in config.scales]
+
+
+def _opencv(images: Tensor, size: tuple[int, int]) -> Tensor:
+    levels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return torch.stack([rgb_tensor(resize_linear(image, size)) for image in levels]).to(images.device)
+
+
+def image_tags(
+    method: Method, images: Tensor, runtime: Runtime, rule: Literal["classifier", "mask"]
+) -> Tensor:
+    """Which classes images show, when nobody tagged them.
+
+    Args:
+        method: In eval mode; must classify, and segment for "mask".
+        images: RGB in [0, 1], (B, 3, H, W).
+        runtime: Precision.
+        rule: What is trusted first, see `tagmask.ops.labels.predicted_tags`.
+
+    Returns:
+        (B, K), 0 or 1; never all 0 unless the method also sees nothing.
+    """
+    with torch.inference_mode(), runtime.autocast():
+        logits = method.classify(pad_to_multiple(images, method.side_multiple, MEAN_COLOUR)).float()
+        if not method.segments:
+            return (logits > 0).float()
+        labels = strongest(method.segment(images))
+        return predicted_tags(logits, labels, rule, min_cells=5 if rule == "classifier" else 4)

@@ -1,0 +1,266 @@
+"""From decoded pictures to files: batches of one size, tiles of large ones, what is broken named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from tagmask.config import Config, Scales
+from tagmask.data import ClassTable
+from tagmask.data.datasets.tagfile import read_tag_file, split_tags
+from tagmask.engine.runtime import Runtime
+from tagmask.errors import ConfigError, DataError, UserError, nearest
+from tagmask.inference.crf import crf_preset
+from tagmask.inference.pictures import Picture
+from tagmask.inference.predictor import Predictor, remembered_use
+from tagmask.inference.summary import row_of
+from tagmask.models.trained import Trained
+from tagmask.report.panels import label_picture
+from tagmask.store.files import atomic_write, digest, file_for
+from tagmask.store.labels import write_mask
+
+__all__ = ["PredictConfig", "Work", "begin", "finish_all", "outputs", "take", "work_key"]
+
+_OVERLAY_SIDE = 2048
+
+
+class PredictConfig(Config):
+    """What is made of every picture, and how."""
+
+    scales: Scales | None = None
+    """Resize factors of the views; those the model was made with if not given."""
+    flip: Literal["sum", "mean", "none"] | None = None
+    """How a view merges with its mirrored twin; as the model was made if not given."""
+    crf: str | None = None
+    """Clean the masks by a dense CRF with these parameters: more, afa, ..."""
+    tags: Path | None = None
+    """Tag file (columns image and tags): only these classes may appear in an image's mask."""
+    max_side: int | None = Field(default=None, ge=32)
+    """Shrink larger pictures to this longer side and enlarge their masks. Worth it for photographs that are
+    much larger than the training images; without it they are cut into tiles at full size."""
+    tile: int = Field(default=1024, ge=64)
+    """Pictures with a longer side are predicted in tiles of this side."""
+    overlap: int = Field(default=128, ge=0)
+    """Pixels over which neighbouring tiles fade into each other."""
+    batch_size: int = Field(default=4, ge=1)
+    """Pictures of one size, or tiles, that go through the network together."""
+    max_pixels: int = Field(default=500_000_000, ge=1)
+    """Pictures that declare more pixels are not decoded."""
+    every: int = Field(default=1, ge=1)
+    """Of films, every n-th frame."""
+    overlays: bool = True
+    """Also write every mask in colour over its picture."""
+    confidence: bool = True
+    """Also write the probability of every pixel's label, as 8-bit grey."""
+
+
+Known = Mapping[str, tuple[int, ...]]
+"""Name of an image, with and without ending, to its 0-based classes."""
+
+
+@dataclass
+class Work:
+    """A prediction on its way.
+
+    Attributes:
+        config: How.
+        predictor: Makes labels and confidence.
+        classes: What the labels mean.
+        out: The folder.
+        tags: Classes of tagged images; None if any class may appear anywhere.
+        done: Told the figures of every finished picture, when all its files are there.
+        failed: Told (source, reason) of everything that could not be done.
+    """
+
+    config: PredictConfig
+    predictor: Predictor
+    classes: ClassTable
+    out: Path
+    tags: Known | None
+    done: Callable[[dict[str, Any]], None]
+    failed: Callable[[str, str], None]
+    waiting: dict[tuple[int, int], list[tuple[Picture, Image.Image]]] = field(default_factory=dict)
+
+
+def begin(
+    config: PredictConfig,
+    trained: Trained,
+    runtime: Runtime,
+    out: Path,
+    done: Callable[[dict[str, Any]], None],
+    failed: Callable[[str, str], None],
+) -> Work:
+    """Prepare a prediction.
+
+    Raises:
+        UserError: Settings, tags or the model do not allow it.
+    """
+    known = None if config.tags is None else _read_tags(config.tags, trained.classes)
+    predictor = _predictor(config, trained, runtime)
+    return Work(config, predictor, trained.classes, out, known, done, failed)
+
+
+def work_key(work: Work, trained: Trained) -> str:
+    """Digest of everything that decides about a mask."""
+    # Where a picture goes and in what company does not change its mask.
+    harmless = {"batch_size", "max_pixels", "overlays", "confidence"}
+    matters = work.config.model_dump(mode="json", exclude=harmless)
+    tags = None if work.tags is None else sorted(work.tags.items())
+    precision = work.predictor.runtime.precision
+    return digest([matters, trained.checksum, list(trained.classes.names), precision, tags])
+
+
+def _predictor(config: PredictConfig, trained: Trained, runtime: Runtime) -> Predictor:
+    method = trained.method.to(runtime.device).eval()
+    if not method.segments and not method.map_kinds:
+        raise ConfigError(f"{trained.name} makes neither masks nor maps; choose another model")
+    if 2 * config.overlap > config.tile:
+        raise ConfigError(
+            f"overlap is {config.overlap}; at most half of the tile ({config.tile}) is possible"
+        )
+    use = remembered_use(trained.meta)
+    changed = {k: v for k, v in (("scales", config.scales), ("flip", config.flip)) if v is not None}
+    use = type(use)(use.maps, use.views.model_copy(update=changed), use.background)
+    crf = crf_preset(config.crf) if config.crf else None
+    return Predictor(
+        method, runtime, use, crf, config.tile, config.overlap, config.max_side, config.batch_size
+    )
+
+
+def _read_tags(path: Path, classes: ClassTable) -> dict[str, tuple[int, ...]]:
+    """Name of an image, with and without ending, to its classes."""
+    known: dict[str, tuple[int, ...]] = {}
+    for row in read_tag_file(path):
+        names = split_tags(row.tags, classes.names)
+        wrong = [name for name in names if name not in classes.names]
+        if wrong:
+            raise DataError(
+                f"{path}, line {row.line}: the model knows no class '{wrong[0]}'. "
+                f"{nearest(wrong[0], classes.names)}"
+            )
+        indices = tuple(sorted(classes.names.index(name) for name in names))
+        known[row.image] = known[str(Path(row.image).with_suffix(""))] = indices
+    return known
+
+
+def outputs(work: Work, name: str) -> list[Path]:
+    """Files a picture of this name becomes."""
+    chosen = [("masks", ".png", True), ("overlays", ".jpg", work.config.overlays)]
+    chosen.append(("confidence", ".png", work.config.confidence))
+    return [file_for(work.out / folder, name, ending) for folder, ending, wanted in chosen if wanted]
+
+
+def finish_all(work: Work, check: Callable[[], None] = lambda: None) -> None:
+    """Predict the pictures that wait for company."""
+    for size in list(work.waiting):
+        check()
+        _finish(work, work.waiting.pop(size))
+
+
+def take(work: Work, picture: Picture) -> None:
+    """Decode a picture; predict it at once if it is large, else when its batch is full."""
+    try:
+        image = picture.read()
+    except UserError as error:
+        work.failed(picture.source, str(error))
+        return
+    except MemoryError:
+        work.failed(picture.source, "is too large for this machine's memory")
+        return
+    limit = min(work.config.tile, work.config.max_side or work.config.tile)
+    if max(image.size) > limit:
+        _finish(work, [(picture, image)])
+        return
+    same = work.waiting.setdefault(image.size, [])
+    same.append((picture, image))
+    held = sum(len(pictures) for pictures in work.waiting.values())
+    if len(same) == work.config.batch_size:
+        _finish(work, work.waiting.pop(image.size))
+    elif held >= 8 * work.config.batch_size:
+        # Many sizes: the longest waiting go first, so that memory stays bounded.
+        _finish(work, work.waiting.pop(next(iter(work.waiting))))
+
+
+def _finish(work: Work, pictures: list[tuple[Picture, Image.Image]]) -> None:
+    try:
+        results = list(_predicted(work, pictures))
+    except (RuntimeError, MemoryError, ValueError) as error:
+        if len(pictures) > 1:
+            for one in pictures:
+                _finish(work, [one])
+        else:
+            work.failed(pictures[0][0].source, f"cannot be predicted ({' '.join(str(error).split())[:200]})")
+        return
+    for (picture, image), (mask, confidence, tiles) in zip(pictures, results, strict=True):
+        try:
+            _write(work, picture, image, mask, confidence, tiles)
+        except DataError:
+            raise
+        except (OSError, ValueError) as error:
+            work.failed(picture.source, f"cannot be written ({error})")
+
+
+def _predicted(
+    work: Work, pictures: list[tuple[Picture, Image.Image]]
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
+    rows = [_allowed(work, picture) for picture, _ in pictures]
+    tags = None if work.tags is None else torch.stack(rows).to(work.predictor.runtime.device)
+    images = [image for _, image in pictures]
+    limit = min(work.config.tile, work.config.max_side or work.config.tile)
+    if max(images[0].size) > limit:
+        yield work.predictor.large(images[0], tags)
+    else:
+        yield from ((mask, sure, 1) for mask, sure in work.predictor.batch(images, tags))
+
+
+def _known(work: Work, picture: Picture) -> tuple[int, ...] | None:
+    """Tagged classes of a picture, if somebody tagged it."""
+    if work.tags is None:
+        return None
+    names = (picture.file, str(Path(picture.file).with_suffix("")), Path(picture.file).name, picture.name)
+    return next((work.tags[name] for name in names if name in work.tags), None)
+
+
+def _allowed(work: Work, picture: Picture) -> Tensor:
+    known = _known(work, picture)
+    if known is None:
+        return torch.ones(work.classes.num_classes)
+    allowed = torch.zeros(work.classes.num_classes)
+    allowed[list(known)] = 1
+    return allowed
+
+
+def _write(
+    work: Work,
+    picture: Picture,
+    image: Image.Image,
+    mask: NDArray[np.uint8],
+    confidence: NDArray[np.uint8],
+    tiles: int,
+) -> None:
+    write_mask(file_for(work.out / "masks", picture.name, ".png"), mask, work.classes.palette)
+    if work.config.confidence:
+        write_mask(file_for(work.out / "confidence", picture.name, ".png"), confidence)
+    if work.config.overlays:
+        with atomic_write(file_for(work.out / "overlays", picture.name, ".jpg")) as target:
+            _overlay(image, mask).save(target, format="JPEG", quality=88)
+    # The row comes last: it says that everything else is there.
+    work.done(row_of(picture, mask, confidence, work.classes, _known(work, picture), tiles))
+
+
+def _overlay(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
+    if max(image.size) > _OVERLAY_SIDE:
+        factor = _OVERLAY_SIDE / max(image.size)
+        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        mask = np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    return Image.fromarray(label_picture(np.asarray(image), mask))

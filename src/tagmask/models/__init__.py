@@ -1,0 +1,1 @@
+"""A trained method: built, loaded, saved, shared, and what it says of a picture."""

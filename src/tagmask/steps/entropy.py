@@ -1,0 +1,81 @@
+"""The layer-wise analysis of AReAM: which blocks' attention still finds the object."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from tagmask.config import Config
+from tagmask.data.loader import eval_images
+from tagmask.data.parts import Part, open_part
+from tagmask.engine.signals import StopSignal
+from tagmask.errors import ConfigError
+from tagmask.models.trained import Trained
+from tagmask.ops.entropy import entropy_weights
+from tagmask.ops.pillow import pillow_bicubic
+from tagmask.report.figures import curves
+from tagmask.steps.base import Context
+from tagmask.store.files import atomic_write, write_json
+
+__all__ = ["EntropyConfig", "entropy"]
+
+
+class EntropyConfig(Config):
+    """On which images, at which size."""
+
+    split: Part = "train"
+    """Images to look at; their tags decide whose maps count."""
+    size: int | None = Field(default=None, ge=16)
+    """Side of the square images become: 224 for a ViT, 384 for Conformer, if not given."""
+    batch_size: int = Field(default=8, ge=1)
+    """Images at a time."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only so many images, from the first."""
+
+
+def entropy(config: EntropyConfig, context: Context, trained: Trained) -> dict[str, Any]:
+    """Write the mean entropy of the refined maps, block by block, to ``entropy.json`` and ``entropy.svg``.
+
+    Args:
+        config: How.
+        context: The run.
+        trained: A plain baseline: MCTformer, TransCAM, or AReAM before its affinity phase.
+
+    Returns:
+        "entropy" in bits and "weights" in [0, 1] per block, "images", "size".
+
+    Raises:
+        Stopped: A stop signal came; nothing is written.
+        UserError: The model cannot be analysed, or images cannot be read.
+    """
+    method: Any = trained.method.to(context.runtime.device).eval()
+    if not hasattr(method, "layer_entropy"):
+        raise ConfigError(f"{trained.name} has no layer-wise analysis; mctformer, transcam and aream have")
+    dataset, runtime = open_part(context.data, config.split), context.runtime
+    tagged = [i for i in range(len(dataset)) if dataset.has_tags(i) and dataset.tags(i).any()]
+    dataset = dataset.subset(tagged[: config.limit])
+    size = config.size or (224 if "vit" in type(method.backbone).__name__.lower() else 384)
+    total, waiting = torch.zeros(()), []
+    with StopSignal() as stop, context.display.task("entropy", len(dataset)) as task, torch.inference_mode():
+        for position, batch in eval_images(dataset, runtime.rank, runtime.world, prefetch=1):
+            waiting.append((pillow_bicubic(batch.images.to(runtime.device), (size, size)), batch.tags))
+            last = position + runtime.world >= len(dataset)
+            if len(waiting) == config.batch_size or last:
+                images, tags = (torch.cat(parts).to(runtime.device) for parts in zip(*waiting, strict=True))
+                total = total + method.layer_entropy(images, tags).double().sum(0).cpu()
+                waiting = []
+            task.advance(runtime.world)
+            stop.check("the analysis was stopped")
+    mean = [float(value) for value in runtime.reduce(total).cpu() / len(dataset)]
+    weights = entropy_weights(mean)
+    record = {"entropy": mean, "weights": list(weights), "images": len(dataset), "size": size}
+    if runtime.is_main:
+        write_json(context.folder / "entropy.json", {**record, "model": trained.checksum})
+        blocks = [block + 1 for block in range(len(mean))]
+        drawing = curves({"entropy": (blocks, mean)}, "block", "bits")
+        with atomic_write(context.folder / "entropy.svg") as target:
+            target.write_bytes(base64.b64decode(drawing.partition(",")[2]))
+    return record

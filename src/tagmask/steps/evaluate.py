@@ -1,0 +1,152 @@
+"""Maps, labels and masks on disk against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tagmask import __version__
+from tagmask.config import Config
+from tagmask.data import TagDataset
+from tagmask.data.parts import Part, open_part
+from tagmask.engine.signals import StopSignal
+from tagmask.errors import ConfigError, DataError
+from tagmask.metrics.confusion import Absent
+from tagmask.metrics.seeds import percent_steps
+from tagmask.steps.base import Context
+from tagmask.steps.scoring import PICTURES, MapScorer, PictureScorer, Scorer
+from tagmask.store.files import file_for, write_json
+
+__all__ = ["EvaluateConfig", "evaluate"]
+
+_TAG_SOURCES = {
+    "dataset": "ground truth",
+    "classifier": "predicted by the classifier",
+    "mask": "predicted by the segmentation",
+    "none": "none",
+}
+
+
+class EvaluateConfig(Config):
+    """What is scored against which masks."""
+
+    what: tuple[str, ...] | None = None
+    """Kinds of maps, "fused", "label", "walk", "segmentation"; everything that is on disk if not given."""
+    split: Part = "auto"
+    """Images to score on: train, val, or auto for val if there is one."""
+    background: float | Literal["best"] = 0.5
+    """Map values up to this are background; "best" takes the threshold that these very masks favour."""
+    thresholds: tuple[float, ...] = percent_steps(0, 100)
+    """Thresholds of the curve every map score comes with."""
+    absent: Absent = "skip_truth"
+    """What classes that do not occur do to the mean, see tagmask.metrics.confusion."""
+    undecided: Literal["background", "leave_out"] = "background"
+    """How pseudo labels count where they say 255; leaving out flatters them."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only so many images, from the first."""
+
+
+def evaluate(config: EvaluateConfig, context: Context, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Score what earlier stages wrote; one file ``scores/<split>-<what>.json`` each.
+
+    Args:
+        config: What, and how.
+        context: The run.
+        about: What the scores should say about where the predictions came from: "method", "model" and
+            "segmenter" (their checksums), and the settings of "localize", "refine", "walk" and "segment".
+
+    Returns:
+        {what: mIoU}.
+
+    Raises:
+        Stopped: A stop signal came.
+        UserError: A prediction or a mask is missing, damaged or of another size.
+    """
+    dataset, runtime = open_part(context.data, config.split, masks=True), context.runtime
+    if config.limit is not None and config.limit < len(dataset):
+        dataset = dataset.subset(range(config.limit))
+    background = None if config.background == "best" else float(config.background)
+    results: dict[str, Any] = {}
+    for what in _wanted(config, context, dataset):
+        scorer: Scorer
+        pictures = _is_picture(what, context, dataset)
+        if pictures:
+            scorer = PictureScorer(what, context.folder, dataset, config.undecided)
+        else:
+            scorer = MapScorer(what, context.folder, dataset, background, config.thresholds)
+        with StopSignal() as stop, context.display.task(f"score {what}", len(dataset)) as task:
+            for index in range(runtime.rank, len(dataset), runtime.world):
+                scorer.add(index)
+                task.advance(runtime.world)
+                stop.check("scoring stopped")
+        record = scorer.record(runtime.reduce(scorer.counts()).cpu(), config.absent)
+        record |= _provenance(what, pictures, context, dataset, about)
+        if runtime.is_main:
+            write_json(context.folder / "scores" / f"{dataset.split}-{what}.json", _ordered(record))
+        results[what] = record["miou"]
+    return results
+
+
+def _wanted(config: EvaluateConfig, context: Context, dataset: TagDataset) -> list[str]:
+    maps = context.folder / "maps"
+    first = dataset.names[0]
+    on_disk = [p.name for p in sorted(maps.glob("*")) if file_for(p, first, ".npz").exists()]
+    on_disk += ["fused"] if {"cam", "lam"} <= set(on_disk) and "fused" not in on_disk else []
+    on_disk += [what for what in PICTURES if _is_picture(what, context, dataset) and what not in on_disk]
+    if not (config.what or on_disk):
+        raise DataError(
+            f"nothing to score in {context.folder} for split '{dataset.split}'; run localize, refine or "
+            "segment on these images first"
+        )
+    for what in config.what or ():
+        if what not in on_disk:
+            raise ConfigError(
+                f"no '{what}' on disk for split '{dataset.split}' (there are: {', '.join(on_disk) or 'none'})"
+            )
+    return list(config.what or on_disk)
+
+
+def _is_picture(what: str, context: Context, dataset: TagDataset) -> bool:
+    """Whether it lies there as label images. "walk" is a kind of maps, too: AFA's, and not PSA's labels."""
+    return what in PICTURES and file_for(context.folder / PICTURES[what], dataset.names[0], ".png").exists()
+
+
+def _provenance(
+    what: str, pictures: bool, context: Context, dataset: TagDataset, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Where a score came from, so that it can be compared, or not, with another."""
+    step = {"label": "refine", "walk": "walk"}.get(what) if pictures else None
+    refined = dict(about.get(step) or {}) if step else {}
+    if what == "segmentation":
+        seen = dict(about.get("segment") or {})
+        tags = _TAG_SOURCES[seen.get("tags", "none")]
+    else:
+        settings = dict(about.get("localize") or {})
+        kind = refined.get("maps", "cam") if step else what
+        seen = settings | (settings.get("views") or {}).get("cam" if kind == "fused" else kind, {})
+        tags = _TAG_SOURCES[seen.get("tags", "dataset")]
+    return {
+        "what": what,
+        "split": dataset.split,
+        "images": len(dataset),
+        "tags": tags,
+        "tag_source": dataset.about.get("tags"),
+        "truth": dataset.about.get("masks"),
+        "scales": list(seen.get("scales") or [1.0]),
+        "flip": seen.get("flip", "none") != "none",
+        "size": seen.get("size") or "image",
+        "refined": refined or None,
+        "crf": bool(refined.get("method") == "crf" or (what != "label" and (refined or seen).get("crf"))),
+        "classes": list(dataset.classes.labels),
+        "method": about.get("method"),
+        "model": about.get("segmenter" if what == "segmentation" else "model"),
+        "compute": context.runtime.about(),
+        "version": __version__,
+    }
+
+
+def _ordered(record: Mapping[str, Any]) -> dict[str, Any]:
+    first = ("what", "split", "images", "miou", "threshold", "threshold_source", "tags", "absent_policy")
+    return {k: record[k] for k in first} | {k: v for k, v in record.items() if k not in first}

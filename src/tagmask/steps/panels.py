@@ -1,0 +1,163 @@
+"""Examples and class tokens for the report, read from what the stages left on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tagmask.data import TagDataset
+from tagmask.data.readers.images import rgb_tensor
+from tagmask.errors import DataError
+from tagmask.inference.views import MapConfig
+from tagmask.metrics.confusion import ConfusionMatrix
+from tagmask.models.trained import Trained
+from tagmask.ops.resize import resize_bilinear
+from tagmask.report.figures import points, principal_plane
+from tagmask.report.page import Example, Figure
+from tagmask.report.panels import label_picture, map_picture, picture_uri, present_names
+from tagmask.steps.base import Context
+from tagmask.steps.scoring import read_maps
+from tagmask.store.files import file_for
+from tagmask.store.labels import read_mask
+
+__all__ = ["examples", "token_plane"]
+
+_TITLES = {"label": "pseudo label", "walk": "random walk", "segmentation": "prediction", "truth": "truth"}
+_FOLDERS = {"label": "labels", "walk": "walks", "segmentation": "masks"}
+
+
+def said(what: str) -> str:
+    """A kind of maps or pictures in words."""
+    words = {
+        "cam": "CAM",
+        "lam": "LAM",
+        "aux_cam": "auxiliary CAM",
+        "label": "pseudo labels",
+        "walk": "random walk",
+    }
+    return words.get(what, what.replace("_", " "))
+
+
+def examples(folder: Path, dataset: TagDataset, count: int) -> list[Example]:
+    """Images with everything that was made of them, from good to bad where the truth is known.
+
+    Args:
+        folder: The run folder.
+        dataset: The images, with masks if there are any.
+        count: How many.
+
+    Returns:
+        At most `count` panels; fewer where fewer images have anything on disk.
+    """
+    kinds = [p.name for p in sorted((folder / "maps").glob("*")) if p.is_dir()]
+    kinds.sort(key=lambda kind: ("cam", "lam").index(kind) if kind in ("cam", "lam") else 9)
+    made = [what for what, name in _FOLDERS.items() if (folder / name).is_dir()]
+    there = [i for i, name in enumerate(dataset.names) if _exists(folder, name, kinds, made)]
+    if not there:
+        return []
+    quality = {i: _quality(folder, dataset, i, made) for i in there} if dataset.masks and made else {}
+    if quality:
+        there.sort(key=lambda i: -quality[i])
+    chosen = [there[int(place)] for place in np.linspace(0, len(there) - 1, min(count, len(there))).round()]
+    return [_example(folder, dataset, i, kinds, made, quality.get(i)) for i in dict.fromkeys(chosen)]
+
+
+def _exists(folder: Path, name: str, kinds: Sequence[str], made: Sequence[str]) -> bool:
+    paths = [file_for(folder / "maps" / kind, name, ".npz") for kind in kinds]
+    paths += [file_for(folder / _FOLDERS[what], name, ".png") for what in made]
+    return bool(paths) and all(path.exists() for path in paths)
+
+
+def _quality(folder: Path, dataset: TagDataset, index: int, made: Sequence[str]) -> float:
+    """Mean IoU of one image, of the prediction or else the pseudo label."""
+    what = "segmentation" if "segmentation" in made else "label"
+    predicted = read_mask(file_for(folder / _FOLDERS[what], dataset.names[index], ".png"))
+    predicted[predicted == dataset.classes.ignore] = 0
+    matrix = ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore)
+    matrix.update(dataset.mask(index), predicted)
+    return matrix.compute("nan").miou
+
+
+def _example(
+    folder: Path,
+    dataset: TagDataset,
+    index: int,
+    kinds: Sequence[str],
+    made: Sequence[str],
+    quality: float | None,
+) -> Example:
+    name, image = dataset.names[index], dataset.image(index)
+    pictures = [Figure(picture_uri(image), "image", f"Image {name}")]
+    present: dict[str, list[int]] = {}
+    for kind in kinds:
+        loaded = read_maps(folder / "maps", kind, name)
+        present[kind] = [int(key) for key in loaded.keys]
+        words = ", ".join(dataset.classes.names[key] for key in present[kind]) or "no class"
+        picture = map_picture(image, loaded.maps, present[kind])
+        pictures.append(Figure(picture_uri(picture), said(kind), f"{said(kind)} maps of {name}: {words}"))
+    labels = {what: read_mask(file_for(folder / _FOLDERS[what], name, ".png")) for what in made}
+    if dataset.masks:
+        labels["truth"] = dataset.mask(index)
+    for what, label in labels.items():
+        present[what] = [int(v) - 1 for v in np.unique(label) if 0 < v < dataset.classes.ignore]
+        words = ", ".join(dataset.classes.names[key] for key in present[what]) or "background only"
+        picture = label_picture(image, label)
+        pictures.append(Figure(picture_uri(picture), _TITLES[what], f"{_TITLES[what]} of {name}: {words}"))
+    note = "" if quality is None else f"mean IoU of this image {100 * quality:.0f}"
+    return Example(name, note, present_names(dataset.classes.names, present), pictures)
+
+
+def token_plane(
+    context: Context, dataset: TagDataset, trained: Trained, config: MapConfig, limit: int
+) -> Figure | None:
+    """Class tokens of tagged classes, seen along their two widest directions.
+
+    Args:
+        context: The run.
+        dataset: The images.
+        trained: A method with class tokens.
+        config: The size images are brought to, as for maps.
+        limit: At most so many images, spread over the data set.
+
+    Returns:
+        A figure; None if there are fewer than two tokens.
+    """
+    vectors, groups = _tokens(context, dataset, trained, config, limit)
+    if len(groups) < 2:
+        return None
+    plane, share = principal_plane(vectors)
+    count = min(limit, len(dataset))
+    title = f"{len(groups)} class tokens of {count} images, {100 * share:.0f} % of the variance"
+    found = ", ".join(dataset.classes.names[g] for g in sorted(set(groups)))
+    alt = f"Class tokens in the plane of their two principal components, coloured by class: {found}"
+    return Figure(points(plane, groups, dataset.classes.names), title, alt)
+
+
+def _tokens(
+    context: Context, dataset: TagDataset, trained: Trained, config: MapConfig, limit: int
+) -> tuple[NDArray[np.float32], list[int]]:
+    runtime, method = context.runtime, trained.method.to(context.runtime.device)
+    rows, groups = [], []
+    places = np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).round().astype(int))
+    with context.display.task("class tokens", len(places)) as task, torch.inference_mode():
+        for index in places.tolist():
+            task.advance()
+            if not dataset.has_tags(index):
+                continue
+            pixels = rgb_tensor(dataset.image(index))[None]
+            side = config.size
+            images = pixels if side is None else resize_bilinear(pixels, (side, side))
+            with runtime.autocast():
+                tokens = method.class_tokens(images.to(runtime.device))[0].float().cpu()
+            if tokens.shape[0] != dataset.num_classes:
+                raise DataError(
+                    f"{trained.name} gave {tokens.shape[0]} tokens for {dataset.num_classes} classes"
+                )
+            for key in dataset.tags(index).nonzero().flatten().tolist():
+                rows.append(torch.nn.functional.normalize(tokens[key], dim=0).numpy())
+                groups.append(key)
+    return np.stack(rows) if rows else np.zeros((0, 1), np.float32), groups

@@ -1,0 +1,130 @@
+"""Class maps on disk to pseudo labels on disk."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from tagmask.config import Config
+from tagmask.data.parts import Part, open_part
+from tagmask.errors import ConfigError, DataError
+from tagmask.inference.crf import crf_preset, refine_by_crf
+from tagmask.ops.labels import labels_from_maps, labels_with_ignore, refine_labels
+from tagmask.ops.par import PAR_DILATIONS, par
+from tagmask.steps.base import Context, each_image
+from tagmask.store.files import file_for
+from tagmask.store.labels import write_mask
+from tagmask.store.maps import load_maps
+from tagmask.types import Batch
+
+__all__ = ["RefineConfig", "refine"]
+
+
+class RefineConfig(Config):
+    """Which maps become labels, and how."""
+
+    split: Part = "auto"
+    """Images to label: train, val, both, or auto for val if there is one."""
+    maps: str = "cam"
+    """Kind of maps to start from."""
+    method: Literal["par", "crf", "none"] = "par"
+    """How labels follow the image: par (pixel-adaptive refinement), crf, or none (thresholds alone)."""
+    background: float | None = Field(default=None, ge=0, le=1)
+    """One threshold: values up to it are background, nothing is left undecided."""
+    high: float = Field(default=0.7, ge=0, le=1)
+    """Where no single threshold is given: only above it is a pixel of a class."""
+    low: float = Field(default=0.25, ge=0, le=1)
+    """Where no single threshold is given: up to it a pixel is background; between, undecided (255)."""
+    iterations: int = Field(default=10, ge=0)
+    """Steps of pixel-adaptive refinement."""
+    shrink: int = Field(default=2, ge=1)
+    """Pixel-adaptive refinement runs at 1/shrink of the size."""
+    crf: str = "more_seeds"
+    """Parameters of the CRF by name: psa_softmax, label_50_5, more_seeds, afa, weaktr_voc, ..."""
+    power: float | tuple[float, float] | None = None
+    """In the CRF, background is (1 - largest map) to this power instead of a constant. Two powers take the
+    place of high and low: foreground by the small one, background by the large one (MCTformer 1 and 12)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RefineConfig:
+        if self.low > self.high:
+            raise ValueError(f"refine.low {self.low} is above refine.high {self.high}")
+        powers = self.power if isinstance(self.power, tuple) else (self.power or 1.0,)
+        if min(powers) <= 0 or list(powers) != sorted(powers):
+            raise ValueError(f"refine.power must be positive, the small one first, got {self.power}")
+        return self
+
+
+def refine(config: RefineConfig, context: Context) -> dict[str, Any]:
+    """Write a pseudo label for every image to ``labels/<name>.png``, 255 where undecided.
+
+    Args:
+        config: How.
+        context: The run; reads ``maps/<kind>/``; images whose label is there are left alone.
+
+    Returns:
+        Figures worth keeping: images, and the share of undecided pixels.
+
+    Raises:
+        Stopped: A stop signal came; finished images are kept.
+        UserError: Maps are missing or damaged, or an image cannot be read.
+    """
+    source = context.folder / "maps" / config.maps
+    if not source.is_dir():
+        made = sorted(p.name for p in source.parent.glob("*") if p.is_dir())
+        raise ConfigError(
+            f"no maps of kind '{config.maps}' in {source.parent} (there are: {', '.join(made) or 'none'}); "
+            "run localize first, or set refine.maps"
+        )
+    dataset, folder = open_part(context.data, config.split), context.folder / "labels"
+    dataset = dataset.subset(i for i, n in enumerate(dataset.names) if file_for(source, n, ".npz").exists())
+    palette = dataset.classes.palette
+
+    def work(index: int, batch: Batch) -> None:
+        name = batch.names[0]
+        loaded = load_maps(file_for(source, name, ".npz"))
+        height, width = batch.images.shape[2:]
+        if loaded.maps.shape[1:] != (height, width):
+            raise DataError(f"the maps of '{name}' are not of the image's size; localize it again")
+        maps = torch.from_numpy(loaded.maps)[None].to(batch.images.device)
+        keys = torch.from_numpy(loaded.keys)[None].to(batch.images.device)
+        labels = maps.new_zeros(1, height, width)
+        if len(loaded.keys):
+            labels = image_labels(batch.images, maps, keys, config)
+        write_mask(file_for(folder, name, ".png"), labels[0].cpu().numpy().astype(np.uint8), palette)
+
+    each_image(context, dataset, "refine", lambda name: [file_for(folder, name, ".png")], work)
+    return {"images": len(dataset), "split": dataset.split}
+
+
+def image_labels(images: Tensor, maps: Tensor, keys: Tensor, config: RefineConfig) -> Tensor:
+    """Labels from the maps of the classes in one image.
+
+    Args:
+        images: RGB in [0, 1], (1, 3, H, W).
+        maps: (1, n, H, W) in [0, 1], n at least 1.
+        keys: 0-based class of each map, int64, (1, n).
+        config: How.
+
+    Returns:
+        (1, H, W) int64: 0 background, k + 1 class k, 255 undecided.
+    """
+    present = torch.ones_like(keys)
+    high = low = config.background
+    if high is None or low is None:
+        high, low = config.high, config.low
+    if config.method == "crf":
+        levels = (high, low) if config.background is None else (high,)
+        powers = (config.power,) if isinstance(config.power, float | int) else config.power
+        return refine_by_crf(images, maps, keys, levels, powers, crf_preset(config.crf))
+    if config.method == "par":
+        spread = partial(par, dilations=PAR_DILATIONS, iterations=config.iterations)
+        return refine_labels(images, maps, present, high, low, spread, keys=keys, shrink=config.shrink)
+    if config.background is not None:
+        return labels_from_maps(maps, present, config.background, keys=keys)
+    return labels_with_ignore(maps, present, high, low, keys=keys)

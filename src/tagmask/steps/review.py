@@ -1,0 +1,276 @@
+"""The images of a run in the order in which a person should look at them, without any true mask."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from tagmask import __version__
+from tagmask.config import Config
+from tagmask.data import TagDataset
+from tagmask.data.parts import Part, open_part
+from tagmask.errors import DataError
+from tagmask.inference.predictor import Predictor, Use, remembered_use
+from tagmask.inference.views import MapConfig, image_maps, image_tags
+from tagmask.models.trained import Trained
+from tagmask.report.panels import class_colours, label_picture, picture_uri
+from tagmask.report.review_page import Entry, ReviewPage, TagLine, render_review
+from tagmask.review.queue import Doubt, Row, rank, tag_doubts
+from tagmask.review.signals import Evidence, shares, signals
+from tagmask.steps.base import Context, each_image
+from tagmask.steps.scoring import read_maps
+from tagmask.store.files import atomic_write, file_for, write_json
+from tagmask.store.labels import read_mask
+from tagmask.types import Batch
+
+__all__ = ["ReviewConfig", "read_row", "review"]
+
+_PICTURE_SIDE = 240
+
+
+class ReviewConfig(Config):
+    """Which images, and how closely they are looked at."""
+
+    split: Part = "auto"
+    """Images to review: train, val, both, or auto for val if there is one."""
+    max_side: int = Field(default=512, ge=32)
+    """Signals are computed at this longer side."""
+    kinds: tuple[str, ...] | None = None
+    """Maps compared with the mask; those on disk, else CAM and LAM, if not given."""
+    background: float = Field(default=0.45, ge=0, le=1)
+    """Map values up to this are background in the comparison."""
+    pictures: int = Field(default=150, ge=0)
+    """So many images, from the worst, are shown on the page."""
+
+
+def review(config: ReviewConfig, context: Context, trained: Trained) -> dict[str, Any]:
+    """Write ``review/``: ``index.html``, ``queue.csv`` (worst first), ``tag_doubts.csv``, ``signals/``.
+
+    The mask in question is the one in ``masks/``; where there is none, what the model says now. The opinions
+    it is compared with are the maps and labels in the run folder; maps that are not there are made.
+
+    Args:
+        config: Which images.
+        context: The run.
+        trained: The model whose masks these are.
+
+    Returns:
+        Figures: images, tag doubts, median score.
+
+    Raises:
+        Stopped: A stop signal came; finished images are kept.
+        UserError: Images, masks or maps cannot be read.
+    """
+    dataset, out = open_part(context.data, config.split), context.folder / "review"
+    looker = _Looker(config, context, trained, dataset)
+    each_image(
+        context, dataset, "review", lambda name: [file_for(out / "signals", name, ".json")], looker.look
+    )
+    context.runtime.barrier()
+    if not context.runtime.is_main:
+        return {}
+    found = [read_row(file_for(out / "signals", name, ".json")) for name in dataset.names]
+    names = dataset.classes.names
+    rows = rank(found, names)
+    doubts = tag_doubts(found)
+    _write_queue(out / "queue.csv", rows, names)
+    _write_doubts(out / "tag_doubts.csv", doubts, names)
+    page = _page(config, context, dataset, looker, rows, doubts)
+    with atomic_write(out / "index.html") as target:
+        target.write_text(render_review(page), encoding="utf-8")
+    median = float(np.median([row.score for row in rows]))
+    return {"images": len(rows), "tag_doubts": len(doubts), "median_score": round(median, 4)}
+
+
+class _Looker:
+    """Gathers the evidence of single images."""
+
+    def __init__(self, config: ReviewConfig, context: Context, trained: Trained, dataset: TagDataset) -> None:
+        self.config, self.folder, self.dataset = config, context.folder, dataset
+        self.runtime = context.runtime
+        self.method = trained.method.to(context.runtime.device).eval()
+        use = remembered_use(trained.meta)
+        # One plain view: how sure the network is matters here, not the last point of IoU.
+        views = use.views.model_copy(update={"scales": (1.0,), "flip": "none"})
+        self.use = Use(use.maps, views, use.background)
+        self.predictor = Predictor(self.method, self.runtime, self.use)
+        on_disk = tuple(sorted(p.name for p in (self.folder / "maps").glob("*") if p.is_dir()))
+        usual = tuple(kind for kind in ("cam", "lam") if kind in self.method.map_kinds)
+        self.kinds = config.kinds or on_disk or usual or self.method.map_kinds[:1]
+
+    def look(self, index: int, batch: Batch) -> None:
+        """Write the signals of one image."""
+        images = self._shrunk(batch.images)
+        size = (images.shape[2], images.shape[3])
+        tags = self.dataset.items[index].tags
+        known = batch.tags if tags is not None else None
+        probabilities = None
+        if self.method.segments:
+            probabilities = self.predictor.probabilities(images, None)[0].cpu().numpy()
+        mask = self.mask(index)
+        if mask is None and probabilities is not None:
+            mask = probabilities.argmax(0).astype(np.uint8)
+        opinions = self._opinions(images, batch.names[0], known, size)
+        if mask is None:
+            if not opinions:
+                raise DataError(
+                    f"'{batch.names[0]}' has neither mask nor maps; run segment or localize first"
+                )
+            mask = next(iter(opinions.values()))
+        evidence = Evidence(_nearest(mask, size), opinions, probabilities, tags)
+        record = {
+            "name": batch.names[0],
+            "signals": {key: round(value, 5) for key, value in signals(evidence).items()},
+            "areas": {str(key): round(area, 6) for key, area in shares(mask).items()},
+            "tags": None if tags is None else list(tags),
+            "chances": [round(value, 5) for value in self._chances(images)],
+        }
+        write_json(file_for(self.folder / "review" / "signals", batch.names[0], ".json"), record)
+
+    def mask(self, index: int) -> NDArray[np.uint8] | None:
+        """The mask on disk, at the image's own size."""
+        path = file_for(self.folder / "masks", self.dataset.names[index], ".png")
+        return read_mask(path) if path.is_file() else None
+
+    def _shrunk(self, images: Tensor) -> Tensor:
+        factor = self.config.max_side / max(images.shape[2:])
+        if factor >= 1:
+            return images
+        size = tuple(max(1, round(side * factor)) for side in images.shape[2:])
+        return torch.nn.functional.interpolate(images, size=size, mode="bilinear", antialias=True)
+
+    def _opinions(
+        self, images: Tensor, name: str, tags: Tensor | None, size: tuple[int, int]
+    ) -> dict[str, NDArray[np.uint8]]:
+        found: dict[str, NDArray[np.uint8]] = {}
+        missing = []
+        for kind in self.kinds:
+            if file_for(self.folder / "maps" / kind, name, ".npz").is_file():
+                loaded = read_maps(self.folder / "maps", kind, name)
+                found[kind] = _nearest(self._cut(loaded.maps, loaded.keys), size)
+            else:
+                missing.append(kind)
+        if missing and self.method.map_kinds:
+            shown = tags if tags is not None else image_tags(self.method, images, self.runtime, "classifier")
+            config = MapConfig(kinds=tuple(missing), size=self.use.maps.size, scales=(1.0,), flip="none")
+            made = image_maps(self.method, images, self.runtime, config, shown)
+            keys = np.flatnonzero(shown[0].cpu().numpy())
+            for kind, maps in made.items():
+                found[kind] = self._cut(maps[0].cpu().numpy()[keys], keys)
+        label = file_for(self.folder / "labels", name, ".png")
+        if label.is_file():
+            found["label"] = _nearest(read_mask(label), size)
+        return found
+
+    def _cut(self, maps: NDArray[np.floating], keys: NDArray[np.integer]) -> NDArray[np.uint8]:
+        if not len(keys):
+            return np.zeros(maps.shape[1:], np.uint8)
+        labels = np.asarray(keys)[maps.argmax(0)] + 1
+        return np.where(maps.max(0) > self.config.background, labels, 0).astype(np.uint8)
+
+    def _chances(self, images: Tensor) -> list[float]:
+        with torch.inference_mode(), self.runtime.autocast():
+            try:
+                logits = self.method.classify(images)
+            except AttributeError:
+                return []  # a pure segmenter has no classifier
+            return [float(value) for value in logits[0].float().sigmoid().cpu()]
+
+
+def _nearest(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    if labels.shape == size:
+        return labels
+    return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def read_row(path: Path) -> Row:
+    """What was noted about one image.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    try:
+        record: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        areas = {int(key): float(area) for key, area in record["areas"].items()}
+        tags = None if record["tags"] is None else tuple(record["tags"])
+        return Row(record["name"], record["signals"], areas, tags, tuple(record["chances"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it and run review again") from None
+
+
+def _listed(keys: Sequence[int] | None, names: Sequence[str]) -> str:
+    return " ".join(names[key] for key in keys or ())
+
+
+def _write_queue(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
+    kinds = sorted({kind for row in rows for kind in row.signals})
+    table: list[list[Any]] = [["place", "name", "score", "why", "tags", "classes", *kinds]]
+    for place, row in enumerate(rows, start=1):
+        values = [round(row.signals[kind], 4) if kind in row.signals else "" for kind in kinds]
+        classes = _listed(sorted(row.areas), names)
+        table.append(
+            [place, row.name, row.score, "; ".join(row.words), _listed(row.tags, names), classes, *values]
+        )
+    _write_csv(path, table)
+
+
+def _write_doubts(path: Path, doubts: Sequence[Doubt], names: Sequence[str]) -> None:
+    head = ["name", "tag", "perhaps", "doubt", "grade", "probability", "share of the mask"]
+    lines = [[d.name, names[d.key], d.kind, d.doubt, _grade(d), d.chance, d.area] for d in doubts]
+    _write_csv(path, [head, *lines])
+
+
+def _grade(doubt: Doubt) -> str:
+    return "strong" if doubt.strong else "weak"
+
+
+def _write_csv(path: Path, table: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(table)
+    with atomic_write(path) as target:
+        target.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _page(
+    config: ReviewConfig,
+    context: Context,
+    dataset: TagDataset,
+    looker: _Looker,
+    rows: Sequence[Row],
+    doubts: Sequence[Doubt],
+) -> ReviewPage:
+    names = dataset.classes.names
+    entries = []
+    for place, row in enumerate(rows):
+        index = dataset.position(row.name)
+        pictures = _pictures(dataset, looker, index) if place < config.pictures else ()
+        entries.append(Entry(place + 1, row.name, row.score, row.words, _listed(row.tags, names), pictures))
+    lines = [TagLine(d.name, names[d.key], d.kind, d.doubt, _grade(d), d.area) for d in doubts]
+    return ReviewPage(
+        title=f"Review of {context.folder.resolve().name}",
+        images=len(rows),
+        split=dataset.split,
+        entries=entries,
+        doubts=lines,
+        chips=list(zip(names, class_colours(len(names)), strict=True)),
+        footer=f"Written by tagmask {__version__}. This file holds everything it shows.",
+    )
+
+
+def _pictures(dataset: TagDataset, looker: _Looker, index: int) -> tuple[str, ...]:
+    image, mask = dataset.image(index), looker.mask(index)
+    found = [picture_uri(image, _PICTURE_SIDE)]
+    if mask is not None and mask.shape == image.shape[:2]:
+        found.append(picture_uri(label_picture(image, mask), _PICTURE_SIDE))
+    return tuple(found)

@@ -1,0 +1,310 @@
+"""Fit a method to images and tags."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tagmask.data import TagDataset
+from tagmask.data.loader import TrainBatches, train_batches
+from tagmask.data.parts import has_masks, open_part
+from tagmask.data.transforms.base import make_view
+from tagmask.engine.log import CsvLog, Task, TensorBoardLog, figures_text
+from tagmask.errors import CheckpointError, ConfigError
+from tagmask.methods.base import Method
+from tagmask.models.trained import build_method, load_trained, save_method
+from tagmask.steps.base import Context
+from tagmask.training.checkpoints import Checkpoints
+from tagmask.training.config import TrainConfig
+from tagmask.training.corrections import (
+    BothBatches,
+    Corrections,
+    WithCorrections,
+    begin_from,
+    corrected_images,
+    steps_before,
+)
+from tagmask.training.loop import Hooks, fit
+from tagmask.training.optim import build_optimizer
+from tagmask.training.records import Records
+from tagmask.training.state import Progress, capture, restore
+from tagmask.training.validate import validate_method
+from tagmask.types import OptimPlan
+
+__all__ = ["TrainConfig", "train"]
+
+
+_NOT_SHOWN = ("lr", "grad_norm", "skipped", "steps_per_second")
+
+
+@dataclass
+class _Run:
+    """The pieces of one training."""
+
+    config: TrainConfig
+    context: Context
+    name: str
+    method: Method
+    dataset: TagDataset
+    progress: Progress
+    task: Task
+    records: Records
+    logs: list[CsvLog | TensorBoardLog] = field(default_factory=list)
+    scores: list[CsvLog | TensorBoardLog] = field(default_factory=list)
+
+
+def train(
+    config: TrainConfig,
+    context: Context,
+    name: str,
+    values: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Fit a method and write its model folder.
+
+    Reads the images and tags of the part to learn from; if there are masks for the part to score on, reads
+    those for the curves. Writes ``train/`` (log.csv, scores.csv, events, checkpoints/, best/) and ``model/``.
+
+    Args:
+        config: How.
+        context: The run.
+        name: The method's key.
+        values: The method's settings.
+        extra: What the model folder should remember about its use.
+        resume: Continue from the newest saved state, if there is one.
+
+    Returns:
+        Figures worth keeping: iterations, skipped updates, best and last scores.
+
+    Raises:
+        Stopped: A stop signal came; the state was saved.
+        UserError: Settings, data, weights or the disk do not allow it.
+    """
+    runtime = context.runtime
+    dataset = open_part(context.data, "train")
+    view = make_view(config.view, config.size, **config.view_settings)
+    runtime.reseed()
+    method = build_method(name, values, dataset.num_classes, "model")
+    if config.gradient_checkpointing:
+        _recompute(method)
+    corrections = _corrections(config, context, dataset, method)
+    if corrections is not None:
+        dataset = corrections.dataset
+    checkpoints = Checkpoints(context.folder / "train" / "checkpoints", config.keep)
+    newest = checkpoints.newest() if resume else None
+    before = steps_before(config.start)
+    if newest is None and config.start is not None:
+        begin_from(config.start, method, name, dataset)
+    elif newest is None:
+        # A resumed run's weights come from its state; the pretrained file need not be there any more.
+        method.initialise(str(method.config.weights))
+    plain = config.start is None and corrections is None
+    module = method if plain else WithCorrections(method, before, config.corrections_weight)
+    wrapped = runtime.wrap(module, method.sync_norms)
+    plan = _paced(method.optim_plan(config.iterations), config.rate)
+    optimizer = build_optimizer(plan)
+    done = int(newest[1]["progress"]["step"]) if newest else 0
+    batches = _batches(config, context, dataset, view, done, corrections)
+    extra = {**extra, "before": before} if before else extra
+    truth = _truth(config, context, method)
+    with ExitStack() as stack:
+        task = stack.enter_context(context.display.task("train", config.iterations, done))
+        records = Records(context.folder / "train", runtime.rank, done)
+        run = _Run(config, context, name, method, dataset, Progress(), task, records)
+        _open_logs(run, stack, done)
+        # Last of all: opening loaders and logs draws random numbers, which a resumed run must not see.
+        if newest is not None:
+            run.progress = restore(method, optimizer, runtime, *newest)
+        hooks = Hooks(
+            log=lambda step, figures: _on_log(run, batches, step, figures),
+            evaluate=lambda step: _on_evaluate(run, truth, extra, step),
+            save=lambda step: _on_save(run, checkpoints, capture(method, optimizer, runtime, run.progress)),
+            skipped=records.skipped,
+            tick=lambda step: task.advance(),
+        )
+        try:
+            fit(wrapped, batches, optimizer, plan, runtime, config.loop(), run.progress, hooks)
+        finally:
+            records.broken(batches.broken)
+    return _finish(run, extra)
+
+
+def _corrections(
+    config: TrainConfig, context: Context, dataset: TagDataset, method: Method
+) -> Corrections | None:
+    if config.corrections is None:
+        return None
+    truth = context.data.masks or (context.data.root or Path()) / "masks"
+    folder = context.folder / "train" / "corrections"
+    return corrected_images(
+        config.corrections, folder, dataset, type(method), truth, context.runtime, context.display
+    )
+
+
+def _paced(plan: OptimPlan, rate: float) -> OptimPlan:
+    """The same plan with every base rate multiplied."""
+    return replace(plan, groups=[replace(group, lr=group.lr * rate) for group in plan.groups])
+
+
+def _recompute(method: Method) -> None:
+    able = [module for module in method.modules() if hasattr(module, "gradient_checkpointing")]
+    if not able:
+        raise ConfigError(
+            "train.gradient_checkpointing works with ViT and Mix Transformer backbones only; leave it out, "
+            "and raise train.accumulate to save memory"
+        )
+    for module in able:
+        module.gradient_checkpointing = True  # type: ignore[assignment]
+
+
+def _batches(
+    config: TrainConfig,
+    context: Context,
+    dataset: TagDataset,
+    view: Any,
+    step: int,
+    corrections: Corrections | None,
+) -> TrainBatches | BothBatches:
+    runtime = context.runtime
+    parts = runtime.world * config.accumulate
+    if config.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size {config.batch_size} cannot be shared by {runtime.world} processes with "
+            f"{config.accumulate} micro-batches each; it must be a multiple of {parts}"
+        )
+    workers = config.workers
+    if workers is None:
+        # On a CPU, readers would take the cores that compute.
+        workers = (
+            0 if runtime.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // runtime.world))
+        )
+    if parts > 1:
+        context.display.say(
+            f"batch of {config.batch_size} images: {runtime.world} processes x {config.accumulate} "
+            f"micro-batches x {config.batch_size // parts} images"
+        )
+
+    def make(images: TagDataset, count: int, labels: Path | None) -> TrainBatches:
+        return train_batches(
+            images,
+            view,
+            count,
+            runtime.seed,
+            start_step=step * config.accumulate,
+            num_workers=workers,
+            rank=runtime.rank,
+            world=runtime.world,
+            labels=labels,
+            max_side=config.max_side,
+            broken_limit=config.broken_limit,
+        )
+
+    batches = make(dataset, config.batch_size // parts, config.labels)
+    if corrections is None:
+        return batches
+    return BothBatches(batches, make(corrections.corrected, config.corrections_batch, corrections.labels))
+
+
+def _truth(config: TrainConfig, context: Context, method: Method) -> TagDataset | None:
+    """The images to score on along the way, if they have masks and the method makes something to score."""
+    scored = bool(method.map_kinds) or method.segments
+    if not config.eval_every or not scored or not has_masks(context.data, "auto"):
+        return None
+    dataset = open_part(context.data, "auto", masks=True)
+    if config.eval_images is None or config.eval_images >= len(dataset):
+        return dataset
+    return dataset.subset(range(config.eval_images))
+
+
+def _open_logs(run: _Run, stack: ExitStack, step: int) -> None:
+    if not run.context.runtime.is_main:
+        return
+    folder = run.context.folder / "train"
+    run.logs.append(CsvLog(folder / "log.csv", step))
+    run.scores.append(CsvLog(folder / "scores.csv", step))
+    if run.config.tensorboard:
+        board = TensorBoardLog(folder, step)
+        stack.callback(board.close)
+        run.logs.append(board)
+        run.scores.append(board)
+
+
+def _on_log(run: _Run, batches: TrainBatches | BothBatches, step: int, figures: Mapping[str, float]) -> None:
+    for log in run.logs:
+        log.write(step, figures)
+    run.task.show({k: v for k, v in figures.items() if k not in _NOT_SHOWN})
+    if run.records.broken(batches.broken):
+        names = ", ".join(sorted(batches.broken)[:5])
+        run.context.display.say(f"{len(batches.broken)} images cannot be read and are left out: {names}")
+
+
+def _on_evaluate(run: _Run, truth: TagDataset | None, extra: Mapping[str, Any], step: int) -> None:
+    if truth is None:
+        return
+    config, progress = run.config, run.progress
+    scores = validate_method(
+        run.method,
+        truth,
+        run.context.runtime,
+        run.context.display,
+        config.eval_maps,
+        config.eval_background,
+        config.eval_segment,
+    )
+    progress.scores = scores
+    for log in run.scores:
+        log.write(step, scores)
+    run.context.display.say(f"step {step}: mIoU  {figures_text({k: 100 * v for k, v in scores.items()})}")
+    key = config.best_by or ("segmentation" if run.method.segments else next(iter(scores)))
+    if key not in scores:
+        raise ConfigError(f"train.best_by is '{key}', but the scores are {', '.join(scores)}")
+    if progress.best is None or scores[key] > progress.best:
+        progress.best, progress.best_step = scores[key], step
+        if run.context.runtime.is_main:
+            folder = run.context.folder / "train" / "best"
+            save_method(folder, run.method, run.name, run.dataset.classes, scores, {**extra, "step": step})
+
+
+def _on_save(run: _Run, checkpoints: Checkpoints, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    if run.context.runtime.is_main:
+        checkpoints.write(run.progress.step, *state)
+    run.context.runtime.barrier()
+
+
+def _finish(run: _Run, extra: Mapping[str, Any]) -> dict[str, Any]:
+    progress, folder = run.progress, run.context.folder
+    best = folder / "train" / "best"
+    if run.context.runtime.is_main:
+        extra = {**extra, "step": progress.step, "chosen": "last"}
+        if run.config.final == "best" and (best / "weights.safetensors").exists():
+            _use_best(run, best, extra)
+        else:
+            save_method(folder / "model", run.method, run.name, run.dataset.classes, progress.scores, extra)
+    run.context.runtime.barrier()
+    return {
+        "iterations": progress.step,
+        "skipped": progress.skipped,
+        "scores": progress.scores,
+        "best": progress.best,
+        "best_step": progress.best_step,
+    }
+
+
+def _use_best(run: _Run, best: Path, extra: Mapping[str, Any]) -> None:
+    trained = load_trained(best)
+    if trained.classes != run.dataset.classes:
+        raise CheckpointError(f"{best} belongs to other classes; delete it and train again")
+    chosen = {**extra, "chosen": "best", "step": trained.meta["extra"]["step"]}
+    save_method(
+        run.context.folder / "model",
+        trained.method,
+        run.name,
+        trained.classes,
+        trained.meta["metrics"],
+        chosen,
+    )

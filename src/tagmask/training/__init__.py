@@ -1,0 +1,1 @@
+"""Fitting a method to batches: loop, optimisers, checkpoints, corrections. Knows no run folder."""

@@ -1,0 +1,65 @@
+"""Scores of a method in memory, while it trains."""
+
+from __future__ import annotations
+
+import torch
+
+from tagmask.data import TagDataset
+from tagmask.data.loader import eval_images
+from tagmask.engine.log import Display
+from tagmask.engine.runtime import Runtime
+from tagmask.inference.views import MapConfig, SegmentationConfig, image_maps, image_scores, map_kinds
+from tagmask.methods.base import Method
+from tagmask.metrics.confusion import ConfusionMatrix
+from tagmask.ops.labels import labels_from_maps, strongest
+
+__all__ = ["validate_method"]
+
+
+def validate_method(
+    method: Method,
+    dataset: TagDataset,
+    runtime: Runtime,
+    display: Display,
+    config: MapConfig,
+    background: float,
+    views: SegmentationConfig | None = None,
+) -> dict[str, float]:
+    """Mean IoU of every kind of map (true tags, fixed threshold) and of the segmentation.
+
+    Processes share the images; one confusion matrix per kind is summed over them.
+
+    Args:
+        method: In eval mode.
+        dataset: Opened with masks.
+        runtime: Device and processes.
+        display: Progress.
+        config: Which maps, from which views.
+        background: Map values up to this are background.
+        views: How images are segmented; at the size of the maps if None.
+
+    Returns:
+        {kind or "segmentation": mIoU}, classes absent from the truth left out.
+    """
+    names = [
+        *(map_kinds(method, config.kinds) if method.map_kinds else ()),
+        *(["segmentation"] * method.segments),
+    ]
+    matrices = {name: ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore) for name in names}
+    view = views or SegmentationConfig(size=config.size)
+    with display.task("evaluate", len(dataset)) as task:
+        for index, batch in eval_images(dataset, runtime.rank, runtime.world, prefetch=1):
+            batch = batch.to(runtime.device)
+            truth = torch.from_numpy(dataset.mask(index))[None]
+            if method.map_kinds:
+                found = image_maps(method, batch.images, runtime, config, batch.tags)
+                for kind, maps in found.items():
+                    labels = labels_from_maps(maps, batch.tags, background)
+                    matrices[kind].update(truth, labels.cpu())
+            if method.segments:
+                labels = strongest(image_scores(method, batch.images, runtime, view))
+                matrices["segmentation"].update(truth, labels.cpu())
+            task.advance(runtime.world)
+    for matrix in matrices.values():
+        matrix.counts = runtime.reduce(matrix.counts).cpu()
+    return {name: matrix.compute().miou for name, matrix in matrices.items()}

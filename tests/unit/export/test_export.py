@@ -1,0 +1,171 @@
+"""Exported files say what PyTorch says, at any size, and carry what is needed to read them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import tagmask
+from tagmask.cli.main import app
+from tagmask.data import ClassTable
+from tagmask.errors import CheckpointError, ConfigError
+from tagmask.export.module import TakeAway
+from tagmask.export.write import ExportConfig, export_model, read_metadata
+from tagmask.inference.views import MapConfig, SegmentationConfig, image_maps, image_scores, image_tags
+from tagmask.models.trained import Trained, build_method, save_method
+from tagmask.ops.resize import resize_positions, resize_positions_traced
+from tests.contract.test_methods import TINY, VIT
+from tests.docs.blocks import ROOT
+
+CLASSES = ClassTable(("cat", "dog", "sofa"))
+CASES = {name: (name, values) for name, values in TINY.items() if name != "affinity_net"}
+CASES |= {
+    "aream on Conformer": ("aream", {"backbone": "conformer:dim=24,depth=3,heads=2,ratio=1,base=8"}),
+    "mctformer plus": ("mctformer", {"backbone": VIT, "input_size": 64, "version": "plus"}),
+    "segmenter on a ViT": ("segmenter", {"backbone": VIT}),
+    "segmenter with a mask transformer": ("segmenter", {"backbone": f"mask:{VIT}", "position_size": 64}),
+}
+SIZES = ((64, 64), (96, 64), (75, 130))
+
+
+def trained(case):
+    name, values = CASES[case]
+    torch.manual_seed(0)
+    method = build_method(name, values, 3).eval()
+    # Fresh position tables and class tokens are zero and fresh maps almost flat: nothing would be compared.
+    with torch.no_grad():
+        for param in method.parameters():
+            param.add_(torch.randn_like(param), alpha=0.1)
+    return Trained(method, name, CLASSES, "0" * 64, {})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_exported_view_is_what_the_stages_make_of_one_view(case):
+    from tagmask.engine.runtime import Runtime
+
+    method = trained(case).method
+    runtime = Runtime.create("cpu", "fp32", None)
+    model = TakeAway(method, None, 0.5)
+    images = torch.rand(2, 3, 80, 96)  # Conformer's pages ask for whole patches
+    with torch.no_grad():
+        found = dict(zip(model.outputs, model(images), strict=True))
+    if method.segments:
+        want = image_scores(method, images, runtime, SegmentationConfig())
+        assert torch.equal(found["scores"], want)
+        assert torch.equal(found["labels"].long(), want.argmax(1))
+    if method.map_kinds and case not in ("transcam",):  # whose own plan changes the shape of images
+        kind = method.map_kinds[0]
+        config = MapConfig(kinds=(kind,), scales=(1.0,), flip="none")
+        want = image_maps(method, images, runtime, config)[kind]
+        assert torch.allclose(found[kind], want.clamp_min(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["transcam", "aream on Conformer"])
+def test_tags_are_recognised_in_images_of_any_size(case):
+    from tagmask.engine.runtime import Runtime
+
+    method, images = trained(case).method, torch.rand(2, 3, 75, 90)
+    found = image_tags(method, images, Runtime.create("cpu", "fp32", None), "classifier")
+    with torch.no_grad():
+        logits = TakeAway(method, None, 0.5)(images)[0]
+    assert torch.equal(found, (logits > 0).float())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_method_exports_to_what_pytorch_says(case, kind, tmp_path):
+    out = tmp_path / ("model.onnx" if kind == "onnx" else "model.pt2")
+    found = export_model(ExportConfig(format=kind, check_sizes=SIZES), trained(case), out)
+    assert set(found["check"]) == set(found["outputs"])
+    assert max(found["check"].values()) <= 1e-4
+    assert read_metadata(out)["classes"] == ["background", "cat", "dog", "sofa"]
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 4), (3, 7), (9, 2)])
+def test_traced_positions_are_those_of_the_eager_path(size):
+    rows = torch.randn(1, 16, 6, generator=torch.Generator().manual_seed(0))
+    traced = resize_positions_traced(rows, size, (4, 4), 0.1, torch.tensor(False))
+    assert torch.allclose(traced, resize_positions(rows, size, (4, 4), offset=0.1), atol=1e-5)
+    if size == (4, 4):
+        assert torch.equal(resize_positions_traced(rows, size, (4, 4), 0.1, torch.tensor(True)), rows)
+
+
+def test_what_cannot_be_exported_is_told(tmp_path):
+    torch.manual_seed(0)
+    pairs = build_method("affinity_net", TINY["affinity_net"], 3)
+    with pytest.raises(ConfigError, match="tagmask walk"):
+        TakeAway(pairs, None, 0.5)
+    with pytest.raises(ConfigError, match="'walk' maps are not made from one view"):
+        TakeAway(trained("afa").method, ("walk",), 0.5)
+    with pytest.raises(ConfigError, match="needs one kind of maps"):
+        TakeAway(trained("psa").method, (), 0.5)
+    with pytest.raises(ConfigError, match=r"end in \.onnx"):
+        export_model(ExportConfig(), trained("psa"), tmp_path / "model.pt2")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A tiny MoRe as ONNX file, made by the command."""
+    folder = tmp_path_factory.mktemp("exported")
+    model = trained("more")
+    save_method(folder / "model", model.method, "more", CLASSES, {"miou": 0.5}, {})
+    out = folder / "there" / "model.onnx"
+    result = CliRunner().invoke(app, ["export", str(folder / "model"), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "largest difference from PyTorch at 64 x 64" in result.output
+    return out
+
+
+@pytest.mark.slow
+def test_the_file_carries_what_reads_it(exported):
+    about = read_metadata(exported)
+    assert about["outputs"] == ["tag_logits", "cam", "scores", "labels"]
+    assert about["palette"][:2] == [[0, 0, 0], [128, 0, 0]]
+    assert about["settings"]["backbone"] == TINY["more"]["backbone"]
+    assert about["metrics"] == {"miou": 0.5}
+    assert json.dumps(about)
+
+
+@pytest.mark.slow
+def test_the_example_runs_where_there_is_nothing_but_the_file(exported, tmp_path):
+    """NumPy, ONNX Runtime and Pillow only: an import of anything else of ours fails."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(exported, alone / "model.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (75, 101, 3), dtype=np.uint8)
+    picture = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(picture)
+    script = ROOT / "examples" / "onnx_only.py"
+    block = "import sys; sys.modules.update(dict.fromkeys(['torch', 'tagmask', 'timm']));"
+    code = f"{block} import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    for extra in ([], ["--tags", "dog"]):
+        words = [sys.executable, "-c", code, str(script), "model.onnx", str(picture), *extra]
+        subprocess.run(words, cwd=alone, env=environment, check=True, timeout=300)
+        mask = np.array(Image.open(alone / "picture.png"))
+        model = tagmask.load(exported.parent.parent / "model", device="cpu")
+        want = model.predict(pixels, tags=["dog"] if extra else None).mask
+        assert (mask == want).mean() > 0.999
+
+
+@pytest.mark.slow
+def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
+    def wrong(path):
+        module = torch.export.load(path).module()
+        return lambda images: [value + 1 for value in module(images)]
+
+    monkeypatch.setattr("tagmask.export.write._run_torch", wrong)
+    with pytest.raises(CheckpointError, match="differs from PyTorch by 1"):
+        export_model(ExportConfig(format="torch"), trained("psa"), tmp_path / "model.pt2")
+    assert not list(tmp_path.iterdir())
