@@ -14,7 +14,7 @@ from tests.cli import tagmask, train_args
 from tests.cli.bad_inputs import CASES, Case, Place
 from tests.toy import toy_root
 
-HEAD = """# What tagmask answers
+HEAD = """# Error messages
 
 Every command answers bad input with one line and an exit code: 2 for what the user gave, 1 for a fault of
 tagmask's own, 128 plus the number of a signal that stopped it. `TAGMASK_DEBUG=1` adds the traceback. This
