@@ -142,7 +142,7 @@ class ShortSideCrop(Augment):
         part = self._cut(resize_linear(levels, draw.size), draw.crop)
         part = recoloured(part[:, ::-1] if draw.flip else part, draw.colour)
         height, width = part.shape[:2]
-        pixels = rgb_tensor(np.ascontiguousarray(part))
+        pixels = rgb_tensor(np.array(part))
         if (height, width) != (self.size, self.size):
             whole = torch.tensor(self.padding, dtype=torch.float32).view(3, 1, 1)
             whole = whole.repeat(1, self.size, self.size)
