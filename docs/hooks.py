@@ -1,38 +1,36 @@
-"""What the site makes of itself when it is built: the page of results and the navigation."""
+"""What the site makes of itself when it is built: generated pages and the navigation."""
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import pages  # noqa: E402
 
 
 def on_config(config: Any) -> Any:
-    """No page is forgotten: an entry that ends in "/" stands for a folder, other pages follow at the end."""
+    """No page of a folder is forgotten: an entry that ends in "/" stands for all pages in it."""
     docs = Path(config["docs_dir"])
-    named = [(title, place) for item in config["nav"] for title, place in item.items()]
-    known = {place for _, place in named}
-    rest = [page.name for page in sorted(docs.glob("*.md")) if page.name not in known]
-    config["nav"] = [*({title: _pages(docs, place)} for title, place in named), *rest]
+    config["nav"] = [{title: _entry(docs, place)} for item in config["nav"] for title, place in item.items()]
     return config
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Tables of the committed result files."""
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    files.append(File.generated(config, "results.md", content=tables.page()))
+    """Pages that are made from the code, from result files, and from files at the top of the project."""
+    for place, text in pages.generated().items():
+        files.append(File.generated(config, place, content=text))
     return files
 
 
-def _pages(docs: Path, place: str) -> Any:
-    if not place.endswith("/"):
+def _entry(docs: Path, place: Any) -> Any:
+    if not isinstance(place, str) or not place.endswith("/"):
         return place
-    return [page.relative_to(docs).as_posix() for page in sorted((docs / place).glob("*.md"))]
+    written = {page.relative_to(docs).as_posix() for page in (docs / place).glob("*.md")}
+    made = {name for name in pages.generated() if name.startswith(place)}
+    return sorted((written | made) - pages.HIDDEN, key=lambda name: (not name.endswith("index.md"), name))

@@ -1,6 +1,6 @@
-"""Give every command its bad inputs and write what it answers as `docs/errors.md`.
+"""Give every command its bad inputs and write what it answers as `docs/reference/errors.md`.
 
-python tools/bad_inputs_table.py --out docs/errors.md
+python tools/bad_inputs_table.py --out docs/reference/errors.md
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Things a person may give a command by mistake or by malice; `docs/errors.md` shows the answers."""
+"""What a person may give a command by mistake or malice; `docs/reference/errors.md` shows the answers."""
 
 from __future__ import annotations
 

@@ -1,0 +1,169 @@
+"""Pages of the site that nobody writes: references from the code, tables from the result files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+ROOT = Path(__file__).parent.parent
+HIDDEN = {"reference/errors.md"}
+REPOSITORY_FILES = {
+    "project/changelog.md": "CHANGELOG.md",
+    "project/contributing.md": "CONTRIBUTING.md",
+    "project/security.md": "SECURITY.md",
+    "project/upgrading.md": "UPGRADING.md",
+}
+
+
+@cache
+def generated() -> dict[str, str]:
+    """{place in the site: Markdown} of every generated page."""
+    made = {
+        "evidence/results.md": _tables().page(),
+        "reference/commands.md": commands(),
+        "reference/settings.md": settings(),
+    }
+    parity = ROOT / "benchmarks" / "results" / "parity.json"
+    if parity.is_file():
+        made["evidence/parity.md"] = parity_page(json.loads(parity.read_text(encoding="utf-8")))
+    for place, name in REPOSITORY_FILES.items():
+        made[place] = (ROOT / name).read_text(encoding="utf-8")
+    return made
+
+
+def _tables() -> Any:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    return tables
+
+
+def commands() -> str:
+    """Every command with its arguments and options, as ``--help`` prints them."""
+    from tagmask.cli.main import app
+
+    parts = ["# Commands", "", "`tagmask COMMAND --help` prints the same.", ""]
+    for path, command in sorted(_leaves(typer.main.get_command(app), ("tagmask",))):
+        parts += [f"## {' '.join(path)}", "", _plain(command.help), ""]
+        rows = [_parameter(each) for each in command.params if not getattr(each, "hidden", False)]
+        rows = [row for row in rows if row]
+        if rows:
+            parts += ["| argument or option | |", "|---|---|", *rows, ""]
+    return "\n".join(parts)
+
+
+def _leaves(command: Any, path: tuple[str, ...]) -> Any:
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, inner in command.commands.items():
+        yield from _leaves(inner, (*path, name))
+
+
+def _parameter(parameter: Any) -> str:
+    if "--help" in parameter.opts:
+        return ""
+    option = parameter.param_type_name == "option"
+    names = ", ".join([*parameter.opts, *parameter.secondary_opts]) if option else parameter.name.upper()
+    about = _plain(getattr(parameter, "help", ""))
+    default = parameter.default
+    if option and default not in (None, False, ()) and not callable(default):
+        about += f" Default: {default}."
+    return f"| `{_cell(names)}` | {_cell(about)} |"
+
+
+def settings() -> str:
+    """Every setting of a run and of every method, with type, default and meaning."""
+    from tagmask import methods
+    from tagmask.pipeline.config import RunConfig
+
+    parts = ["# Settings", "", "In a recipe, or on the command line as `--set KEY=VALUE`.", ""]
+    for key, info in RunConfig.model_fields.items():
+        nested = info.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            parts += [f"## {key}", "", _plain(nested.__doc__), "", *_rows(nested, f"{key}.")]
+        else:
+            parts += [f"## {key}", "", _plain(info.description), ""]
+    for name in methods.names():
+        schema = methods.get(name).config_class
+        parts += [f"## model, method {name}", "", _plain(schema.__doc__), "", *_rows(schema, "model.")]
+    return "\n".join(parts)
+
+
+def _rows(schema: type[BaseModel], prefix: str) -> list[str]:
+    rows = ["| setting | type | default | |", "|---|---|---|---|"]
+    for key, info in schema.model_fields.items():
+        nested = info.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            rows += _rows(nested, f"{prefix}{key}.")[2:]
+        else:
+            cells = f"`{prefix}{key}`", _type(info), _default(info), _plain(info.description)
+            rows.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    return [*rows, ""] if len(rows) > 2 else [""]
+
+
+def _type(info: FieldInfo) -> str:
+    text = info.annotation.__name__ if isinstance(info.annotation, type) else str(info.annotation)
+    text = re.sub(r"Annotated\[(tuple\[float, \.\.\.\]), .*?\)\]", r"\1", text)
+    return re.sub(r"typing\.|pathlib\.(_local\.)?|tagmask(\.\w+)*\.", "", text)
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "must be given"
+    value = info.get_default(call_default_factory=True)
+    return "" if value is None else f"`{value}`"
+
+
+def parity_page(record: dict[str, Any]) -> str:
+    """What was compared with stored outputs of the originals, with the measured differences."""
+    parts = [
+        "# Parity",
+        "",
+        "Outputs of the original code on fixed inputs and weights are stored; tagmask computes the same",
+        "through its public functions. A row is one stored file: how many values or tensors were compared,",
+        "and the comparison that came closest to its tolerance. No full training was repeated: there is no",
+        "published mIoU here.",
+        "",
+        f"Reproduce: `{record['command']}`. {record['machine']}.",
+        "",
+    ]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in record["files"]:
+        groups.setdefault(row["method"], []).append(row)
+    for method, rows in sorted(groups.items()):
+        parts += [
+            f"## {method}",
+            "",
+            "| file | comparisons | closest to its limit | difference | tolerance |",
+        ]
+        parts += ["|---|---|---|---|---|"]
+        for row in sorted(rows, key=lambda each: each["file"]):
+            cells = (
+                row["file"],
+                row["checks"],
+                row["worst"],
+                f"{row['difference']:.2g}",
+                f"{row['tolerance']:.2g}",
+            )
+            parts.append(f"| {' | '.join(_cell(str(cell)) for cell in cells)} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _plain(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
