@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from tagmask.data.base import Item, Problem, Scan, Source, TagDataset
     from tagmask.data.classes import ClassTable
 
-__all__ = ["ClassTable", "Item", "TagDataset", "find_kind", "names", "open_dataset", "scan_dataset"]
+__all__ = [
+    "ClassTable",
+    "Item",
+    "TagDataset",
+    "as_dataset",
+    "find_kind",
+    "names",
+    "open_dataset",
+    "scan_dataset",
+]
 
 _GROUP = "tagmask.data"
 _CACHES = ("none", "memory")
@@ -112,20 +121,30 @@ def open_dataset(
     Raises:
         DataError: Something is missing, unknown or contradictory; one message names the first of each kind.
     """
-    from tagmask.data.base import Source, TagDataset
+    from tagmask.data.base import Source
 
     if cache not in _CACHES:
         raise DataError(f"unknown cache '{cache}'. {nearest(cache, _CACHES)}")
     folder = None if mask_folder is None else Path(mask_folder)
     source = Source(Path(root), split, masks, tags, classes, folder, mask_values)
-    scan = scan_dataset(kind, source)
+    return as_dataset(scan_dataset(kind, source), source, cache)
+
+
+def as_dataset(scan: Scan, source: Source, cache: str = "none") -> TagDataset:
+    """What a scan found as a data set; masks can be read if `source` asked for them.
+
+    Raises:
+        DataError: The scan found something fatal; one message names the first of each kind.
+    """
+    from tagmask.data.base import TagDataset
+
     _refuse(scan.problems, source)
     return TagDataset(
         scan.classes,
         scan.items,
         scan.split,
-        masks,
-        read_mask=scan.read_mask if masks else None,
+        source.masks,
+        read_mask=scan.read_mask if source.masks else None,
         about=scan.about,
         keep_decoded=cache == "memory",
     )

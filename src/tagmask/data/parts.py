@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tagmask.config import Config
-from tagmask.data import TagDataset, find_kind, open_dataset, scan_dataset
+from tagmask.data import TagDataset, as_dataset, find_kind, scan_dataset
 from tagmask.data.base import Scan, Source
 from tagmask.errors import ConfigError, DataError
 
-__all__ = ["DataConfig", "Part", "data_state", "find_part", "has_masks", "open_part"]
+__all__ = ["DataConfig", "Part", "Parts", "data_state", "find_part", "has_masks", "open_part"]
 
 Part = Literal["auto", "train", "val", "both"]
 """Which images: to learn from, to score on, one after the other, or "auto"."""
@@ -48,17 +49,77 @@ class DataConfig(Config):
         Raises:
             ConfigError: No folder was given.
         """
-        if self.root is None:
+        return Parts(self).source(part, masks)
+
+
+class Parts:
+    """The parts of a data set, each scanned once however often it is opened.
+
+    Args:
+        config: Where everything lies.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+        self._scans: dict[tuple[Any, ...], Scan | DataError] = {}
+
+    def open(self, part: Part, masks: bool = False) -> TagDataset:
+        """Open the images of one part.
+
+        Args:
+            part: "train", "val", "both" of them one after the other, or "auto" for the one to score on if
+                there is one.
+            masks: Open the true masks too; for scoring only.
+
+        Raises:
+            ConfigError: No folder was given, or masks of both parts are asked for.
+            DataError: Something is missing, unknown or contradictory.
+        """
+        if part == "both":
+            if masks:
+                raise ConfigError("scores belong to one part: choose split train or val, not both")
+            return _both(self.open("train"), self.open("auto"))
+        source = self.source(self.find(part), masks)
+        return as_dataset(self._scan(self.config.kind, source), source, self.config.cache)
+
+    def find(self, part: Part) -> Part:
+        """The part that "auto" means: the one to score on if there is one, else the one to learn from."""
+        if part in ("train", "val"):
+            return part
+        if self.config.val_root or self.config.val_split or self.config.val_tags:
+            return "val"
+        # With masks first: such a scan serves everyone, so that one is enough.
+        known = any(self._there(self.config.kind, self.source("val", masks)) for masks in (True, False))
+        return "val" if known else "train"
+
+    def has_masks(self, part: Part) -> bool:
+        """Whether there is a true mask for any image of a part."""
+        try:
+            scan = self._scan(self.config.kind, self.source(self.find(part), masks=True))
+        except DataError:
+            # No folder of masks at all; if one was named, its absence is an error.
+            if self.config.masks is not None:
+                raise
+            return False
+        return any(item.mask is not None for item in scan.items)
+
+    def source(self, part: Part, masks: bool) -> Source:
+        """Where one part lies.
+
+        Raises:
+            ConfigError: No folder was given.
+        """
+        data, val = self.config, part == "val"
+        if data.root is None:
             raise ConfigError("say where the images are: --data DIR (or data.root in the recipe)")
-        val = part == "val"
         return Source(
-            root=(self.val_root or self.root) if val else self.root,
-            split=(self.val_split or "val") if val else self.split or self._usual_split(self.root),
+            root=(data.val_root or data.root) if val else data.root,
+            split=(data.val_split or "val") if val else data.split or self._usual_split(data.root),
             masks=masks,
-            tags=(self.val_tags or self.tags) if val else self.tags,
-            classes=self.classes,
-            mask_folder=self.masks,
-            mask_values=self.mask_values,
+            tags=(data.val_tags or data.tags) if val else data.tags,
+            classes=data.classes,
+            mask_folder=data.masks,
+            mask_values=data.mask_values,
         )
 
     def _usual_split(self, root: Path) -> str | None:
@@ -66,58 +127,65 @@ class DataConfig(Config):
 
         Without this, a folder whose tag file marks images for scoring would be learned from as a whole.
         """
-        source = Source(root, "train", tags=self.tags, classes=self.classes)
-        if (find_kind(source) if self.kind == "auto" else self.kind) != "folder":
+        data = self.config
+        source = Source(
+            root,
+            "train",
+            tags=data.tags,
+            classes=data.classes,
+            mask_folder=data.masks,
+            mask_values=data.mask_values,
+        )
+        if (find_kind(source) if data.kind == "auto" else data.kind) != "folder":
             return None
+        return "train" if self._there(data.kind, source) else None
+
+    def _there(self, kind: str, source: Source) -> bool:
         try:
-            scan_dataset("folder", source)
+            self._scan(kind, source)
         except DataError:
-            return None
-        return "train"
+            return False
+        return True
+
+    def _scan(self, kind: str, source: Source) -> Scan:
+        """What lies at a source; a scan with masks also serves those who may not see them."""
+        place = (str(source.root), source.split, source.tags, kind)
+        seen = self._scans.get((*place, True))
+        if not source.masks and (*place, False) not in self._scans and isinstance(seen, Scan):
+            self._scans[*place, False] = _without_masks(seen)
+        found = self._scans.get((*place, source.masks))
+        if found is None:
+            try:
+                found = scan_dataset(kind, source)
+            except DataError as error:
+                found = error
+            self._scans[*place, source.masks] = found
+        if isinstance(found, DataError):
+            raise found
+        return found
 
 
 def find_part(data: DataConfig, part: Part) -> Part:
-    """The part that "auto" means: the one to score on if there is one, else the one to learn from."""
-    if part in ("train", "val"):
-        return part
-    if data.val_root or data.val_split or data.val_tags:
-        return "val"
-    try:
-        scan_dataset(data.kind, data.source("val", masks=False))
-    except DataError:
-        return "train"
-    return "val"
+    """The part that "auto" means, see `Parts.find`."""
+    return Parts(data).find(part)
 
 
 def open_part(data: DataConfig, part: Part, masks: bool = False) -> TagDataset:
-    """Open the images of one part.
+    """Open the images of one part, see `Parts.open`; who opens several parts keeps one `Parts`."""
+    return Parts(data).open(part, masks)
 
-    Args:
-        data: Where everything lies.
-        part: "train", "val", "both" of them one after the other, or "auto" for the one to score on if there
-            is one.
-        masks: Open the true masks too; for scoring only.
 
-    Raises:
-        ConfigError: No folder was given, or masks of both parts are asked for.
-        DataError: Something is missing, unknown or contradictory.
-    """
-    if part == "both":
-        if masks:
-            raise ConfigError("scores belong to one part: choose split train or val, not both")
-        return _both(open_part(data, "train"), open_part(data, "auto"))
-    s = data.source(find_part(data, part), masks)
-    return open_dataset(
-        data.kind,
-        s.root,
-        s.split,
-        masks=s.masks,
-        tags=s.tags,
-        classes=s.classes,
-        mask_folder=s.mask_folder,
-        mask_values=s.mask_values,
-        cache=data.cache,
-    )
+def has_masks(data: DataConfig, part: Part) -> bool:
+    """Whether there is a true mask for any image of a part."""
+    return Parts(data).has_masks(part)
+
+
+def _without_masks(scan: Scan) -> Scan:
+    """The same part for those who must not see the truth."""
+    items = tuple(item if item.mask is None else replace(item, mask=None) for item in scan.items)
+    problems = tuple(problem for problem in scan.problems if problem.kind != "missing mask")
+    about = {**scan.about, "masks": "not opened"} if "masks" in scan.about else scan.about
+    return replace(scan, items=items, problems=problems, about=about)
 
 
 def _both(first: TagDataset, second: TagDataset) -> TagDataset:
@@ -128,18 +196,6 @@ def _both(first: TagDataset, second: TagDataset) -> TagDataset:
     further = [item for item in second.items if item.name not in known]
     split = f"{first.split}+{second.split}" if further else first.split
     return TagDataset(first.classes, [*first.items, *further], split, about=first.about)
-
-
-def has_masks(data: DataConfig, part: Part) -> bool:
-    """Whether there is a true mask for any image of a part."""
-    try:
-        scan: Scan = scan_dataset(data.kind, data.source(find_part(data, part), masks=True))
-    except DataError:
-        # No folder of masks at all; if one was named, its absence is an error.
-        if data.masks is not None:
-            raise
-        return False
-    return any(item.mask is not None for item in scan.items)
 
 
 def data_state(dataset: TagDataset) -> list[Any]:

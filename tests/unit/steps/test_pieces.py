@@ -198,3 +198,39 @@ def test_a_rate_multiplies_every_group_and_nothing_else():
     assert [group.weight_decay for group in paced.groups] == [0.1, 0.0]
     assert (paced.name, paced.betas, paced.factor) == (plan.name, plan.betas, plan.factor)
     assert [group.lr for group in plan.groups] == [1e-3, 2e-2]
+
+
+def test_a_part_is_scanned_once_and_training_never_sees_a_mask(toy, monkeypatch):
+    from tagmask.data import parts
+
+    scans = []
+
+    def counted(kind, source):
+        scans.append((source.split, source.masks))
+        return real(kind, source)
+
+    real = parts.scan_dataset
+    monkeypatch.setattr(parts, "scan_dataset", counted)
+    data = parts.Parts(DataConfig(root=toy))
+    for _ in range(2):
+        assert len(data.open("train")) == 12
+        assert data.has_masks("auto")
+        assert len(data.open("both")) == 16
+        blind, scored = data.open("auto"), data.open("val", masks=True)
+        assert scored.mask(0).shape == (64, 64)
+        assert all(item.mask is None for item in blind.items)
+        with pytest.raises(DataError, match="opened without them"):
+            blind.mask(0)
+    assert scans == [("train", False), ("val", True)]
+
+
+def test_a_missing_mask_only_matters_to_those_who_score(toy, tmp_path):
+    from tagmask.data.parts import Parts
+
+    root = shutil.copytree(toy, tmp_path / "data")
+    next((root / "masks").glob("*.png")).unlink()
+    data = Parts(DataConfig(root=root))
+    assert data.has_masks("auto")
+    assert len(data.open("auto")) == 4
+    with pytest.raises(DataError, match="missing mask"):
+        data.open("auto", masks=True)
