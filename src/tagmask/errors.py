@@ -5,7 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "ProcessError", "UserError", "nearest", "one_line"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "ProcessError",
+    "UserError",
+    "nearest",
+    "one_line",
+    "printable",
+]
 
 
 class UserError(Exception):
@@ -47,3 +56,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def one_line(error: BaseException) -> str:
     """What an error says, on one line of at most 300 characters; its type if it says nothing."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Text without line breaks, control characters and bytes that are no text, each shown by its code.
+
+    Names of files can hold them; a terminal would obey them, and printing the last kind fails.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text
+    )

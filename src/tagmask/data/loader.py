@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from tagmask.data.base import TagDataset
+from tagmask.data.file_names import named_file
 from tagmask.data.readers.images import read_indices, rgb_tensor
 from tagmask.data.transforms.base import View
 from tagmask.errors import DataError
@@ -188,7 +189,7 @@ class _Steps(Dataset[tuple["Batch | None", dict[str, str]]]):
             return None
         name = self._dataset.items[index].name
         if isinstance(self._labels, Path):
-            label: NDArray[Any] | None = read_indices(self._labels / f"{name}.png")
+            label: NDArray[Any] | None = read_indices(named_file(self._labels, name, ".png"))
         else:
             label = self._labels(name)
         if label is None:

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from tagmask.errors import DataError, UserError
+from filelock import FileLock, Timeout
 
-__all__ = ["atomic_write", "clear_partial", "digest", "exclusive", "file_for", "sha256", "write_json"]
+from tagmask.data.file_names import named_file
+from tagmask.data.readers.regular import Inside, open_regular
+from tagmask.errors import DataError, UserError, printable
+
+__all__ = [
+    "NameRefused",
+    "atomic_write",
+    "clear_partial",
+    "digest",
+    "exclusive",
+    "file_for",
+    "sha256",
+    "write_json",
+]
 
 _PARTIAL = ".partial"
 _ATTEMPTS = 1000
+_NAMES = (
+    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.ELOOP,
+)  # fmt: skip
+"""What systems answer to a name that cannot be written, whatever the disk."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class NameRefused(DataError):
+    """One name cannot be written; others in the same folder can."""
 
 
 @contextmanager
@@ -38,7 +60,9 @@ def atomic_write(path: Path, error: type[UserError] = DataError) -> Iterator[Pat
         UserError: Of kind `error`: no space, no permission, or another failure of the file system.
     """
     partial = path.parent / _PARTIAL
-    target = partial / f"{os.getpid()}-{path.name}"
+    # Not the name itself: with something before it, it could be too long.
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    target = partial / f"{os.getpid()}-{short}{path.suffix[:16]}"
     try:
         _claim(target)
         yield target
@@ -47,7 +71,8 @@ def atomic_write(path: Path, error: type[UserError] = DataError) -> Iterator[Pat
             os.fsync(file.fileno())
         os.replace(target, path)
     except OSError as problem:
-        raise error(_explain(path, problem)) from None
+        kind = NameRefused if problem.errno in _NAMES and issubclass(NameRefused, error) else error
+        raise kind(_explain(path, problem)) from None
     finally:
         with suppress(OSError):
             target.unlink(missing_ok=True)
@@ -68,6 +93,8 @@ def _claim(target: Path) -> None:
 
 def _explain(path: Path, problem: OSError) -> str:
     reason = problem.strerror or str(problem)
+    if problem.errno in _NAMES:
+        return f"cannot write {printable(str(path))}: {reason}"
     try:
         place = next(folder for folder in path.absolute().parents if folder.exists())
         free = f"{shutil.disk_usage(place).free / 2**20:.0f} MiB free there"
@@ -87,23 +114,36 @@ def exclusive(folder: Path) -> Iterator[None]:
         folder: Made if missing.
 
     Raises:
-        DataError: Another program holds it, or it cannot be written to.
+        DataError: Another program holds it, it cannot be written to, or something in it leads out of it.
     """
+    path = folder / ".lock"
+    lock = FileLock(path, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "w")  # noqa: SIM115 - closed below, after the hold
+        _refuse_links(folder)
+        lock.acquire()
+    except Timeout:
+        raise DataError(f"another tagmask is working in {folder}; wait for it or use another --out") from None
     except OSError as problem:
-        raise DataError(_explain(folder / ".lock", problem)) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"another tagmask is working in {folder}; wait for it or use another --out"
-            ) from None
-        except OSError:
-            pass  # some network file systems have no locks
+        # Some network file systems have no locks; what cannot even make the file cannot be written to.
+        if problem.errno not in _NO_LOCKS:
+            raise DataError(_explain(path, problem)) from None
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _refuse_links(folder: Path) -> None:
+    """What lies in a folder that is written to must not lead out of it, and its lock must be a plain file."""
+    inside = Inside([folder])
+    for entry in os.scandir(folder):
+        path = folder / entry.name
+        reason = inside.reason(path) if entry.is_symlink() else None
+        if reason is None and entry.name == ".lock" and not entry.is_file(follow_symlinks=False):
+            reason = "is no plain file; delete it"
+        if reason is not None:
+            raise DataError(f"{printable(str(path))} {reason}")
 
 
 def clear_partial(folder: Path) -> None:
@@ -115,7 +155,7 @@ def clear_partial(folder: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
-    with open(path, "rb") as file:
+    with open_regular(path, limit=None) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -144,9 +184,12 @@ def file_for(folder: Path, name: str, suffix: str) -> Path:
         suffix: Ending with its dot.
 
     Raises:
-        DataError: The name would leave the folder or cannot be a file name.
+        DataError: The name would leave the folder, also by a link in it, or cannot be a file name.
     """
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or any("\\" in p or "\0" in p for p in parts):
-        raise DataError(f"image name {name!r} cannot be used as a file name; rename it without '..' or '\\'")
-    return folder.joinpath(*parts[:-1], parts[-1] + suffix)
+    path = named_file(folder, name, suffix)
+    place = folder
+    for part in path.relative_to(folder).parts[:-1]:
+        place = place / part
+        if place.is_symlink() and (reason := Inside([folder]).reason(place)) is not None:
+            raise NameRefused(f"{place} {reason}")
+    return path

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 
 import pytest
 
 from tagmask.errors import CheckpointError, DataError
-from tagmask.store.files import atomic_write, clear_partial, digest, file_for, sha256, write_json
+from tagmask.store.files import (
+    NameRefused,
+    atomic_write,
+    clear_partial,
+    digest,
+    exclusive,
+    file_for,
+    sha256,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
@@ -70,3 +80,51 @@ def test_writers_of_one_folder_do_not_take_it_from_each_other(tmp_path):
         writer.join(120)
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     assert len(list(tmp_path.iterdir())) == 1200
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_folder_that_is_written_to_holds_nothing_that_leads_out(tmp_path):
+    victim, out = tmp_path / "victim", tmp_path / "out"
+    victim.write_text("precious")
+    out.mkdir()
+    for name in (".lock", "masks", "summary.jsonl"):
+        (out / name).symlink_to(victim)
+        with pytest.raises(DataError, match=f"{name} is reached by a link that leads out"), exclusive(out):
+            pass
+        (out / name).unlink()
+    (out / "inner").write_text("")
+    (out / ".lock").symlink_to(out / "inner")
+    with pytest.raises(DataError, match="lock is no plain file; delete it"), exclusive(out):
+        pass
+    (out / ".lock").unlink()
+    os.mkfifo(out / ".lock")
+    with pytest.raises(DataError, match="lock is no plain file; delete it"), exclusive(out):
+        pass
+    (out / ".lock").unlink()
+    with exclusive(out), pytest.raises(DataError, match="another tagmask is working"), exclusive(out):
+        pass
+    (tmp_path / "elsewhere").mkdir()
+    (out / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NameRefused, match="leads out"):
+        file_for(out, "sub/a", ".png")
+    assert victim.read_text() == "precious"
+
+
+def test_a_name_that_cannot_be_written_is_told_from_a_disk_that_cannot(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    for path in (tmp_path / ("x" * 300), tmp_path / "file" / "a.png", tmp_path / "folder.png"):
+        with pytest.raises(NameRefused, match="cannot write"), atomic_write(path) as target:
+            target.write_text("x")
+    longest = tmp_path / ("x" * 251 + ".png")
+    with atomic_write(longest) as target:
+        target.write_text("x")
+    assert longest.read_text() == "x"
+
+    def full():
+        with atomic_write(tmp_path / "a.bin"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError) as caught:
+        full()
+    assert not isinstance(caught.value, NameRefused)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.classes import ClassTable, class_table, read_class_file
 from tagmask.data.datasets.tagfile import TagRow, file_split, read_tag_file, split_tags
+from tagmask.data.file_names import named_file
 from tagmask.data.readers.images import IMAGE_SUFFIXES
 from tagmask.data.readers.masks import mask_values
 from tagmask.errors import DataError, nearest
@@ -272,7 +273,7 @@ def _with_masks(items: Sequence[Item], folder: Path) -> tuple[list[Item], list[P
         raise DataError(f"masks are asked for, but there is no folder {folder}; name it with mask_folder=...")
     result, problems = [], []
     for item in items:
-        mask = folder / f"{item.name}.png"
+        mask = named_file(folder, item.name, ".png")
         if mask.is_file():
             result.append(replace(item, mask=mask))
         else:
