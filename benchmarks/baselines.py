@@ -50,7 +50,8 @@ def main() -> None:
         matrix = ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore)
         for index, item in enumerate(dataset.items):
             truth = np.asarray(dataset.mask(index))
-            matrix.update(truth, guess(truth.shape, np.asarray(sorted(item.tags or ()), np.intp)))
+            guessed = guess(truth.shape, np.asarray(sorted(item.tags or ()), np.intp))
+            matrix.update(preds=guessed, target=truth)
         found[guess.__name__] = round(float(matrix.compute("nan").miou), 4)
     print(json.dumps(found, indent=1))
 

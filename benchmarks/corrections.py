@@ -51,7 +51,7 @@ def measure(args: argparse.Namespace, count: int, work: Path) -> float:
     matrix = ConfusionMatrix(len(dataset.classes.labels), dataset.classes.ignore)
     found = sorted((out / "val" / "masks").rglob("*.png"))
     for path in found:
-        matrix.update(values.read(args.masks / path.name), read_mask(path))
+        matrix.update(preds=read_mask(path), target=values.read(args.masks / path.name))
     miou = round(float(matrix.compute("nan").miou), 4)
     print(count, miou, flush=True)
     return miou

@@ -33,7 +33,7 @@ from tagmask.losses.energy import dense_energy
 from tagmask.ops.crf import CRF, dense_crf
 from tagmask.ops.crf_presets import PRESETS, unary_from_probabilities
 from tagmask.ops.lattice import Lattice
-from tagmask.ops.par import PAR_DILATIONS, apply_par, par, par_kernel
+from tagmask.ops.pixel_refinement import PAR_DILATIONS, apply_par, par, par_kernel
 
 COLUMNS = ["task", "setting", "threads", "ours_ms", "other", "other_ms", "speedup", "agreement", "note"]
 NUM_SCENES = 3

@@ -48,7 +48,7 @@ for what, score in run.scores.items():
 
 # %%
 model = tagmask.load(folder / "run", device="cpu")
-dataset = tagmask.open_dataset("folder", data, "val", masks=True)
+dataset = tagmask.open_dataset(data, "folder", "val", masks=True)
 tags = [model.classes[k] for k in dataset.tags(0).nonzero().flatten().tolist()]
 result = model.predict(dataset.image(0), tags=tags)
 print("tags:", tags, "- in the mask:", result.classes)

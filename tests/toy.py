@@ -17,9 +17,9 @@ def toy_root(folder: Path, num_train: int = 12, num_val: int = 4, size: int = SI
 
 def toy_train(folder: Path, num_train: int = 12) -> TagDataset:
     """The training split of a fresh toy set."""
-    return open_dataset("folder", toy_root(folder, num_train), "train")
+    return open_dataset(toy_root(folder, num_train), "folder", "train")
 
 
 def toy_val(folder: Path, num_val: int = 4) -> TagDataset:
     """The validation split of a fresh toy set, with masks."""
-    return open_dataset("folder", toy_root(folder, num_val=num_val), "val", masks=True)
+    return open_dataset(toy_root(folder, num_val=num_val), "folder", "val", masks=True)

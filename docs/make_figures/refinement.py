@@ -19,7 +19,7 @@ from tagmask.losses.energy import dense_energy_loss
 from tagmask.ops.crf import dense_crf
 from tagmask.ops.crf_presets import PRESETS, unary_from_probabilities
 from tagmask.ops.labels import labels_from_maps
-from tagmask.ops.par import par
+from tagmask.ops.pixel_refinement import par
 
 OUT = Path(__file__).parent.parent / "images"
 SIZE = 224

@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tagmask.names import lazy
+
 if TYPE_CHECKING:
+    from tagmask import backbones, data, heads, losses, methods, metrics, ops
     from tagmask.api import evaluate, localize, refine, run, segment, train, write_report
-    from tagmask.data import TagDataset, open_dataset
-    from tagmask.data.check import check as check_data
+    from tagmask.data import TagDataset, check_data, open_dataset
     from tagmask.errors import CheckpointError, ConfigError, DataError, UserError
     from tagmask.model import Model, Result, load
     from tagmask.pipeline.config import RunConfig, read_config
@@ -30,11 +32,18 @@ __all__ = [
     "TagDataset",
     "UserError",
     "__version__",
+    "backbones",
     "check_data",
+    "data",
     "evaluate",
+    "heads",
     "load",
     "localize",
+    "losses",
+    "methods",
+    "metrics",
     "open_dataset",
+    "ops",
     "read_config",
     "refine",
     "run",
@@ -44,22 +53,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "tagmask.api": ("evaluate", "localize", "refine", "run", "segment", "train", "write_report"),
-    "tagmask.data": ("TagDataset", "open_dataset"),
-    "tagmask.errors": ("CheckpointError", "ConfigError", "DataError", "UserError"),
-    "tagmask.model": ("Model", "Result", "load"),
-    "tagmask.pipeline.run": ("Run",),
-    "tagmask.pipeline.config": ("RunConfig", "read_config"),
+    **dict.fromkeys(("evaluate", "localize", "refine", "run", "segment", "train", "write_report"), ".api"),
+    **dict.fromkeys(("TagDataset", "check_data", "open_dataset"), ".data"),
+    **dict.fromkeys(("CheckpointError", "ConfigError", "DataError", "UserError"), ".errors"),
+    **dict.fromkeys(("Model", "Result", "load"), ".model"),
+    **dict.fromkeys(("RunConfig", "read_config"), ".pipeline.config"),
+    "Run": ".pipeline.run",
 }
+_PARTS = ("backbones", "data", "heads", "losses", "methods", "metrics", "ops")
 
 
-def __getattr__(name: str) -> Any:
-    if name == "check_data":
-        return importlib.import_module("tagmask.data.check").check
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(home), name)
-    raise AttributeError(f"module 'tagmask' has no attribute '{name}'")
+# Hidden from type checkers, which then find a wrong name.
+if not TYPE_CHECKING:
+    _load = lazy(__name__, _HOMES)
+
+    def __getattr__(name: str) -> Any:
+        return importlib.import_module(f"{__name__}.{name}") if name in _PARTS else _load(name)
 
 
 def __dir__() -> list[str]:

@@ -55,7 +55,7 @@ def run(tmp_path: Path) -> Path:
 def desk(model: Model, toy: Path, run: Path, tmp_path: Path) -> Desk:
     root = shutil.copytree(toy, tmp_path / "data")
     (tmp_path / "inbox").mkdir()
-    library = Library(open_dataset("folder", root, "val"), run, Folders.of([run, root]))
+    library = Library(open_dataset(root, "folder", "val"), run, Folders.of([run, root]))
     return Desk(Lab(model, max_side=48), library, run, tmp_path / "inbox")
 
 

@@ -69,12 +69,12 @@ def test_every_kind_is_in_this_suite():
 
 def test_the_kind_is_found_by_looking(place):
     kind, root, split = place
-    assert open_dataset("auto", root, split).about["kind"] == kind
+    assert open_dataset(root, "auto", split).about["kind"] == kind
 
 
 def test_names_are_unique_and_safe(place):
     kind, root, split = place
-    data = open_dataset(kind, root, split)
+    data = open_dataset(root, kind, split)
     assert len(set(data.names)) == len(data) > 0
     for name in data.names:
         assert not name.startswith(("/", "."))
@@ -86,7 +86,7 @@ def test_names_are_unique_and_safe(place):
 
 def test_images_tags_sizes_and_masks_fit_together(place):
     kind, root, split = place
-    data = open_dataset(kind, root, split, masks=True)
+    data = open_dataset(root, kind, split, masks=True)
     for index in range(len(data)):
         image, mask = data.image(index), data.mask(index)
         assert image.dtype == mask.dtype == np.uint8
@@ -94,13 +94,13 @@ def test_images_tags_sizes_and_masks_fit_together(place):
         tags = data.tags(index)
         assert tags.shape == (data.num_classes,)
         assert tags.dtype == torch.float32
-        present = {int(label) for label in np.unique(mask)} - {0, data.classes.ignore}
+        present = {int(label) for label in np.unique(mask)} - {0, data.classes.ignore_index}
         assert present <= {int(k) + 1 for k in tags.nonzero()}
 
 
 def test_training_cannot_reach_a_mask(place):
     kind, root, split = place
-    data = open_dataset(kind, root, split)
+    data = open_dataset(root, kind, split)
     assert all(item.mask is None for item in data.items)
     with pytest.raises(DataError, match="opened without"):
         data.mask(0)
@@ -109,7 +109,7 @@ def test_training_cannot_reach_a_mask(place):
 def test_opening_twice_gives_the_same_and_writes_nothing_there(place):
     kind, root, split = place
     before = sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*"))
-    first, second = (open_dataset(kind, root, split, masks=True) for _ in range(2))
+    first, second = (open_dataset(root, kind, split, masks=True) for _ in range(2))
     first.mask(0)
     assert first.items == second.items
     assert first.classes == second.classes
@@ -118,7 +118,7 @@ def test_opening_twice_gives_the_same_and_writes_nothing_there(place):
 
 def test_data_sets_travel_to_other_processes(place):
     kind, root, split = place
-    data = open_dataset(kind, root, split, masks=True)
+    data = open_dataset(root, kind, split, masks=True)
     copy = pickle.loads(pickle.dumps(data))
     np.testing.assert_array_equal(copy.mask(0), data.mask(0))
     np.testing.assert_array_equal(copy.image(0), data.image(0))
@@ -128,8 +128,8 @@ def test_the_check_finds_nothing_wrong_here_and_a_broken_image_there(place):
     kind, root, split = place
     report = check(root, split=split)
     assert report.ok, report.text()
-    assert (report.kind, report.num_images) == (kind, len(open_dataset(kind, root, split)))
-    broken = open_dataset(kind, root, split).items[0]
+    assert (report.kind, report.num_images) == (kind, len(open_dataset(root, kind, split)))
+    broken = open_dataset(root, kind, split).items[0]
     broken.image.write_bytes(broken.image.read_bytes()[:50])
     report = check(root, split=split)
     assert [p.name for p in report.problems if p.kind == "unreadable image"] == [broken.name]
@@ -138,6 +138,6 @@ def test_the_check_finds_nothing_wrong_here_and_a_broken_image_there(place):
 def test_unknown_kinds_and_roots_are_named(place, tmp_path):
     kind, root, _ = place
     with pytest.raises(DataError, match="Did you mean 'folder'"):
-        open_dataset("fodler", root)
+        open_dataset(root, "fodler")
     with pytest.raises(DataError, match="does not exist"):
-        open_dataset(kind, tmp_path / "nowhere")
+        open_dataset(tmp_path / "nowhere", kind)

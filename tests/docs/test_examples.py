@@ -55,7 +55,7 @@ def test_the_outside_names_are_listed_and_explained(outside):
 
 
 def test_the_outside_data_set_opens_and_is_found_by_its_look(outside, lines_data):
-    opened = open_dataset("auto", lines_data)
+    opened = open_dataset(lines_data, "auto")
     assert opened.about["kind"] == "lines"
     assert opened.classes.names == ("cat", "dog", "sofa")
     assert opened.tags(opened.position("cat_001")).tolist() == [1, 0, 1]
@@ -63,7 +63,7 @@ def test_the_outside_data_set_opens_and_is_found_by_its_look(outside, lines_data
     with (lines_data / "tagged.txt").open("a") as file:
         file.write("gone.jpg: cat\n")
     with pytest.raises(DataError, match=r"missing image 'gone\.jpg'"):
-        open_dataset("lines", lines_data)
+        open_dataset(lines_data, "lines")
 
 
 def test_the_outside_method_learns_and_predicts_through_the_commands(outside, lines_data, tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tagmask.backbones.attention import block_with_scores
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, TokenFeatures, recomputed
-from tagmask.backbones.vit_names import PACKAGED, build_trunk
+from tagmask.backbones.vit_names import PACKAGED, build_trunk, is_registered
 from tagmask.backbones.weights import hub_weights, load_strictly, packaged_weights, read_weights
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.ops.resize import resize_positions, resize_positions_traced
@@ -123,7 +123,7 @@ class ViT(nn.Module):
         Raises:
             CheckpointError: The weights cannot be had or do not fit.
         """
-        if weights == "none":
+        if weights == "none" or (weights == "hub" and is_registered(self.name)):
             return
         if weights != "hub":
             state, source = read_weights(weights), f"{weights} for {self.name}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import timm
 from timm.layers.attention import Attention
@@ -11,10 +12,13 @@ from torch import nn
 
 from tagmask.errors import ConfigError, nearest
 
-__all__ = ["PACKAGED", "build_trunk"]
+__all__ = ["PACKAGED", "build_trunk", "is_registered", "register_backbone"]
 
 PACKAGED = {"tagmask_demo": ("vit:patch=8,dim=128,depth=4,heads=4,size=96", "tagmask_demo.safetensors")}
 """Our own backbones: name to shape and weight file inside the package."""
+
+_REGISTERED: dict[str, Callable[[float], VisionTransformer]] = {}
+_B = TypeVar("_B", bound=Callable[[float], VisionTransformer])
 
 _CUSTOM_DEFAULTS = {
     "patch": 16,
@@ -28,6 +32,33 @@ _CUSTOM_DEFAULTS = {
 }
 
 
+def register_backbone(name: str) -> Callable[[_B], _B]:
+    """Decorator that makes a plain ViT of one's own known by name in this process.
+
+    The function gets the largest stochastic-depth rate and gives timm's `VisionTransformer` with class token,
+    position table and standard attention. Weights it comes with are kept where a method asks for "hub".
+
+    Args:
+        name: What ``--backbone`` and the setting `backbone` call it; no name of timm.
+
+    Raises:
+        ConfigError: The name is taken.
+    """
+    if name not in _REGISTERED and (name in PACKAGED or ":" in name or timm.is_model(name.split(".")[0])):
+        raise ConfigError(f"the backbone name '{name}' is taken; choose another one")
+
+    def decorate(build: _B) -> _B:
+        _REGISTERED[name] = build
+        return build
+
+    return decorate
+
+
+def is_registered(name: str) -> bool:
+    """Whether a name was given to `register_backbone`."""
+    return name in _REGISTERED
+
+
 def build_trunk(name: str, drop_path: float = 0.0) -> VisionTransformer:
     """A plain ViT with random weights and no classifier.
 
@@ -39,6 +70,8 @@ def build_trunk(name: str, drop_path: float = 0.0) -> VisionTransformer:
     Raises:
         ConfigError: The name is unknown, a custom shape is malformed, or the model is no plain ViT.
     """
+    if name in _REGISTERED:
+        return _plain(name, _REGISTERED[name](drop_path))
     shape = PACKAGED[name][0] if name in PACKAGED else name
     if shape.startswith("vit:"):
         return _custom_trunk(shape, drop_path)
@@ -51,6 +84,10 @@ def build_trunk(name: str, drop_path: float = 0.0) -> VisionTransformer:
             f"or vit:patch=16,dim=192,depth=12,heads=3,size=224"
         )
     trunk: Any = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path)
+    return _plain(name, trunk)
+
+
+def _plain(name: str, trunk: Any) -> VisionTransformer:
     plain = type(trunk) is VisionTransformer and trunk.cls_token is not None and trunk.pos_embed is not None
     if not plain or any(type(getattr(block, "attn", None)) is not Attention for block in trunk.blocks):
         raise ConfigError(f"'{name}' is no plain ViT (class token, position table, standard attention)")

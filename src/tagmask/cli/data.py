@@ -37,7 +37,7 @@ def check_data(
             split,
             tags=tags,
             classes=classes,
-            mask_folder=masks,
+            masks=masks,
             progress=advance,
         )
     show_line(report.text(limit))

@@ -1,50 +1,120 @@
-"""Data sets by kind. A file in `datasets/` with a function `scan` is a kind, its name is the key."""
+"""Data sets by kind: files in `datasets/`, entry points of other packages, and scans registered in code.
+
+The names below are the promise (docs/stability.md).
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tagmask.errors import DataError, nearest
+from tagmask.data.datasets.given import Tags, tag_file
+from tagmask.errors import ConfigError, DataError, nearest
+from tagmask.names import deprecated, lazy, warn_renamed
 
 if TYPE_CHECKING:
     from tagmask.data.base import Item, Problem, Scan, Source, TagDataset
+    from tagmask.data.check import CheckReport
+    from tagmask.data.check import check as check_data
     from tagmask.data.classes import ClassTable
+    from tagmask.data.loader import eval_images, train_batches
+    from tagmask.data.transforms.base import View, make_view, register_view
 
 __all__ = [
+    "CheckReport",
     "ClassTable",
     "Item",
+    "Problem",
+    "Scan",
+    "Source",
     "TagDataset",
+    "View",
     "as_dataset",
+    "check_data",
+    "eval_images",
     "find_kind",
+    "list_datasets",
+    "make_view",
     "names",
     "open_dataset",
+    "register_dataset",
+    "register_view",
     "scan_dataset",
+    "train_batches",
 ]
 
 _GROUP = "tagmask.data"
 _CACHES = ("none", "memory")
-_HOMES = {"ClassTable": "classes", "Item": "base", "TagDataset": "base"}
+_HOMES = {
+    "CheckReport": ".check",
+    "ClassTable": ".classes",
+    "Item": ".base",
+    "Problem": ".base",
+    "Scan": ".base",
+    "Source": ".base",
+    "TagDataset": ".base",
+    "View": ".transforms.base",
+    "check_data": ".check:check",
+    "eval_images": ".loader",
+    "make_view": ".transforms.base",
+    "register_view": ".transforms.base",
+    "train_batches": ".loader",
+}
+_REGISTERED: dict[str, Any] = {}
+_S = TypeVar("_S", bound="Callable[[Source], Scan]")
+
+# Hidden from type checkers, which then find a wrong name.
+if not TYPE_CHECKING:
+    __getattr__ = lazy(__name__, _HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    # Loaded when first used: listing the kinds must not load PyTorch.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+def list_datasets(filter: str = "*") -> list[str]:
+    """Names of the kinds of data there are, without importing any.
+
+    Args:
+        filter: Only names of this pattern.
+    """
+    files = (Path(__file__).parent / "datasets").glob("*.py")
+    own = {f.stem for f in files if "\ndef scan(source: Source)" in f.read_text(encoding="utf-8")}
+    known = {*own, *_REGISTERED, *(point.name for point in entry_points(group=_GROUP))}
+    return sorted(name for name in known if fnmatchcase(name, filter))
 
 
 def names() -> list[str]:
-    """Names of all kinds, without importing any; other packages join by the entry point "tagmask.data"."""
-    files = (Path(__file__).parent / "datasets").glob("*.py")
-    own = {f.stem for f in files if "\ndef scan(source: Source)" in f.read_text(encoding="utf-8")}
-    return sorted(own | {point.name for point in entry_points(group=_GROUP)})
+    """Names of all kinds, see `list_datasets`."""
+    return list_datasets()
+
+
+def register_dataset(name: str, matches: Callable[[Path], bool] = lambda root: False) -> Callable[[_S], _S]:
+    """Decorator that makes a kind of data known by name in this process, as an entry point does for good.
+
+    The function lists and checks what lies at a `Source` and gives a `Scan`; it decodes nothing.
+
+    Args:
+        name: What ``--kind`` and the argument `kind` call it.
+        matches: Whether a folder looks like this kind; lets "auto" find it.
+
+    Raises:
+        ConfigError: The name is taken.
+    """
+    if name == "auto" or (name not in _REGISTERED and name in names()):
+        raise ConfigError(f"there is a kind of data '{name}' already; choose another name")
+
+    def decorate(scan: _S) -> _S:
+        _REGISTERED[name] = SimpleNamespace(scan=scan, matches=matches)
+        return scan
+
+    return decorate
 
 
 def _module(kind: str) -> Any:
+    if kind in _REGISTERED:
+        return _REGISTERED[kind]
     if kind not in names():
         raise DataError(f"unknown kind of data '{kind}'. {nearest(kind, [*names(), 'auto'])}")
     for point in entry_points(group=_GROUP):
@@ -87,30 +157,31 @@ def scan_dataset(kind: str, source: Source) -> Scan:
     return result
 
 
+@deprecated("0.2", arguments={"mask_folder": "masks"})
 def open_dataset(
-    kind: str,
     root: str | Path,
+    kind: str | Path = "auto",
     split: str | None = None,
     *,
-    masks: bool = False,
-    tags: str | Path | None = None,
+    masks: bool | str | Path = False,
+    tags: Tags | None = None,
     classes: Sequence[str] | str | Path | None = None,
-    mask_folder: str | Path | None = None,
     mask_values: Mapping[int | str, str] | str | Path | None = None,
     cache: str = "none",
 ) -> TagDataset:
     """Open images with their tags.
 
     Args:
-        kind: "folder", "voc", "coco", ..., or "auto" to tell by the look of the root.
         root: Folder of the data set.
+        kind: "folder", "voc", "coco", ..., or "auto" to tell by the look of the root.
         split: Which part: "train", "val", ... as the data set names them; None for all there is.
-        masks: True opens the true masks too. For evaluation only: training never does.
+        masks: True opens the true masks too, a folder opens those in it. For evaluation only: training never
+            does.
         tags: Where tags come from instead of the usual place. A CSV or JSON-lines file; "none" for images
-            without tags; for VOC also "xml", "masks" or a published .npy.
+            without tags; for VOC also "xml", "masks" or a published .npy; or the tags themselves: a mapping
+            of image names to class names, or a data frame with the columns image and tags.
         classes: Class names or a file with one a line. For VOC and COCO it picks some of their classes, the
             others become background.
-        mask_folder: Where the masks lie, if not in the usual place.
         mask_values: What the numbers in the masks mean, if not the labels themselves: "voc", a mapping such
             as ``{8: "cat", "other": "background"}``, or a JSON file with one.
         cache: "memory" keeps decoded images; "none" reads them every time.
@@ -121,13 +192,17 @@ def open_dataset(
     Raises:
         DataError: Something is missing, unknown or contradictory; one message names the first of each kind.
     """
-    from tagmask.data.base import Source
-
+    if _is_kind(root) and not _is_kind(kind):
+        # Until 0.2 the kind came first. A folder of that name is meant only where nothing else is one.
+        old = f"open_dataset({str(root)!r}, root, ...)"
+        warn_renamed(old, f"open_dataset(root, {str(root)!r}, ...)", "0.2", level=4)
+        root, kind = kind, root
     if cache not in _CACHES:
         raise DataError(f"unknown cache '{cache}'. {nearest(cache, _CACHES)}")
-    folder = None if mask_folder is None else Path(mask_folder)
-    source = Source(Path(root), split, masks, tags, classes, folder, mask_values)
-    return as_dataset(scan_dataset(kind, source), source, cache)
+    with tag_file(tags) as file:
+        source = make_source(root, split, masks, file, classes, mask_values)
+        scan = scan_dataset(str(kind), source)
+    return as_dataset(scan, source, cache)
 
 
 def as_dataset(scan: Scan, source: Source, cache: str = "none") -> TagDataset:
@@ -148,6 +223,26 @@ def as_dataset(scan: Scan, source: Source, cache: str = "none") -> TagDataset:
         about=scan.about,
         keep_decoded=cache == "memory",
     )
+
+
+def make_source(
+    root: str | Path,
+    split: str | None,
+    masks: bool | str | Path,
+    tags: str | Path | None,
+    classes: Sequence[str] | str | Path | None,
+    mask_values: Mapping[int | str, str] | str | Path | None,
+) -> Source:
+    """Where a data set lies, from the arguments of `open_dataset`."""
+    from tagmask.data.base import Source
+
+    folder = None if isinstance(masks, bool) else Path(masks).expanduser()
+    opened = masks if isinstance(masks, bool) else True
+    return Source(Path(root).expanduser(), split, opened, tags, classes, folder, mask_values)
+
+
+def _is_kind(value: str | Path) -> bool:
+    return isinstance(value, str) and (value == "auto" or value in names())
 
 
 def _refuse(problems: Sequence[Problem], source: Source) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tagmask.data import find_kind, scan_dataset
+from tagmask.data import find_kind, make_source, scan_dataset
 from tagmask.data.base import Item, Problem, Scan, Source
+from tagmask.data.datasets.given import Tags, tag_file
 from tagmask.data.readers.images import read_image
 from tagmask.errors import DataError
+from tagmask.names import deprecated
 
 __all__ = ["CheckReport", "check"]
 
@@ -85,15 +87,15 @@ class CheckReport:
         return "\n".join(lines)
 
 
+@deprecated("0.2", arguments={"mask_folder": "masks"})
 def check(
     root: str | Path,
     kind: str = "auto",
     split: str | None = None,
     *,
-    masks: bool | None = None,
-    tags: str | Path | None = None,
-    classes: list[str] | str | Path | None = None,
-    mask_folder: str | Path | None = None,
+    masks: bool | str | Path | None = None,
+    tags: Tags | None = None,
+    classes: Sequence[str] | str | Path | None = None,
     mask_values: Mapping[int | str, str] | str | Path | None = None,
     workers: int = 2,
     progress: Progress | None = None,
@@ -104,10 +106,10 @@ def check(
         root: Folder of the data set; this and the next arguments are as in `tagmask.data.open_dataset`.
         kind: Kind of data set, or "auto".
         split: Part to check; None for all there is.
-        masks: True needs a mask for every image, False leaves masks alone, None reads those there are.
+        masks: True needs a mask for every image, False leaves masks alone, None reads those there are; a
+            folder reads those in it.
         tags: Where tags come from.
         classes: Class names, or a file of them.
-        mask_folder: Where masks lie.
         mask_values: What the numbers in masks mean.
         workers: Threads that read.
         progress: Called with (images done, images in all).
@@ -118,10 +120,11 @@ def check(
     Raises:
         DataError: The data set cannot even be listed: no such folder, an unreadable tag file.
     """
-    folder = None if mask_folder is None else Path(mask_folder)
-    source = Source(Path(root), split, masks is not False, tags, classes, folder, mask_values)
-    name = find_kind(source) if kind == "auto" else kind
-    scan = _scan(name, source, optional=masks is None)
+    opened = True if masks is None else masks
+    with tag_file(tags) as file:
+        source = make_source(root, split, opened, file, classes, mask_values)
+        name = find_kind(source) if kind == "auto" else kind
+        scan = _scan(name, source, optional=masks is not True)
     problems = list(scan.problems)
     sizes: list[tuple[int, int]] = []
     num_masks = 0
@@ -142,7 +145,7 @@ def check(
     ]
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
     return CheckReport(
-        root=Path(root),
+        root=source.root,
         kind=name,
         split=scan.split,
         num_images=len(scan.items),
@@ -199,7 +202,7 @@ def _compare(
         detail = f"mask is {mask.shape[1]} x {mask.shape[0]}, image {size[1]} x {size[0]}"
         yield Problem("mask of another size", item.name, detail)
     labels = np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256))
-    present = {int(label) - 1 for label in labels if 0 < label < scan.classes.ignore}
+    present = {int(label) - 1 for label in labels if 0 < label < scan.classes.ignore_index}
     if item.tags is not None and present - set(item.tags):
         names = ", ".join(scan.classes.names[k] for k in sorted(present - set(item.tags)))
         yield Problem("mask without tag", item.name, f"the mask shows {names}, the tags do not", fatal=False)

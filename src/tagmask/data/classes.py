@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.errors import DataError, nearest
+from tagmask.names import deprecated
 from tagmask.types import IGNORE
 
 __all__ = ["VOC_CLASSES", "ClassTable", "read_class_file", "voc_palette"]
@@ -27,14 +28,14 @@ class ClassTable:
 
     Attributes:
         names: The K class names, unique, without the background.
-        ignore: Label of pixels that count nowhere.
+        ignore_index: Label of pixels that count nowhere.
 
     Raises:
         DataError: There are no names, more than 254, or one is empty, repeated or called "background".
     """
 
     names: tuple[str, ...]
-    ignore: int = IGNORE
+    ignore_index: int = IGNORE
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= 254:
@@ -48,6 +49,12 @@ class ClassTable:
             if name in seen:
                 raise DataError(f"class '{name}' is named twice")
             seen.add(name)
+
+    @property
+    @deprecated("0.2", instead="ClassTable.ignore_index")
+    def ignore(self) -> int:
+        """The old name of `ignore_index`."""
+        return self.ignore_index
 
     @property
     def num_classes(self) -> int:

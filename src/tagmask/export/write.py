@@ -122,7 +122,7 @@ def _metadata(trained: Trained, model: TakeAway) -> dict[str, Any]:
         "method": trained.name,
         "classes": list(trained.classes.labels),
         "palette": trained.classes.palette[: trained.classes.num_classes + 1].tolist(),
-        "ignore": trained.classes.ignore,
+        "ignore": trained.classes.ignore_index,
         "background": model.background,
         "smallest_side": SMALLEST,
         "input": "images: RGB in [0, 1], float32, (batch, 3, height, width)",

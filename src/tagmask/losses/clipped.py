@@ -6,21 +6,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tagmask.names import deprecated
+
 __all__ = ["clip_pixel_loss", "pixel_cross_entropy"]
 
 
-def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
+@deprecated("0.2", arguments={"ignore": "ignore_index"})
+def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
     """Cross entropy per pixel; ignored pixels have 0.
 
     Args:
         logits: (B, C, H, W).
-        labels: int64 (B, H, W) in 0..C-1 or `ignore`.
-        ignore: Label without a loss.
+        labels: int64 (B, H, W) in 0..C-1 or `ignore_index`.
+        ignore_index: Label without a loss.
 
     Returns:
         (B, H, W), float32 or the dtype of `logits` if wider.
     """
-    return F.cross_entropy(logits.float(), labels, ignore_index=ignore, reduction="none")
+    return F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="none")
 
 
 def clip_pixel_loss(pixel_loss: Tensor, start: float = 1.2, patch: int = 120) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tagmask.ops.checks import require_finite
+from tagmask.ops.checks import require_finite, require_unit
 from tagmask.ops.lattice import Lattice
 
 __all__ = ["dense_energy", "dense_energy_loss"]
@@ -56,7 +56,8 @@ def dense_energy_loss(
         Scalar, at most 0, averaged over images but not over pixels: its size grows with the crop.
 
     Raises:
-        ValueError: If shapes do not fit, a value is NaN or infinite, or a setting is out of range.
+        ValueError: If shapes do not fit, a value is NaN or infinite, images are not in [0, 1] (normalised
+            ones are not), or a setting is out of range.
     """
     _check(logits, images, labels, boxes, scale, size_rule)
     with torch.autocast(logits.device.type, enabled=False):
@@ -224,6 +225,7 @@ def _check(
         raise ValueError(f"scale must be in (0, 1], got {scale}")
     if size_rule not in ("recomputed", "given"):
         raise ValueError(f"size_rule must be 'recomputed' or 'given', got {size_rule!r}")
+    require_unit("images", images)
 
 
 def _check_tensors(prob: Tensor, image_255: Tensor, roi: Tensor, unlabelled: Tensor) -> None:

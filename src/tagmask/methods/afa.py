@@ -30,7 +30,7 @@ from tagmask.ops.affinity import affinity_labels, propagate_with_background, rad
 from tagmask.ops.labels import refine_labels, refine_shares
 from tagmask.ops.maps import class_maps, present_classes, take_classes
 from tagmask.ops.multiscale import multi_scale, view_sizes
-from tagmask.ops.par import PAR_DILATIONS, par
+from tagmask.ops.pixel_refinement import PAR_DILATIONS, par
 from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.schedules import poly_warmup
 from tagmask.types import Batch, OptimPlan, ParamGroup, StepResult, ViewPlan

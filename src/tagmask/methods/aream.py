@@ -25,7 +25,7 @@ from tagmask.ops.entropy import entropy_weights, refined_entropy
 from tagmask.ops.labels import refine_labels
 from tagmask.ops.maps import keep_present
 from tagmask.ops.multiscale import multi_scale
-from tagmask.ops.par import par
+from tagmask.ops.pixel_refinement import par
 from tagmask.ops.schedules import cosine_by_epoch, cosine_warmup
 from tagmask.types import Batch, OptimPlan, ParamGroup, StepResult, ViewPlan
 

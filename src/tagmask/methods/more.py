@@ -32,7 +32,7 @@ from tagmask.ops.images import truncated_levels
 from tagmask.ops.labels import labels_with_ignore, refine_labels
 from tagmask.ops.maps import present_classes, take_classes
 from tagmask.ops.multiscale import in_small_calls, multi_scale
-from tagmask.ops.par import PAR_DILATIONS, par
+from tagmask.ops.pixel_refinement import PAR_DILATIONS, par
 from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.schedules import poly_warmup
 from tagmask.ops.uncertain import pick_uncertain

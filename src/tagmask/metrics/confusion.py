@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tagmask.names import deprecated
 from tagmask.types import IGNORE
 
-__all__ = ["ABSENT_POLICIES", "Absent", "ConfusionMatrix", "Scores"]
+__all__ = ["ABSENT_POLICIES", "Absent", "ConfusionMatrix", "Scores", "mean_iou"]
 
 Absent = Literal["skip_truth", "nan", "zero"]
 ABSENT_POLICIES: tuple[Absent, ...] = ("skip_truth", "nan", "zero")
@@ -63,33 +64,37 @@ class ConfusionMatrix:
 
     Args:
         num_classes: C, labels 0..C-1, the background included.
-        ignore: Truth of this value counts nowhere.
+        ignore_index: Truth of this value counts nowhere.
         ignore_prediction: Pixels predicted as this value are left out as well. For pseudo labels with
             undecided pixels; it flatters them, so the score must say so. None makes it an error.
     """
 
-    def __init__(self, num_classes: int, ignore: int = IGNORE, ignore_prediction: int | None = None) -> None:
+    @deprecated("0.2", arguments={"ignore": "ignore_index"})
+    def __init__(
+        self, num_classes: int, ignore_index: int = IGNORE, ignore_prediction: int | None = None
+    ) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         self.num_classes = num_classes
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         """(C, C) int64, rows are truth; sum over processes to reduce."""
-        self._ignore = ignore
+        self._ignore = ignore_index
         self._ignore_prediction = ignore_prediction
 
-    def update(self, truth: Labels, prediction: Labels) -> None:
+    @deprecated("0.2", arguments={"truth": "target", "prediction": "preds"}, positional=("target", "preds"))
+    def update(self, *, preds: Labels, target: Labels) -> None:
         """Count one image or batch.
 
         Args:
-            truth: True labels, any shape, 0..C-1 or the ignore value, on any device.
-            prediction: Predicted labels of the same shape, 0..C-1.
+            preds: Predicted labels, any shape, 0..C-1, tensor or NumPy array.
+            target: True labels of the same shape, 0..C-1 or the ignore value.
 
         Raises:
             ValueError: Shapes differ, or a label is outside its range on a counted pixel.
         """
-        t, p = _integers(truth), _integers(prediction)
+        t, p = _integers("target", target), _integers("preds", preds)
         if t.shape != p.shape:
-            raise ValueError(f"truth is {tuple(t.shape)} but the prediction {tuple(p.shape)}")
+            raise ValueError(f"target is {tuple(t.shape)}, but preds are {tuple(p.shape)}")
         t, p = t.reshape(-1), p.reshape(-1).to(t.device)
         counted = t != self._ignore
         if self._ignore_prediction is not None:
@@ -103,6 +108,17 @@ class ConfusionMatrix:
                 )
         pairs = torch.bincount(t * self.num_classes + p, minlength=self.num_classes**2)
         self.counts = self.counts.to(pairs.device) + pairs.view(self.num_classes, self.num_classes)
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self.counts = torch.zeros_like(self.counts)
+
+    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        """Both sets counted together; neither matrix changes."""
+        result = ConfusionMatrix(self.num_classes, self._ignore, self._ignore_prediction)
+        result.merge(self)
+        result.merge(other)
+        return result
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add another matrix of the same classes.
@@ -145,14 +161,43 @@ class ConfusionMatrix:
         return Scores(means[0], iou, *ratios, overall, accuracy, weighted, means[1], means[2], absent)
 
 
+def mean_iou(
+    preds: Labels,
+    target: Labels,
+    num_classes: int,
+    ignore_index: int = IGNORE,
+    absent: Absent = "skip_truth",
+) -> float:
+    """Mean intersection over union of one pair of label maps, or of a whole stack counted together.
+
+    Args:
+        preds: Predicted labels, any shape, 0..C-1, tensor or NumPy array.
+        target: True labels of the same shape, 0..C-1 or the ignore value.
+        num_classes: C, labels 0..C-1, the background included.
+        ignore_index: Pixels of this true label count nowhere.
+        absent: What absent classes do to the mean, see `ABSENT_POLICIES`.
+
+    Returns:
+        A fraction from 0 to 1; NaN if no pixel counts.
+
+    Raises:
+        ValueError: Shapes differ, or a label is outside its range on a counted pixel.
+    """
+    matrix = ConfusionMatrix(num_classes, ignore_index)
+    matrix.update(preds=preds, target=target)
+    return matrix.compute(absent).miou
+
+
 def nan_mean(values: Floats) -> float:
     """Mean of the values that are numbers; NaN if none is."""
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if kept.size else float("nan")
 
 
-def _integers(labels: Labels) -> Tensor:
+def _integers(name: str, labels: Labels) -> Tensor:
+    if not isinstance(labels, (Tensor, np.ndarray)):
+        raise ValueError(f"{name} must be a tensor or an array of labels, got {type(labels).__name__}")
     tensor = labels if isinstance(labels, Tensor) else torch.from_numpy(np.ascontiguousarray(labels))
     if tensor.is_floating_point() or tensor.dtype == torch.bool:
-        raise ValueError(f"labels must be integers, got {tensor.dtype}")
+        raise ValueError(f"{name} must be integer labels, got {tensor.dtype}")
     return tensor

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.metrics.confusion import Absent, ConfusionMatrix, Scores
+from tagmask.names import deprecated
 from tagmask.types import IGNORE
 
 __all__ = ["SweepResult", "ThresholdSweep", "percent_steps", "threshold_sweep"]
@@ -74,7 +75,7 @@ class ThresholdSweep:
     Args:
         num_classes: C, background included.
         thresholds: Background thresholds, ascending.
-        ignore: Truth of this value counts nowhere.
+        ignore_index: Truth of this value counts nowhere.
         softmax: Push the stack [threshold, maps] through a float32 softmax before comparing, as WeakTr
             does: scores within about 1e-7 become ties. Needs a pass per threshold; for reproduction only.
 
@@ -82,14 +83,15 @@ class ThresholdSweep:
         ValueError: There are no thresholds, or they do not ascend.
     """
 
+    @deprecated("0.2", arguments={"ignore": "ignore_index"})
     def __init__(
-        self, num_classes: int, thresholds: Sequence[float], ignore: int = IGNORE, softmax: bool = False
+        self, num_classes: int, thresholds: Sequence[float], ignore_index: int = IGNORE, softmax: bool = False
     ) -> None:
         self.thresholds = tuple(float(t) for t in thresholds)
         if not self.thresholds or list(self.thresholds) != sorted(set(self.thresholds)):
             raise ValueError("thresholds must be at least one number and ascend strictly")
         self.num_classes = num_classes
-        self._ignore = ignore
+        self._ignore = ignore_index
         self._softmax = softmax
         places = len(self.thresholds) + (0 if softmax else 1)
         self.counts = torch.zeros(num_classes, num_classes, places, dtype=torch.int64)

@@ -84,7 +84,7 @@ def save_method(
     meta = {
         "method": name,
         "settings": method.config_values(),
-        "classes": {"names": list(classes.names), "ignore": classes.ignore},
+        "classes": {"names": list(classes.names), "ignore": classes.ignore_index},
         "metrics": dict(metrics),
         "extra": dict(extra),
     }

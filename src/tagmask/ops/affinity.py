@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tagmask.ops.arrays import A, Array, like, tensor
+
 __all__ = ["affinity_labels", "propagate", "propagate_with_background", "radius_mask", "transition"]
 
 _IGNORE = 255
 
 
-def affinity_labels(labels: Tensor, mask: Tensor | None = None, diagonal: bool = True) -> Tensor:
+def affinity_labels(labels: A, mask: Array | None = None, diagonal: bool = True) -> A:
     """Whether two positions carry the same label, for every pair of positions of an image.
 
     Args:
@@ -27,6 +29,11 @@ def affinity_labels(labels: Tensor, mask: Tensor | None = None, diagonal: bool =
     Raises:
         ValueError: `labels` is not (B, h, w) or `mask` does not fit it.
     """
+    known = None if mask is None else tensor("mask", mask)
+    return like(labels, _affinity_labels(tensor("labels", labels), known, diagonal))
+
+
+def _affinity_labels(labels: Tensor, mask: Tensor | None, diagonal: bool) -> Tensor:
     if labels.ndim != 3:
         raise ValueError(f"labels must be (B, h, w), got {tuple(labels.shape)}")
     flat = labels.flatten(1)
@@ -69,12 +76,12 @@ def _band(length: int, radius: int, device: torch.device | str | None) -> Tensor
 
 
 def transition(
-    affinity: Tensor,
-    mask: Tensor | None = None,
+    affinity: A,
+    mask: Array | None = None,
     power: float = 2.0,
     epsilon: float = 0.1,
     doublings: int = 0,
-) -> Tensor:
+) -> A:
     """Column-normalised walk matrix of an affinity (AFA, section 3.4; PSA with power 8 and epsilon 0).
 
     Args:
@@ -88,10 +95,22 @@ def transition(
         (B, N, N); entry (i, j) is what position j takes from position i.
 
     Raises:
-        ValueError: `affinity` is not (B, N, N) or `mask` does not fit it.
+        ValueError: `affinity` is not (B, N, N), holds a negative value, or `mask` does not fit it.
     """
+    known = None if mask is None else tensor("mask", mask)
+    return like(affinity, _transition(tensor("affinity", affinity), known, power, epsilon, doublings))
+
+
+def _transition(
+    affinity: Tensor, mask: Tensor | None, power: float, epsilon: float, doublings: int
+) -> Tensor:
     if affinity.ndim != 3 or affinity.shape[1] != affinity.shape[2]:
         raise ValueError(f"affinity must be (B, N, N), got {tuple(affinity.shape)}")
+    if not affinity.is_floating_point() or bool((affinity < 0).any()):
+        raise ValueError(
+            f"affinity must be floating point and at least 0 everywhere, got {affinity.dtype}; a sigmoid "
+            "makes affinities of logits"
+        )
     if mask is not None:
         _check_mask(mask, affinity)
         affinity = affinity * mask
@@ -103,7 +122,7 @@ def transition(
     return steps
 
 
-def propagate(maps: Tensor, steps: Tensor) -> Tensor:
+def propagate(maps: A, steps: Array) -> A:
     """Walk class maps along a transition matrix.
 
     Args:
@@ -114,8 +133,16 @@ def propagate(maps: Tensor, steps: Tensor) -> Tensor:
         (B, C, h, w), float32.
 
     Raises:
-        ValueError: The grid of `maps` has not N cells.
+        ValueError: `maps` or `steps` has another shape, or the grid of `maps` has not N cells.
     """
+    return like(maps, _propagate(tensor("maps", maps), tensor("steps", steps)))
+
+
+def _propagate(maps: Tensor, steps: Tensor) -> Tensor:
+    if maps.ndim != 4 or steps.ndim != 3:
+        raise ValueError(
+            f"maps must be (B, C, h, w) and steps (B, N, N), got {tuple(maps.shape)} and {tuple(steps.shape)}"
+        )
     if steps.shape[-1] != maps.shape[-2] * maps.shape[-1]:
         raise ValueError(
             f"maps of {maps.shape[-2]} x {maps.shape[-1]} cells do not fit a walk over {steps.shape[-1]}; "
@@ -152,7 +179,7 @@ def propagate_with_background(
     absent = ~present.view(1, batch, classes + 1, 1, 1)
     shares = stacked.masked_fill(absent, float("-inf")).softmax(dim=2)
     rows = shares.transpose(0, 1).reshape(batch, -1, h, w)
-    walked = propagate(rows, steps)
+    walked = _propagate(rows, steps)
     return walked.view(batch, len(backgrounds), classes + 1, h, w).transpose(0, 1)
 
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from tagmask.names import deprecated
+
 __all__ = ["affinity_matrix", "pair_affinity", "pair_labels", "pair_offsets", "random_walk", "walk_scores"]
 
 
@@ -75,13 +77,14 @@ def pair_affinity(features: Tensor, radius: int = 5, full: bool = False) -> Tens
     return torch.stack(rows, dim=1)
 
 
-def pair_labels(labels: Tensor, radius: int = 5, ignore: int = 255) -> tuple[Tensor, Tensor, Tensor]:
+@deprecated("0.2", arguments={"ignore": "ignore_index"})
+def pair_labels(labels: Tensor, radius: int = 5, ignore_index: int = 255) -> tuple[Tensor, Tensor, Tensor]:
     """What the pairs of a label map should be.
 
     Args:
-        labels: (B, h, w) integers, 0 background, `ignore` unknown.
+        labels: (B, h, w) integers, 0 background, `ignore_index` unknown.
         radius: Pairs are closer than this.
-        ignore: Label of positions whose pairs say nothing.
+        ignore_index: Label of positions whose pairs say nothing.
 
     Returns:
         Three bool tensors (B, O, P): both background; both the same foreground class; different classes.
@@ -92,7 +95,7 @@ def pair_labels(labels: Tensor, radius: int = 5, ignore: int = 255) -> tuple[Ten
     _check_size(labels.shape[-2:], radius)
     start = _start(labels, radius).flatten(1).unsqueeze(1)
     end = torch.stack([_end(labels, offset, radius).flatten(1) for offset in pair_offsets(radius)], dim=1)
-    known = (start != ignore) & (end != ignore)
+    known = (start != ignore_index) & (end != ignore_index)
     same = known & (start == end)
     return same & (start == 0), same & (start != 0), known & ~same
 

@@ -9,9 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from tagmask.ops.arrays import A, Array, like, tensor
 from tagmask.ops.blocks import rows_per_block
 from tagmask.ops.checks import require_finite
-from tagmask.ops.crf_presets import CRFParams, unary_from_labels
+from tagmask.ops.crf_presets import CRFParams, crf_params, unary_from_labels
 from tagmask.ops.labels import strongest
 from tagmask.ops.lattice import Lattice
 
@@ -109,45 +110,54 @@ class CRF:
 
 
 def dense_crf(
-    image: Tensor, unary: Tensor, params: CRFParams, present: Sequence[int] | None = None
-) -> Tensor:
+    image: Array, unary: A, params: CRFParams | str = "more", present: Sequence[int] | None = None
+) -> A:
     """Marginals of a dense CRF for one image; see `CRF` for the model and for several unaries per image.
 
     Args:
-        image: RGB, uint8, (H, W, 3).
+        image: RGB, uint8, (H, W, 3), tensor or NumPy array.
         unary: Energies, (K, H, W), from `unary_from_probabilities` or `unary_from_labels`.
-        params: One of `PRESETS` or your own.
+        params: Name of one of `PRESETS`, or your own.
         present: Classes that compete; None for all. Leaving out classes that cannot occur saves time and
             slightly changes the others: with score 0 an absent class still starts with 1e-5 of the mass, or
             in a label unary with (1 - g) / (K - 1).
 
     Returns:
-        Marginals, float32, (K, H, W).
+        Marginals, float32, (K, H, W); an array if `unary` is one.
 
     Raises:
+        ConfigError: There is no preset of that name.
         ValueError: See `CRF`.
     """
-    return CRF(image, params).marginals(unary, present=present)
+    energies = tensor("unary", unary)
+    crf = CRF(tensor("image", image), crf_params(params))
+    return like(unary, crf.marginals(energies, present=present))
 
 
-def crf_on_labels(image: Tensor, labels: Tensor, num_labels: int, params: CRFParams) -> Tensor:
+def crf_on_labels(image: Array, labels: A, num_labels: int, params: CRFParams | str) -> A:
     """Clean a hard label map, by the class rule of the parameter set.
 
     With `classes="present"`, only the labels of the map compete, and the confidence of the others is shared
     among them alone; with "all", every label of the dataset takes its share.
 
     Args:
-        image: RGB, uint8, (H, W, 3).
+        image: RGB, uint8, (H, W, 3), tensor or NumPy array.
         labels: Labels in 0..num_labels - 1, integer, (H, W).
         num_labels: Number of labels of the dataset, background included.
-        params: Kernels and class rule.
+        params: Kernels and class rule, or the name of one of `PRESETS`.
 
     Returns:
         Labels, in the type of `labels`, (H, W).
 
     Raises:
+        ConfigError: There is no preset of that name.
         ValueError: See `CRF` and `unary_from_labels`.
     """
+    cleaned = _crf_on_labels(tensor("image", image), tensor("labels", labels), num_labels, crf_params(params))
+    return like(labels, cleaned)
+
+
+def _crf_on_labels(image: Tensor, labels: Tensor, num_labels: int, params: CRFParams) -> Tensor:
     if params.classes == "all":
         marginals = dense_crf(image, unary_from_labels(labels, num_labels), params)
         return strongest(marginals, 0).to(labels.dtype)

@@ -10,9 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tagmask.errors import ConfigError, nearest
+from tagmask.ops.arrays import A, like, tensor
 from tagmask.ops.checks import require_finite
 
-__all__ = ["PRESETS", "CRFParams", "unary_from_labels", "unary_from_probabilities"]
+__all__ = ["PRESETS", "CRFParams", "crf_params", "unary_from_labels", "unary_from_probabilities"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,20 @@ PRESETS: Mapping[str, CRFParams] = MappingProxyType(
 """Parameter sets by name; each is what the named paper's code runs."""
 
 
-def unary_from_probabilities(probs: Tensor, floor: float = 1e-5) -> Tensor:
+def crf_params(params: CRFParams | str) -> CRFParams:
+    """The parameters themselves, or those of a preset.
+
+    Raises:
+        ConfigError: There is no preset of that name.
+    """
+    if isinstance(params, CRFParams):
+        return params
+    if params not in PRESETS:
+        raise ConfigError(f"unknown CRF '{params}'. {nearest(params, PRESETS)}")
+    return PRESETS[params]
+
+
+def unary_from_probabilities(probs: A, floor: float = 1e-5) -> A:
     """Energies -log(p) of soft maps.
 
     Args:
@@ -85,11 +100,12 @@ def unary_from_probabilities(probs: Tensor, floor: float = 1e-5) -> Tensor:
     Raises:
         ValueError: If a score is NaN or infinite.
     """
-    require_finite("probabilities", probs)
-    return probs.float().clamp(floor, 1.0).log().neg()
+    scores = tensor("probabilities", probs)
+    require_finite("probabilities", scores)
+    return like(probs, scores.float().clamp(floor, 1.0).log().neg())
 
 
-def unary_from_labels(labels: Tensor, num_labels: int, confidence: float = 0.7) -> Tensor:
+def unary_from_labels(labels: A, num_labels: int, confidence: float = 0.7) -> A:
     """Energies of a hard label map: -log g at the given label, -log((1 - g) / (num_labels - 1)) elsewhere.
 
     Args:
@@ -103,6 +119,10 @@ def unary_from_labels(labels: Tensor, num_labels: int, confidence: float = 0.7) 
     Raises:
         ValueError: If a label is out of range, or a setting is.
     """
+    return like(labels, _label_energies(tensor("labels", labels), num_labels, confidence))
+
+
+def _label_energies(labels: Tensor, num_labels: int, confidence: float) -> Tensor:
     if labels.ndim != 2 or labels.is_floating_point() or num_labels < 1 or not 0 < confidence < 1:
         raise ValueError(
             "labels must be integers (H, W), num_labels at least 1 and confidence in (0, 1), got "

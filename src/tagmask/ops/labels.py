@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tagmask.ops.arrays import A, Array, like, tensor
 from tagmask.ops.maps import keep_present, present_classes, take_classes
 from tagmask.ops.resize import resize_bilinear
 
@@ -36,8 +37,8 @@ def strongest(scores: Tensor, dim: int = 1) -> Tensor:
 
 
 def labels_from_maps(
-    maps: Tensor, tags: Tensor, background: float, boxes: Tensor | None = None, keys: Tensor | None = None
-) -> Tensor:
+    maps: A, tags: Array, background: float, boxes: Array | None = None, keys: Array | None = None
+) -> A:
     """The strongest present class of every pixel, or background where none exceeds a threshold.
 
     Args:
@@ -50,18 +51,18 @@ def labels_from_maps(
     Returns:
         Labels, int64, (B, H, W): 0 background, k + 1 class k, 255 ignore.
     """
-    value, labels = _strongest(maps, tags, keys)
-    return _outside_ignored(labels.masked_fill(value <= background, 0), boxes)
+    value, labels = _strongest(*_given(maps, tags, keys))
+    return like(maps, _outside_ignored(labels.masked_fill(value <= background, 0), _optional("boxes", boxes)))
 
 
 def labels_with_ignore(
-    maps: Tensor,
-    tags: Tensor,
+    maps: A,
+    tags: Array,
     high: float,
     low: float,
-    boxes: Tensor | None = None,
-    keys: Tensor | None = None,
-) -> Tensor:
+    boxes: Array | None = None,
+    keys: Array | None = None,
+) -> A:
     """As `labels_from_maps` with two thresholds: background up to `low`, ignore between it and `high`.
 
     Args:
@@ -75,9 +76,23 @@ def labels_with_ignore(
     Returns:
         Labels, int64, (B, H, W).
     """
-    value, labels = _strongest(maps, tags, keys)
+    value, labels = _strongest(*_given(maps, tags, keys))
     labels = labels.masked_fill(value <= high, IGNORE).masked_fill(value <= low, 0)
-    return _outside_ignored(labels, boxes)
+    return like(maps, _outside_ignored(labels, _optional("boxes", boxes)))
+
+
+def _optional(name: str, values: Array | None) -> Tensor | None:
+    return None if values is None else tensor(name, values)
+
+
+def _given(maps: Array, tags: Array, keys: Array | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Maps and tags as tensors that fit each other."""
+    stack, shown, chosen = tensor("maps", maps), tensor("tags", tags), _optional("keys", keys)
+    if stack.ndim != 4 or tuple(shown.shape) != tuple(stack.shape[:2]):
+        raise ValueError(
+            f"maps must be (B, K, H, W) and tags (B, K), got {tuple(stack.shape)} and {tuple(shown.shape)}"
+        )
+    return stack, shown, chosen
 
 
 def refine_labels(

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tagmask.ops.arrays import A, Array, like, tensor
+
 __all__ = [
     "class_maps",
     "fuse",
@@ -18,7 +20,7 @@ __all__ = [
 ]
 
 
-def class_maps(features: Tensor, weight: Tensor) -> Tensor:
+def class_maps(features: A, weight: Array) -> A:
     """Class activation maps: what a linear classifier says at every place (Zhou et al., CVPR 2016).
 
     Args:
@@ -31,6 +33,12 @@ def class_maps(features: Tensor, weight: Tensor) -> Tensor:
     Raises:
         ValueError: If the widths of features and weights differ.
     """
+    return like(features, _class_maps(tensor("features", features), tensor("weight", weight)))
+
+
+def _class_maps(features: Tensor, weight: Tensor) -> Tensor:
+    if weight.ndim < 2:
+        raise ValueError(f"weight must be (K, D) or (K, D, 1, 1), got {tuple(weight.shape)}")
     weight = weight.flatten(1)
     if features.ndim != 4 or features.shape[1] != weight.shape[1]:
         raise ValueError(
@@ -40,14 +48,15 @@ def class_maps(features: Tensor, weight: Tensor) -> Tensor:
     return F.conv2d(features, weight[:, :, None, None])
 
 
-def keep_present(maps: Tensor, tags: Tensor) -> Tensor:
+def keep_present(maps: A, tags: Array) -> A:
     """Maps with the classes an image does not show set to zero.
 
     Args:
         maps: Class maps, (B, K, H, W).
         tags: 1 for classes in the image, 0 for others, (B, K).
     """
-    return maps * tags.to(maps.dtype)[:, :, None, None]
+    stack = tensor("maps", maps)
+    return like(maps, stack * tensor("tags", tags).to(stack.dtype)[:, :, None, None])
 
 
 def present_classes(tags: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +89,7 @@ def take_classes(maps: Tensor, keys: Tensor) -> Tensor:
     return maps.gather(1, keys[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
 
 
-def min_max(maps: Tensor, epsilon: float = 1e-5, shifted: bool = False) -> Tensor:
+def min_max(maps: A, epsilon: float = 1e-5, shifted: bool = False) -> A:
     """Scale every map of every image to [0, 1) by its own smallest and largest value.
 
     Args:
@@ -90,6 +99,10 @@ def min_max(maps: Tensor, epsilon: float = 1e-5, shifted: bool = False) -> Tenso
             the smallest value plus epsilon becomes 0. The rest falls just below 0, a map that is 0
             everywhere to -1; a map far above 0 gets strongly negative values where it is smallest.
     """
+    return like(maps, _min_max(tensor("maps", maps), epsilon, shifted))
+
+
+def _min_max(maps: Tensor, epsilon: float, shifted: bool) -> Tensor:
     low, high = torch.aminmax(maps.flatten(2), dim=2)
     low, high = low[:, :, None, None], high[:, :, None, None]
     if shifted:
@@ -131,10 +144,10 @@ def scale_maps(maps: Tensor, rule: str, epsilon: float = 1e-5) -> Tensor:
         return maps / (maps.amax(dim=(2, 3), keepdim=True) + epsilon)
     if rule not in ("min_max", "shifted"):
         raise ValueError(f"maps are scaled by 'min_max', 'shifted' or 'max', got {rule!r}")
-    return min_max(maps, epsilon, rule == "shifted")
+    return _min_max(maps, epsilon, rule == "shifted")
 
 
-def fuse(first: Tensor, second: Tensor, epsilon: float = 1e-5) -> Tensor:
+def fuse(first: A, second: Array, epsilon: float = 1e-5) -> A:
     """Product of two kinds of maps, scaled to [0, 1): high only where both agree.
 
     Args:
@@ -142,4 +155,4 @@ def fuse(first: Tensor, second: Tensor, epsilon: float = 1e-5) -> Tensor:
         second: Maps of the same shape.
         epsilon: See `min_max`.
     """
-    return min_max(first * second, epsilon)
+    return like(first, _min_max(tensor("first", first) * tensor("second", second), epsilon, False))

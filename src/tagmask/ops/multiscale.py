@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import overload
 
 import torch
 from torch import Tensor
 
+from tagmask.ops.arrays import A, like, tensor
 from tagmask.ops.maps import scale_maps
 from tagmask.ops.pillow import pillow_bicubic
+from tagmask.ops.plans import PlainViews, Views
 from tagmask.ops.resize import pad_to_multiple, resize_bilinear
 
 __all__ = ["Views", "in_small_calls", "multi_scale", "segment_views", "view_sizes"]
@@ -18,54 +20,6 @@ MapFunction = Callable[[Tensor], Mapping[str, Tensor]]
 
 # What a small ViT makes of this many pixels fits the caches of current processors.
 _CPU_PIXELS = 2**19
-
-
-class Views(Protocol):
-    """The settings `multi_scale` reads; `tagmask.types.ViewPlan` has them."""
-
-    @property
-    def scales(self) -> tuple[float, ...]:
-        """Resize factors of the image."""
-
-    @property
-    def flip(self) -> str:
-        """How a view and its mirrored twin merge: "max", "sum" or "none"."""
-
-    @property
-    def relu(self) -> str:
-        """Where negatives are cut: "view", "sum" or "none"."""
-
-    @property
-    def epsilon(self) -> float:
-        """Added to the range when maps are scaled to [0, 1)."""
-
-    @property
-    def scaling(self) -> str:
-        """How the merged maps are scaled, see `ops.maps.scale_maps`."""
-
-    @property
-    def base(self) -> int | None:
-        """Side of a square that replaces the image's size, or None."""
-
-    @property
-    def rounding(self) -> str:
-        """How view sizes are rounded: "down" or "nearest"."""
-
-    @property
-    def resample(self) -> str:
-        """How views are made: "bilinear" or "pillow"."""
-
-    @property
-    def pad(self) -> int:
-        """Views are padded to multiples of this."""
-
-    @property
-    def pad_colour(self) -> tuple[float, ...]:
-        """What they are padded with."""
-
-    @property
-    def mirror_padding(self) -> bool:
-        """Whether the twin mirrors the padded view."""
 
 
 def view_sizes(
@@ -86,27 +40,78 @@ def view_sizes(
     return [(whole(scale * height), whole(scale * width)) for scale in scales]
 
 
+@overload
 def multi_scale(
-    fn: MapFunction, images: Tensor, plan: Views, known: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
+    fn: Callable[[Tensor], Tensor],
+    images: A,
+    plan: Views | None = None,
+    known: None = None,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: str = "max",
+) -> A: ...
+@overload
+def multi_scale(
+    fn: MapFunction,
+    images: A,
+    plan: Views | None = None,
+    known: Mapping[str, Tensor] | None = None,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: str = "max",
+) -> dict[str, A]: ...
+def multi_scale(
+    fn: Callable[[Tensor], Tensor | Mapping[str, Tensor]],
+    images: A,
+    plan: Views | None = None,
+    known: Mapping[str, Tensor] | None = None,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: str = "max",
+) -> A | dict[str, A]:
     """Class maps merged over scales and flips, each scaled to [0, 1).
 
     A view and its mirrored twin go through `fn` in one call, the twin in the second half of the batch.
 
     Args:
-        fn: Maps of one batch of views: (n, 3, H', W') to {kind: (n, K, h, w)}, any range.
-        images: RGB in [0, 1], (B, 3, H, W).
-        plan: Scales, flip rule, rectification and epsilon.
+        fn: Maps of one batch of views: (n, 3, H', W') to (n, K, h, w) or {kind: (n, K, h, w)}, any range;
+            gets tensors.
+        images: RGB in [0, 1], (B, 3, H, W), tensor or NumPy array.
+        plan: Scales, flip rule, rectification and epsilon; takes the place of the two last arguments.
         known: What `fn` would give for the images themselves (scale 1, not mirrored), if the caller has it:
             that pass is then skipped.
+        scales: Resize factors of the images.
+        flip: How a view and its mirrored twin merge: "max", "sum" or "none".
 
     Returns:
-        {kind: (B, K, H, W)}, float32.
+        (B, K, H, W) or {kind: (B, K, H, W)}, as `fn` gives them, float32.
 
     Raises:
-        ValueError: If the plan names an unknown rule or has no scales.
+        ValueError: If the plan names an unknown rule or has no scales, or the images have another shape.
     """
+    plan = plan or PlainViews(tuple(scales), flip)
+    pixels = tensor("images", images)
+    single = False
+
+    def named(views: Tensor) -> Mapping[str, Tensor]:
+        nonlocal single
+        made = fn(views)
+        single = isinstance(made, Tensor)
+        return {"": made} if isinstance(made, Tensor) else made
+
+    merged = {kind: like(images, maps) for kind, maps in _merged(named, pixels, plan, known).items()}
+    return merged[""] if single else merged
+
+
+def _merged(
+    fn: MapFunction, images: Tensor, plan: Views, known: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
     _check_plan(plan)
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be floating point (B, 3, H, W), got {images.dtype} {tuple(images.shape)}; grey "
+            "levels are divided by 255, a single image needs a batch dimension"
+        )
     size = (images.shape[2], images.shape[3])
     total: dict[str, Tensor] = {}
     for view_size in view_sizes(*size, plan.scales, plan.base, plan.rounding):

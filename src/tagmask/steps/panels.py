@@ -76,9 +76,9 @@ def _quality(folder: Path, dataset: TagDataset, index: int, made: Sequence[str])
     """Mean IoU of one image, of the prediction or else the pseudo label."""
     what = "segmentation" if "segmentation" in made else "label"
     predicted = read_mask(file_for(folder / _FOLDERS[what], dataset.names[index], ".png"))
-    predicted[predicted == dataset.classes.ignore] = 0
-    matrix = ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore)
-    matrix.update(dataset.mask(index), predicted)
+    predicted[predicted == dataset.classes.ignore_index] = 0
+    matrix = ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore_index)
+    matrix.update(preds=predicted, target=dataset.mask(index))
     return matrix.compute("nan").miou
 
 
@@ -103,7 +103,7 @@ def _example(
     if dataset.masks:
         labels["truth"] = dataset.mask(index)
     for what, label in labels.items():
-        present[what] = [int(v) - 1 for v in np.unique(label) if 0 < v < dataset.classes.ignore]
+        present[what] = [int(v) - 1 for v in np.unique(label) if 0 < v < dataset.classes.ignore_index]
         words = ", ".join(dataset.classes.names[key] for key in present[what]) or "background only"
         picture = label_picture(image, label)
         pictures.append(Figure(picture_uri(picture), _TITLES[what], f"{_TITLES[what]} of {name}: {words}"))

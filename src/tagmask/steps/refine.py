@@ -15,7 +15,7 @@ from tagmask.data.parts import Part, open_part
 from tagmask.errors import ConfigError, DataError
 from tagmask.inference.crf import crf_preset, refine_by_crf
 from tagmask.ops.labels import labels_from_maps, labels_with_ignore, refine_labels
-from tagmask.ops.par import PAR_DILATIONS, par
+from tagmask.ops.pixel_refinement import PAR_DILATIONS, par
 from tagmask.steps.base import Context, each_image
 from tagmask.store.files import file_for
 from tagmask.store.labels import write_mask

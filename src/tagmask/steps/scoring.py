@@ -52,7 +52,7 @@ class PictureScorer:
     def __init__(self, what: str, folder: Path, dataset: TagDataset, undecided: str) -> None:
         self.what, self.folder, self.dataset = what, folder / PICTURES[what], dataset
         self.undecided = undecided if what == "label" else None
-        ignore = dataset.classes.ignore
+        ignore = dataset.classes.ignore_index
         self.matrix = ConfusionMatrix(
             dataset.num_classes + 1, ignore, ignore if self.undecided == "leave_out" else None
         )
@@ -66,9 +66,9 @@ class PictureScorer:
         path = file_for(self.folder, self.dataset.names[index], ".png")
         predicted, truth = read_mask(path), self.dataset.mask(index)
         if self.undecided == "background":
-            predicted[predicted == self.dataset.classes.ignore] = 0
+            predicted[predicted == self.dataset.classes.ignore_index] = 0
         try:
-            self.matrix.update(truth, predicted)
+            self.matrix.update(preds=predicted, target=truth)
         except ValueError as error:
             raise DataError(f"{path} does not fit its mask: {error}") from None
 
@@ -104,7 +104,7 @@ class MapScorer:
     ) -> None:
         self.what, self.folder, self.dataset, self.background = what, folder / "maps", dataset, background
         self.thresholds = sorted({*thresholds, *([] if background is None else [background])})
-        self.sweep = ThresholdSweep(dataset.num_classes + 1, self.thresholds, dataset.classes.ignore)
+        self.sweep = ThresholdSweep(dataset.num_classes + 1, self.thresholds, dataset.classes.ignore_index)
 
     def add(self, index: int) -> None:
         """Count one image.

@@ -45,7 +45,9 @@ def validate_method(
         *(map_kinds(method, config.kinds) if method.map_kinds else ()),
         *(["segmentation"] * method.segments),
     ]
-    matrices = {name: ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore) for name in names}
+    matrices = {
+        name: ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore_index) for name in names
+    }
     view = views or SegmentationConfig(size=config.size)
     with display.task("evaluate", len(dataset)) as task:
         for index, batch in eval_images(dataset, runtime.rank, runtime.world, prefetch=1):
@@ -55,10 +57,10 @@ def validate_method(
                 found = image_maps(method, batch.images, runtime, config, batch.tags)
                 for kind, maps in found.items():
                     labels = labels_from_maps(maps, batch.tags, background)
-                    matrices[kind].update(truth, labels.cpu())
+                    matrices[kind].update(preds=labels.cpu(), target=truth)
             if method.segments:
                 labels = strongest(image_scores(method, batch.images, runtime, view))
-                matrices["segmentation"].update(truth, labels.cpu())
+                matrices["segmentation"].update(preds=labels.cpu(), target=truth)
             task.advance(runtime.world)
     for matrix in matrices.values():
         matrix.counts = runtime.reduce(matrix.counts).cpu()

@@ -20,7 +20,7 @@ from tagmask.ops.affinity import (
 )
 from tagmask.ops.labels import box_mask, labels_from_maps, labels_with_ignore, refine_labels, refine_shares
 from tagmask.ops.maps import keep_present, present_classes, take_classes
-from tagmask.ops.par import par
+from tagmask.ops.pixel_refinement import par
 from tagmask.ops.resize import resize_bilinear
 from tests.parity.golden import Check, Golden
 

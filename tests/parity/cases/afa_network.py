@@ -148,7 +148,7 @@ def infer(golden: Golden) -> Iterable[Check]:
         names = (("pred", LABEL_SHARE), ("msc_pred", LABEL_SHARE), ("crf_pred", 5e-3))
         for matrix, ours, (name, allowed) in zip(matrices, labels, names, strict=True):
             yield Check(f"{name}_{index}", ours, golden.output(f"{name}_{index}"), "mismatch", allowed)
-            matrix.update(truth, ours)
+            matrix.update(preds=ours, target=truth)
     ious = np.array([matrix.compute().miou for matrix in matrices])
     yield Check("miou", ious, golden.outputs["miou"], "abs", 2e-3)
 
@@ -175,7 +175,7 @@ def validate(golden: Golden) -> Iterable[Check]:
         for name, ours in labels.items():
             theirs = golden.output(f"{name}_label_{index}")
             yield Check(f"{name}_label_{index}", ours[0], theirs, "mismatch", LABEL_SHARE)
-            matrices[name].update(truth, ours[0])
+            matrices[name].update(preds=ours[0], target=truth)
     f1 = multilabel_f1(tags, (torch.cat(logits) > 0).float()).mean()
     yield Check("cls_score", f1, golden.outputs["cls_score"], "abs", 2e-3)
     for name, matrix in matrices.items():

@@ -12,8 +12,8 @@ from tagmask.methods.aream import AReAM, AReAMConfig
 from tagmask.ops.affinity import affinity_labels
 from tagmask.ops.entropy import entropy_weights
 from tagmask.ops.labels import refine_labels
-from tagmask.ops.par import par
 from tagmask.ops.pillow import pillow_bicubic
+from tagmask.ops.pixel_refinement import par
 from tagmask.ops.resize import resize_bilinear
 from tagmask.types import Batch
 from tests.parity.cases.mctformer import check_schedule, gradients, plain

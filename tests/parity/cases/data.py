@@ -22,7 +22,7 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 def _matrix(truths: Iterable, predictions: Iterable, ignore_prediction: int | None = None) -> ConfusionMatrix:
     matrix = ConfusionMatrix(21, ignore_prediction=ignore_prediction)
     for truth, prediction in zip(truths, predictions, strict=True):
-        matrix.update(truth, prediction)
+        matrix.update(preds=prediction, target=truth)
     return matrix
 
 

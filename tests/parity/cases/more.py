@@ -21,7 +21,7 @@ from tagmask.ops.affinity import affinity_labels
 from tagmask.ops.images import truncated_levels
 from tagmask.ops.labels import labels_from_maps, labels_with_ignore, refine_labels
 from tagmask.ops.maps import keep_present, min_max
-from tagmask.ops.par import par
+from tagmask.ops.pixel_refinement import par
 from tagmask.ops.uncertain import pick_uncertain, token_codes, uncertain_windows
 from tests.parity.golden import Check, Golden
 

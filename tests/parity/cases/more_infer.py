@@ -41,7 +41,7 @@ def validation(golden: Golden) -> Iterable[Check]:
         labels = torch.cat(parts)
         yield Check(f"pred_{name}", labels, golden.output(f"pred_{name}"), "mismatch", 1e-3)
         matrix = ConfusionMatrix(21)
-        matrix.update(truth, labels)
+        matrix.update(preds=labels, target=truth)
         scores = matrix.compute(absent="skip_truth")
         for key, value in (
             ("miou", scores.miou),

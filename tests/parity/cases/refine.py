@@ -12,7 +12,7 @@ from tagmask.losses.energy import dense_energy_loss
 from tagmask.ops.crf import CRF, crf_on_labels, dense_crf
 from tagmask.ops.crf_presets import PRESETS, unary_from_labels, unary_from_probabilities
 from tagmask.ops.lattice import Lattice
-from tagmask.ops.par import apply_par, par_kernel
+from tagmask.ops.pixel_refinement import apply_par, par_kernel
 from tagmask.ops.resize import resize_bilinear
 from tests.parity.golden import Check, Golden
 

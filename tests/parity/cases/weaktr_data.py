@@ -74,7 +74,7 @@ def metric(golden: Golden) -> Iterable[Check]:
     config = golden.meta["config"]
     matrix = ConfusionMatrix(config["n_cls"], 255)
     for index in range(config["n_images"]):
-        matrix.update(golden.tensor(f"gt_{index}"), golden.tensor(f"pred_{index}"))
+        matrix.update(preds=golden.tensor(f"pred_{index}"), target=golden.tensor(f"gt_{index}"))
     scores = matrix.compute("nan")
     ours = {
         "pixel_accuracy": scores.pixel_accuracy,
@@ -94,7 +94,7 @@ def labels(golden: Golden) -> Iterable[Check]:
         for index in indices:
             made = _label(golden, index, threshold)
             yield Check(f"label_{key}_{index}", made, golden.output(f"label_{key}_{index}"), "exact")
-            matrix.update(golden.tensor(f"gt_{index}"), made)
+            matrix.update(preds=made, target=golden.tensor(f"gt_{index}"))
         scores = matrix.compute("nan")
         yield Check(f"iou_{key}", 100 * scores.iou, golden.outputs[f"iou_{key}"], "abs", 1e-9)
         means = [float(np.nanmean(part)) for part in (scores.precision, scores.recall)]

@@ -110,7 +110,7 @@ def damaged(tmp_path):
     for name in ("00003", "00007"):
         path = root / "images" / f"{name}.png"
         path.write_bytes(path.read_bytes()[:200])
-    return open_dataset("folder", root, "train")
+    return open_dataset(root, "folder", "train")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -12,7 +12,7 @@ PREDICTION = np.array([[0, 0, 1, 2], [1, 3, 1, 1]], np.uint8)
 
 def _matrix(num_classes=5):
     matrix = ConfusionMatrix(num_classes)
-    matrix.update(TRUTH, PREDICTION)
+    matrix.update(preds=PREDICTION, target=TRUTH)
     return matrix
 
 
@@ -28,7 +28,7 @@ def test_policies_differ_on_absent_classes_only():
     assert scores["nan"].miou == pytest.approx((first + second + 0) / 3)
     assert scores["zero"].miou == pytest.approx((first + second) / 5)
     full = ConfusionMatrix(2)
-    full.update(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
+    full.update(preds=torch.tensor([0, 1, 0]), target=torch.tensor([0, 1, 1]))
     assert len({full.compute(policy).miou for policy in ABSENT_POLICIES}) == 1
 
 
@@ -46,8 +46,8 @@ def test_the_other_scores():
 def test_parts_add_up_to_the_whole():
     whole, first, second = ConfusionMatrix(5), ConfusionMatrix(5), ConfusionMatrix(5)
     for part, rows in ((first, slice(0, 1)), (second, slice(1, 2))):
-        part.update(torch.from_numpy(TRUTH[rows]), torch.from_numpy(PREDICTION[rows]).long())
-    whole.update(TRUTH, PREDICTION)
+        part.update(preds=torch.from_numpy(PREDICTION[rows]).long(), target=torch.from_numpy(TRUTH[rows]))
+    whole.update(preds=PREDICTION, target=TRUTH)
     first.merge(second)
     assert torch.equal(first.counts, whole.counts)
     with pytest.raises(ValueError, match="cannot merge 4"):
@@ -58,9 +58,9 @@ def test_undecided_pixels_are_errors_unless_said_otherwise():
     undecided = PREDICTION.copy()
     undecided[0, 0] = 255
     with pytest.raises(ValueError, match="predicted labels reach from 0 to 255; allowed are 0 to 4"):
-        ConfusionMatrix(5).update(TRUTH, undecided)
+        ConfusionMatrix(5).update(preds=undecided, target=TRUTH)
     lenient = ConfusionMatrix(5, ignore_prediction=255)
-    lenient.update(TRUTH, undecided)
+    lenient.update(preds=undecided, target=TRUTH)
     assert lenient.counts.sum() == 6
 
 
@@ -69,14 +69,14 @@ def test_undecided_pixels_are_errors_unless_said_otherwise():
     [
         (np.array([7]), np.array([0]), "true labels"),
         (np.array([-1]), np.array([0]), "true labels"),
-        (np.array([0, 1]), np.array([0]), "truth is"),
-        (np.array([0.5]), np.array([0]), "integers"),
+        (np.array([0, 1]), np.array([0]), "target is"),
+        (np.array([0.5]), np.array([0]), "integer labels"),
     ],
 )
 def test_bad_labels_are_refused_and_not_counted(truth, prediction, says):
     matrix = ConfusionMatrix(5)
     with pytest.raises(ValueError, match=says):
-        matrix.update(truth, prediction)
+        matrix.update(preds=prediction, target=truth)
     assert matrix.counts.sum() == 0
 
 
@@ -92,5 +92,5 @@ def test_nothing_counted_is_nan_not_a_crash():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_counts_on_a_gpu_equal_those_on_the_cpu():
     matrix = ConfusionMatrix(5)
-    matrix.update(torch.from_numpy(TRUTH).to("cuda"), torch.from_numpy(PREDICTION).to("cuda"))
+    matrix.update(preds=torch.from_numpy(PREDICTION).to("cuda"), target=torch.from_numpy(TRUTH).to("cuda"))
     assert torch.equal(matrix.counts.cpu(), _matrix().counts)

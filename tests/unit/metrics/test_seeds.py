@@ -25,7 +25,7 @@ def _slow(images, threshold, num_classes=6):
     matrix = ConfusionMatrix(num_classes)
     for maps, keys, truth in images:
         stack = np.concatenate([np.full((1, *truth.shape), threshold, np.float32), maps])
-        matrix.update(truth, np.array([0, *(keys + 1)])[stack.argmax(0)])
+        matrix.update(preds=np.array([0, *(keys + 1)])[stack.argmax(0)], target=truth)
     return matrix
 
 

@@ -10,7 +10,7 @@ from tagmask.ops.labels import (
     refine_labels,
 )
 from tagmask.ops.maps import present_classes, take_classes
-from tagmask.ops.par import par
+from tagmask.ops.pixel_refinement import par
 
 TAGS = torch.tensor([[1.0, 0, 1, 0], [0, 0, 0, 0]])
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from tagmask.ops import par as par_module
-from tagmask.ops.par import PAR_DILATIONS, apply_par, par, par_kernel
+from tagmask.ops import pixel_refinement as par_module
+from tagmask.ops.pixel_refinement import PAR_DILATIONS, apply_par, par, par_kernel
 
 
 def neighbours(values, dilations):

@@ -30,7 +30,7 @@ def toy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def truth(toy):
-    return open_dataset("folder", toy, "val", masks=True)
+    return open_dataset(toy, "folder", "val", masks=True)
 
 
 def write_truth_as_maps(folder, truth, kind, height=0.8):

@@ -47,7 +47,7 @@ def write(items: Iterable[Labelled], classes: ClassTable, put: Put, shapes: str 
         results = [
             _brush(item.mask == label, classes.labels[label], f"{item.name}-{label}")
             for label in np.unique(item.mask).tolist()
-            if label not in (0, classes.ignore)
+            if label not in (0, classes.ignore_index)
         ]
         tasks.append(
             {

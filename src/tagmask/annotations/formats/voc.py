@@ -38,7 +38,7 @@ def write_folders(items: Iterable[Labelled], classes: ClassTable, put: Put, colo
     names = []
     for item in items:
         names.append(item.name)
-        mask = np.where(item.mask == classes.ignore, 0, item.mask) if colours else item.mask
+        mask = np.where(item.mask == classes.ignore_index, 0, item.mask) if colours else item.mask
         put(f"{_CLASSES}/{item.name}.png", png(mask.astype(np.uint8), colours))
         put(f"SegmentationObject/{item.name}.png", png(instances(item.mask), colours))
     put(_LIST, "".join(f"{name}\n" for name in names).encode())
@@ -86,7 +86,7 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
     names, palette = _colours(tree, images.classes)
     labels = np.full(256, -1, np.int16)
     labels[: len(names)] = [label_of(images.classes, name, _COLOURS) for name in names]
-    labels[images.classes.ignore] = images.classes.ignore
+    labels[images.classes.ignore_index] = images.classes.ignore_index
     for file in proper or pictures:
         parts = PurePosixPath(file).parts
         inner = parts[parts.index(_CLASSES) + 1 :] if proper else parts
@@ -123,8 +123,8 @@ def _colours(tree: Tree, classes: ClassTable) -> tuple[list[str], Mapping[int, i
             names.append(name)
             colours.append((red, green, blue))
     index = {r << 16 | g << 8 | b: number for number, (r, g, b) in enumerate(colours)}
-    border = palette[classes.ignore]
-    index.setdefault(border[0] << 16 | border[1] << 8 | border[2], classes.ignore)
+    border = palette[classes.ignore_index]
+    index.setdefault(border[0] << 16 | border[1] << 8 | border[2], classes.ignore_index)
     index.setdefault(0, 0)
     return names, index
 

@@ -270,7 +270,7 @@ def _finish(
 def _with_masks(items: Sequence[Item], folder: Path) -> tuple[list[Item], list[Problem]]:
     """Items with their masks: ``<name>.png``, also where two pictures differ in their ending only."""
     if not folder.is_dir():
-        raise DataError(f"masks are asked for, but there is no folder {folder}; name it with mask_folder=...")
+        raise DataError(f"masks are asked for, but there is no folder {folder}; name it with --masks DIR")
     result, problems = [], []
     for item in items:
         mask = named_file(folder, item.name, ".png")

@@ -35,7 +35,7 @@ class MaskValues:
     def by_name(cls, file_names: tuple[str, ...], classes: ClassTable) -> MaskValues:
         """Masks that number `file_names` from 1; what is not among `classes` becomes background."""
         table = np.full(256, _FORBIDDEN, np.int16)
-        table[[0, 255]] = 0, classes.ignore
+        table[[0, 255]] = 0, classes.ignore_index
         for value, name in enumerate(file_names, start=1):
             table[value] = classes.names.index(name) + 1 if name in classes.names else 0
         return cls(table, classes)
@@ -50,12 +50,12 @@ class MaskValues:
         Raises:
             DataError: A key is no number from 0 to 255, or a name is not a class.
         """
-        labels = {"background": 0, "ignore": classes.ignore, "error": _FORBIDDEN}
+        labels = {"background": 0, "ignore": classes.ignore_index, "error": _FORBIDDEN}
         other = str(mapping.get("other", "error"))
         if other not in _WORDS:
             raise DataError(f"mask values: other is '{other}'. {nearest(other, _WORDS)}")
         table = np.full(256, labels[other], np.int16)
-        table[[0, 255]] = 0, classes.ignore
+        table[[0, 255]] = 0, classes.ignore_index
         labels |= {name: k + 1 for k, name in enumerate(classes.names)}
         for key, name in mapping.items():
             if key == "other":
@@ -90,7 +90,7 @@ class MaskValues:
         if wrong:
             raise DataError(
                 f"{path} holds the values {', '.join(map(str, wrong[:5]))}; allowed are 0 to "
-                f"{self._classes.num_classes} and {self._classes.ignore}. If they mean something else, "
+                f"{self._classes.num_classes} and {self._classes.ignore_index}. If they mean something else, "
                 'say what with mask_values (for example \'voc\', or a file {"8": "cat", ...})'
             )
         return self._table[values].astype(np.uint8)

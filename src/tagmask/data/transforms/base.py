@@ -11,7 +11,7 @@ import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +33,16 @@ from tagmask.data.transforms.augment import (
 from tagmask.errors import ConfigError, nearest
 from tagmask.types import IGNORE
 
-__all__ = ["CropDraw", "Jitter", "PadCrop", "PadCropDraw", "ResizedCrop", "View", "make_view"]
+__all__ = [
+    "CropDraw",
+    "Jitter",
+    "PadCrop",
+    "PadCropDraw",
+    "ResizedCrop",
+    "View",
+    "make_view",
+    "register_view",
+]
 
 
 @dataclass(frozen=True)
@@ -183,6 +192,36 @@ _VIEWS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+_REGISTERED: dict[str, type] = {}
+_C = TypeVar("_C", bound=type)
+
+
+def register_view(name: str) -> Callable[[_C], _C]:
+    """Class decorator that makes a training view of one's own known by name in this process.
+
+    The class is a dataclass whose first field is `size`, the side of the view; the others are its settings.
+    An instance is called with an image, (H, W, 3) uint8, a NumPy random generator and labels, (H, W) or
+    None, and gives a `View`.
+
+    Args:
+        name: What the setting `train.view` calls it.
+
+    Raises:
+        ConfigError: The name is taken, or the class is no such dataclass.
+    """
+    if name in _VIEWS:
+        raise ConfigError(f"there is a view '{name}' already; choose another name")
+
+    def decorate(kind: _C) -> _C:
+        fields = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+        if fields[:1] != ["size"] or "__call__" not in dir(kind):
+            raise ConfigError(f"a view is a dataclass with the field size first and a __call__, got {kind!r}")
+        _REGISTERED[name] = kind
+        return kind
+
+    return decorate
+
+
 def make_view(name: str, size: int, /, **settings: Any) -> Callable[[Picture, Rng, Label | None], View]:
     """A random training view by name.
 
@@ -199,11 +238,7 @@ def make_view(name: str, size: int, /, **settings: Any) -> Callable[[Picture, Rn
     Raises:
         ConfigError: The name or a setting is unknown, or a value is out of range.
     """
-    if name not in _VIEWS:
-        raise ConfigError(f"unknown view '{name}'. {nearest(name, _VIEWS)}")
-    place, preset = _VIEWS[name]
-    module, _, kind_name = place.rpartition(".")
-    kind: Any = getattr(importlib.import_module(f"tagmask.data.transforms.{module}"), kind_name)
+    kind, preset = _kind(name)
     known = {field.name for field in dataclasses.fields(kind)} - {"size"}
     for key in settings:
         if key not in known:
@@ -216,6 +251,17 @@ def make_view(name: str, size: int, /, **settings: Any) -> Callable[[Picture, Rn
         return made
     except (TypeError, ValueError) as error:
         raise ConfigError(f"view {name}: {error}") from None
+
+
+def _kind(name: str) -> tuple[Any, dict[str, Any]]:
+    """A view's class and the paper's settings of it."""
+    if name in _REGISTERED:
+        return _REGISTERED[name], {}
+    if name not in _VIEWS:
+        raise ConfigError(f"unknown view '{name}'. {nearest(name, [*_VIEWS, *_REGISTERED])}")
+    place, preset = _VIEWS[name]
+    module, _, kind_name = place.rpartition(".")
+    return getattr(importlib.import_module(f"tagmask.data.transforms.{module}"), kind_name), preset
 
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:

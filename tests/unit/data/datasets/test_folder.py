@@ -28,7 +28,7 @@ def _tags(root, text, name="tags.csv"):
 
 def test_csv_with_sub_folders_negatives_and_names_without_ending(root):
     _tags(root, "a.jpg,dog cat\nb,\nsub/c.jpg,cat\n")
-    data = open_dataset("auto", root)
+    data = open_dataset(root, "auto")
     assert data.names == ("a", "b", "sub/c")
     assert data.classes.names == ("cat", "dog")
     assert [data.tags(i).tolist() for i in range(3)] == [[1, 1], [0, 0], [1, 0]]
@@ -39,11 +39,11 @@ def test_csv_with_sub_folders_negatives_and_names_without_ending(root):
 
 def test_a_split_column_picks_rows_and_all_splits_number_classes_alike(root):
     (root / "tags.csv").write_text("image,tags,split\na.jpg,zebra,train\nb.png,ant,val\n")
-    train, val = (open_dataset("folder", root, split) for split in ("train", "val"))
+    train, val = (open_dataset(root, "folder", split) for split in ("train", "val"))
     assert (train.names, val.names) == (("a",), ("b",))
     assert train.classes == val.classes
     with pytest.raises(DataError, match="no rows of split 'tset'"):
-        open_dataset("folder", root, "tset")
+        open_dataset(root, "folder", "tset")
 
 
 def test_a_file_per_split_with_classes_beside_it(root, tmp_path):
@@ -53,23 +53,23 @@ def test_a_file_per_split_with_classes_beside_it(root, tmp_path):
     _tags(lists, "a.jpg,cat\n", "tags_train.csv")
     _tags(lists, "b.png,dog\n", "tags_val.csv")
     pattern = lists / "tags_{split}.csv"
-    val = open_dataset("auto", root / "images", "val", tags=pattern)
+    val = open_dataset(root / "images", "auto", "val", tags=pattern)
     assert (val.names, val.classes.names) == (("b",), ("dog", "cat"))
     (lists / "classes.txt").unlink()
-    train = open_dataset("auto", root / "images", "train", tags=pattern)
+    train = open_dataset(root / "images", "auto", "train", tags=pattern)
     assert train.classes.names == ("cat", "dog")  # the tags of the other split count as well
 
 
 def test_training_rows_cannot_pass_for_validation(root):
     _tags(root, "a.jpg,cat\n")
     with pytest.raises(DataError, match="no split column, so it is split 'train', not 'val'"):
-        open_dataset("folder", root, "val")
+        open_dataset(root, "folder", "val")
 
 
 def test_one_sub_folder_per_class(tmp_path):
     for name in ("cat/1.jpg", "dog/1.jpg", "dog/2.jpg", "_none/3.jpg"):
         _picture(tmp_path / name)
-    data = open_dataset("auto", tmp_path)
+    data = open_dataset(tmp_path, "auto")
     assert data.names == ("_none/3", "cat/1", "dog/1", "dog/2")
     assert [data.items[i].tags for i in range(4)] == [(), (0,), (1,), (1,)]
 
@@ -77,27 +77,27 @@ def test_one_sub_folder_per_class(tmp_path):
 def test_class_folders_below_split_folders(tmp_path):
     for name in ("train/cat/1.jpg", "val/cat/2.jpg", "train/dog/3.jpg"):
         _picture(tmp_path / name)
-    assert open_dataset("auto", tmp_path, "train").names == ("cat/1", "dog/3")
-    assert len(open_dataset("auto", tmp_path)) == 3
+    assert open_dataset(tmp_path, "auto", "train").names == ("cat/1", "dog/3")
+    assert len(open_dataset(tmp_path, "auto")) == 3
     with pytest.raises(DataError, match="no folder 'test'"):
-        open_dataset("auto", tmp_path, "test")
+        open_dataset(tmp_path, "auto", "test")
 
 
 def test_images_without_tags(root):
-    data = open_dataset("folder", root, tags="none", classes=["cat"])
+    data = open_dataset(root, "folder", tags="none", classes=["cat"])
     assert data.names == ("a", "b", "sub/c")
     assert not data.has_tags(0)
     with pytest.raises(DataError, match="'a' has no tags"):
         data.tags(0)
     with pytest.raises(DataError, match="need the class names"):
-        open_dataset("folder", root, tags="none")
+        open_dataset(root, "folder", tags="none")
 
 
 def test_pictures_that_differ_in_their_ending_only_keep_it(tmp_path):
     for name in ("a.jpg", "a.png"):
         _picture(tmp_path / name)
     _tags(tmp_path, "a.jpg,cat\na.png,cat\n")
-    assert open_dataset("auto", tmp_path).names == ("a.jpg", "a.png")
+    assert open_dataset(tmp_path, "auto").names == ("a.jpg", "a.png")
 
 
 @pytest.mark.parametrize(
@@ -119,27 +119,27 @@ def test_each_bad_row_gets_one_message(root, rows, says):
         (root / "classes.txt").write_text("cat\ndog\n")
     _tags(root, rows)
     with pytest.raises(DataError, match=says):
-        open_dataset("folder", root)
+        open_dataset(root, "folder")
 
 
 def test_many_problems_make_one_message(root):
     _tags(root, "x.jpg,cat\ny.jpg,cat\n../z.jpg,cat\n")
     with pytest.raises(DataError, match=r"missing image 'x.jpg'.*\(and 1 more\); path outside") as caught:
-        open_dataset("folder", root)
+        open_dataset(root, "folder")
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_class_folder_and_an_empty_root_are_errors(tmp_path):
     with pytest.raises(DataError, match="neither a tag file"):
-        open_dataset("folder", tmp_path)
+        open_dataset(tmp_path, "folder")
     (tmp_path / "cat").mkdir()
     _picture(tmp_path / "dog" / "1.jpg")
     with pytest.raises(DataError, match="empty class folder 'cat'"):
-        open_dataset("folder", tmp_path)
+        open_dataset(tmp_path, "folder")
     with pytest.raises(DataError, match="does not exist"):
-        open_dataset("folder", tmp_path / "nowhere")
+        open_dataset(tmp_path / "nowhere", "folder")
     with pytest.raises(DataError, match="is no folder"):
-        open_dataset("folder", tmp_path / "dog" / "1.jpg")
+        open_dataset(tmp_path / "dog" / "1.jpg", "folder")
 
 
 def _mask(root, name, values):
@@ -152,20 +152,20 @@ def test_masks_are_for_evaluation_only(root):
     _tags(root, "a.jpg,cat\n")
     _mask(root, "a", np.ones((12, 16)))
     with pytest.raises(DataError, match="opened without"):
-        open_dataset("folder", root).mask(0)
-    assert open_dataset("folder", root).items[0].mask is None
-    assert open_dataset("folder", root, masks=True).mask(0).sum() == 12 * 16
+        open_dataset(root, "folder").mask(0)
+    assert open_dataset(root, "folder").items[0].mask is None
+    assert open_dataset(root, "folder", masks=True).mask(0).sum() == 12 * 16
 
 
 def test_mask_problems_are_named(root):
     _tags(root, "a.jpg,cat\nb.png,cat\n")
     with pytest.raises(DataError, match=r"no folder .*masks"):
-        open_dataset("folder", root, masks=True)
+        open_dataset(root, "folder", masks=True)
     _mask(root, "a", np.ones((12, 15)))
     with pytest.raises(DataError, match="missing mask 'b'"):
-        open_dataset("folder", root, masks=True)
+        open_dataset(root, "folder", masks=True)
     _mask(root, "b", np.full((12, 16), 9))
-    data = open_dataset("folder", root, masks=True)
+    data = open_dataset(root, "folder", masks=True)
     with pytest.raises(DataError, match=r"15 x 12 but its image .* 16 x 12"):
         data.mask(0)
     with pytest.raises(DataError, match="holds the values 9; allowed are 0 to 1"):
@@ -182,7 +182,7 @@ def test_masks_with_other_numbers(root, how):
     text = '{"8": "cat", "12": "dog", "other": "background"}'
     given = {"mapping": mapping, "file": root / "v.json", "beside": None, "voc": "voc"}[how]
     (root / ("mask_values.json" if how == "beside" else "v.json")).write_text(text)
-    data = open_dataset("folder", root, masks=True, mask_values=given)
+    data = open_dataset(root, "folder", masks=True, mask_values=given)
     assert data.mask(0)[0, :5].tolist() == [1, 2, 0, 255, 0]
 
 
@@ -199,22 +199,22 @@ def test_bad_mask_values(root, given, says):
     _tags(root, "a.jpg,cat\n")
     _mask(root, "a", np.zeros((12, 16)))
     with pytest.raises(DataError, match=says):
-        open_dataset("folder", root, masks=True, mask_values=given)
+        open_dataset(root, "folder", masks=True, mask_values=given)
 
 
 def test_values_outside_an_explicit_mapping_are_errors(root):
     _tags(root, "a.jpg,cat\n")
     _mask(root, "a", np.full((12, 16), 3))
-    data = open_dataset("folder", root, masks=True, mask_values={8: "cat"})
+    data = open_dataset(root, "folder", masks=True, mask_values={8: "cat"})
     with pytest.raises(DataError, match="holds the values 3"):
         data.mask(0)
 
 
 def test_images_can_be_kept_in_memory(root):
     _tags(root, "a.jpg,cat\n")
-    kept = open_dataset("folder", root, cache="memory")
+    kept = open_dataset(root, "folder", cache="memory")
     first = kept.image(0)
     (root / "images" / "a.jpg").unlink()
     assert kept.image(0) is first
     with pytest.raises(DataError, match="unknown cache"):
-        open_dataset("folder", root, cache="disk")
+        open_dataset(root, "folder", cache="disk")

@@ -37,7 +37,7 @@ def test_own_masks_come_first_and_the_rest_from_sbd(folders):
     out = build_voc_aug(sbd, voc, progress=lambda *step: seen.append(step))
     assert sorted(p.name for p in out.iterdir()) == ["a.png", "b.png", "c.png"]
     assert seen[-1] == (3, 3)
-    data = open_dataset("voc", voc, "train_aug", masks=True, tags="masks")
+    data = open_dataset(voc, "voc", "train_aug", masks=True, tags="masks")
     assert np.unique(data.mask(0)).tolist() == [255]
     assert np.unique(data.mask(1)).tolist() == [7]
     with pytest.raises(DataError, match="is there already"):

@@ -40,7 +40,7 @@ def test_tags_from_annotations_and_from_masks_agree(root):
         ("xml", "Annotations"),
         ("masks", "presence in SegmentationClass"),
     ):
-        data = open_dataset("auto", root, "train", tags=tags)
+        data = open_dataset(root, "auto", "train", tags=tags)
         assert [item.tags for item in data.items] == [(0,), (19,)]
         assert (data.num_classes, data.about["tags"]) == (20, origin)
         with pytest.raises(DataError, match="opened without"):
@@ -48,45 +48,45 @@ def test_tags_from_annotations_and_from_masks_agree(root):
 
 
 def test_masks_and_a_choice_of_classes(root):
-    data = open_dataset("voc", root, "train", masks=True, classes=["tvmonitor", "cat"])
+    data = open_dataset(root, "voc", "train", masks=True, classes=["tvmonitor", "cat"])
     assert [item.tags for item in data.items] == [(), (0,)]
     assert np.unique(data.mask(0)).tolist() == [0, 255]  # aeroplanes are background now
     assert np.unique(data.mask(1)).tolist() == [0, 1, 255]
     with pytest.raises(DataError, match="'television' is not a class of VOC"):
-        open_dataset("voc", root, "train", classes=["television"])
+        open_dataset(root, "voc", "train", classes=["television"])
 
 
 def test_published_label_file(root, tmp_path):
     one_hot = np.zeros(20, np.float32)
     one_hot[14] = 1
     np.save(tmp_path / "labels.npy", {"2007_000032": one_hot, "2007_000039": one_hot}, allow_pickle=True)
-    data = open_dataset("voc", root, "train", tags=tmp_path / "labels.npy", classes=["cat", "person"])
+    data = open_dataset(root, "voc", "train", tags=tmp_path / "labels.npy", classes=["cat", "person"])
     assert data.tags(0).tolist() == [0, 1]
     np.save(tmp_path / "labels.npy", {"2007_000032": one_hot}, allow_pickle=True)
     with pytest.raises(DataError, match="no entry for '2007_000039'"):
-        open_dataset("voc", root, "train", tags=tmp_path / "labels.npy")
+        open_dataset(root, "voc", "train", tags=tmp_path / "labels.npy")
 
 
 def test_missing_pieces_are_named(root):
     with pytest.raises(DataError, match=r"missing image '2007_000033'.*more"):
-        open_dataset("voc", root, "val")
+        open_dataset(root, "voc", "val")
     (root / "Annotations" / "2007_000039.xml").write_text("<annotation>")
     with pytest.raises(DataError, match=r"missing tags '2007_000039'.*2007_000039\.xml"):
-        open_dataset("voc", root, "train")
+        open_dataset(root, "voc", "train")
     (root / "Annotations" / "2007_000039.xml").write_text(XML.format("dragon"))
     with pytest.raises(DataError, match="'dragon'"):
-        open_dataset("voc", root, "train")
+        open_dataset(root, "voc", "train")
     (root / "SegmentationClass" / "2007_000039.png").unlink()
     with pytest.raises(DataError, match="missing mask '2007_000039'"):
-        open_dataset("voc", root, "train", masks=True, tags="none")
+        open_dataset(root, "voc", "train", masks=True, tags="none")
     with pytest.raises(DataError, match="Did you mean 'masks'"):
-        open_dataset("voc", root, "train", tags="mask")
+        open_dataset(root, "voc", "train", tags="mask")
     with pytest.raises(DataError, match="no folder JPEGImages"):
-        open_dataset("voc", root / "ImageSets", "train")
+        open_dataset(root / "ImageSets", "voc", "train")
 
 
 def test_the_development_kit_around_it_is_found(root, tmp_path_factory):
     outer = tmp_path_factory.mktemp("kit") / "VOCdevkit"
     outer.mkdir()
     (outer / "VOC2012").symlink_to(root)
-    assert len(open_dataset("auto", outer.parent, "train")) == 2
+    assert len(open_dataset(outer.parent, "auto", "train")) == 2
