@@ -14,6 +14,7 @@ from tagmask.data import ClassTable, TagDataset
 from tagmask.data.classes import read_class_file
 from tagmask.data.readers.archive import FileTree, FolderTree, ZipTree, open_tree
 from tagmask.data.readers.images import IMAGE_SUFFIXES, read_size
+from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError
 
 __all__ = ["Subjects", "find_subjects", "predicted_subjects", "read_annotations"]
@@ -66,7 +67,7 @@ def predicted_subjects(folder: Path) -> Subjects:
     files: dict[str, str] = {}
     sizes: dict[str, Callable[[], tuple[int, int]]] = {}
     try:
-        for line in (folder / "summary.jsonl").read_text(encoding="utf-8").splitlines():
+        for line in read_text(folder / "summary.jsonl", inside=folder).splitlines():
             row = json.loads(line)
             files[row["name"]] = row["file"]
             sizes[row["name"]] = partial(_same, (int(row["height"]), int(row["width"])))

@@ -153,8 +153,9 @@ def scan_dataset(kind: str, source: Source) -> Scan:
         kind = find_kind(source)
     elif not source.root.is_dir():
         find_kind(source)
-    result: Scan = _module(kind).scan(source)
-    return result
+    from tagmask.data.datasets.listing import distrusted
+
+    return distrusted(_module(kind).scan(source), source)
 
 
 @deprecated("0.2", arguments={"mask_folder": "masks"})

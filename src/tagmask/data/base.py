@@ -86,6 +86,7 @@ class Scan:
         problems: What is wrong; one fatal problem forbids opening.
         read_mask: Labels of a mask file, (H, W) uint8 in the classes' numbering.
         about: Where things came from, for logs and result files.
+        home: Where the data set itself begins, if that is not the folder that was named; may be a link.
     """
 
     classes: ClassTable
@@ -94,6 +95,7 @@ class Scan:
     problems: tuple[Problem, ...]
     read_mask: Callable[[Path], NDArray[np.uint8]]
     about: Mapping[str, str] = field(default_factory=dict)
+    home: Path | None = None
 
 
 class TagDataset:

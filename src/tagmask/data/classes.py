@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError, nearest
 from tagmask.names import deprecated
 from tagmask.types import IGNORE
@@ -100,7 +101,7 @@ def read_class_file(path: str | Path) -> ClassTable:
         DataError: The file cannot be read or the names do not make a class table.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(Path(path), encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the class names in {path}: {error}") from None
     return class_table([line.strip() for line in lines if line.strip() and not line.startswith("#")], path)

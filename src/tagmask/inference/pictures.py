@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,12 +14,29 @@ from typing import TypeVar
 
 from PIL import Image
 
+from tagmask.data.file_names import unusable
 from tagmask.data.readers.archive import FolderTree, ZipTree
-from tagmask.data.readers.images import IMAGE_SUFFIXES, MAX_PIXELS, read_picture
-from tagmask.errors import DataError
+from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, MAX_PIXELS, read_picture
+from tagmask.data.readers.regular import Inside, irregular, open_regular
+from tagmask.errors import DataError, printable
 from tagmask.inference.video import VIDEO_SUFFIXES, open_frames
 
-__all__ = ["Broken", "Named", "Picture", "each_picture", "fixed_part", "is_pattern", "renamed", "stem"]
+__all__ = [
+    "OUTPUTS",
+    "Broken",
+    "Named",
+    "Picture",
+    "each_picture",
+    "fixed_part",
+    "is_pattern",
+    "matches",
+    "own_folders",
+    "renamed",
+    "stem",
+]
+
+OUTPUTS = ("masks", "overlays", "confidence", "bulk")
+"""Folders in the one that prediction writes to."""
 
 _WILD = "*?["
 AnyNamed = TypeVar("AnyNamed", bound="Named")
@@ -63,41 +82,59 @@ class Broken:
 class _Options:
     max_pixels: int
     every: int
+    skip: tuple[Path, ...]
 
 
 def each_picture(
-    inputs: Sequence[str], max_pixels: int = MAX_PIXELS, every: int = 1
+    inputs: Sequence[str], max_pixels: int = MAX_PIXELS, every: int = 1, out: Path | None = None
 ) -> Iterator[Picture | Broken]:
     """Everything that some inputs hold; nothing is decoded before `Picture.read` is called.
 
-    Of folders and archives, files whose ending is neither a picture's nor a video's are left out. Of pictures
-    that differ in their ending only the later keep it in their names; what is equal even then is numbered.
+    Of folders and archives, files whose ending is neither a picture's nor a video's are left out, and so are
+    folders that hold a run or predicted masks. Of pictures that differ in their ending only the later keep it
+    in their names; what is equal even then is numbered.
 
     Args:
         inputs: Files, folders, patterns with ``*``, zip archives, videos, animated GIFs.
         max_pixels: Largest declared size that is decoded.
         every: Take every n-th frame of films.
+        out: Folder that the masks go to; it is left out of the inputs that it lies in.
 
     Yields:
         Pictures, and what is broken, in the order of the inputs, sorted within each.
     """
     used: set[str] = set()
-    options = _Options(max_pixels, every)
+    options = _Options(max_pixels, every, own_folders(out))
     for given in inputs:
         for found in _from_input(given, options):
             yield renamed(found, used) if isinstance(found, Picture) else found
 
 
-def renamed(found: AnyNamed, used: set[str]) -> AnyNamed:
-    """The same under a name that is not used yet, which is then added to the used ones."""
+def own_folders(out: Path | None) -> tuple[Path, ...]:
+    """The folders that prediction writes to: nothing in them is an input."""
+    return () if out is None else (out, *(out / name for name in OUTPUTS))
+
+
+def renamed(found: AnyNamed, used: set[str]) -> AnyNamed | Broken:
+    """The same under a name that is not used yet, which is then added to the used ones.
+
+    Where the file system takes capitals and small letters for the same, so does this. What no file can be
+    called by is broken.
+    """
+    if (reason := unusable(found.name)) is not None:
+        return Broken(printable(found.source), f"has a name that cannot be used: {reason}")
     name, number = found.name, 1
-    if name in used:
-        name = found.file
-    while name in used:
+    if _key(name) in used:
+        name = stem(f"{found.file}.x")
+    while _key(name) in used:
         number += 1
         name = f"{found.name}-{number}"
-    used.add(name)
+    used.add(_key(name))
     return found if name == found.name else replace(found, name=name)
+
+
+def _key(name: str) -> str:
+    return name.casefold() if sys.platform in ("win32", "darwin") else name
 
 
 def is_pattern(given: str) -> bool:
@@ -117,24 +154,74 @@ def _from_input(given: str, options: _Options) -> Iterator[Picture | Broken]:
         yield from _from_folder(path, options)
     elif path.is_file():
         yield from _from_file(path, path.name, options, alone=True)
-    elif is_pattern(given):
-        root = fixed_part(Path(given))
-        found = sorted(p for p in glob.glob(given, recursive=True) if os.path.isfile(p))
-        if not found:
-            yield Broken(given, "matches no file")
-        for name in found:
-            file = Path(os.path.relpath(name, root)).as_posix()
-            yield from _from_file(Path(name), file, options, alone=True)
+    elif is_pattern(given) and not os.path.lexists(given):
+        yield from _from_pattern(given, options)
     else:
-        yield Broken(given, "is a link to nothing" if path.is_symlink() else "does not exist")
+        yield Broken(printable(given), irregular(path) or "cannot be read")
+
+
+def _from_pattern(given: str, options: _Options) -> Iterator[Picture | Broken]:
+    root = Path(fixed_part(Path(given)))
+    found, refused = matches(given, root, options.skip)
+    for name, reason in refused:
+        yield Broken(printable(str(root / name)), reason)
+    if not found and not refused:
+        yield Broken(printable(given), "matches no file")
+    for name in found:
+        yield from _from_file(root / name, name, options, alone=True)
+
+
+def matches(pattern: str, root: Path, skip: Sequence[Path] = ()) -> tuple[list[str], list[tuple[str, str]]]:
+    """Files that a pattern names, as paths below its fixed part, and (path, reason) of what is not read."""
+    if "**" in pattern:
+        # Through links that lead in circles, the module glob would go for ever.
+        tree = FolderTree(root, skip)
+        parts = Path(pattern).relative_to(root).parts
+        return [n for n in tree.names if _fits(n, parts)], [r for r in tree.refused if _fits(r[0], parts)]
+    found: list[str] = []
+    refused: list[tuple[str, str]] = []
+    inside = Inside([root])
+    left_out = {folder.resolve() for folder in skip}
+    for path in sorted(map(Path, glob.glob(pattern))):
+        name = path.relative_to(root).as_posix()
+        if path.is_dir() or not left_out.isdisjoint(path.resolve().parents):
+            continue
+        reason = inside.reason(path) or irregular(path)
+        if reason is None:
+            found.append(name)
+        else:
+            refused.append((name, reason))
+    return found, refused
+
+
+def _fits(name: str, pattern: Sequence[str]) -> bool:
+    """Whether a path fits a pattern, ``**`` standing for any number of folders."""
+    reached = _with_none({0}, pattern)
+    for part in name.split("/"):
+        there = {i for i in reached if i < len(pattern)}
+        after = {i + 1 for i in there if pattern[i] != "**" and fnmatch.fnmatchcase(part, pattern[i])}
+        reached = _with_none(after | {i for i in there if pattern[i] == "**"}, pattern)
+    return len(pattern) in reached
+
+
+def _with_none(places: set[int], pattern: Sequence[str]) -> set[int]:
+    """The places, and those after each ``**``, which may stand for nothing."""
+    result = set(places)
+    for place in range(len(pattern)):
+        if place in result and pattern[place] == "**":
+            result.add(place + 1)
+    return result
 
 
 def _from_folder(root: Path, options: _Options) -> Iterator[Picture | Broken]:
-    tree = FolderTree(root)
+    tree = FolderTree(root, options.skip)
     for name, reason in tree.refused:
-        yield Broken(str(root / name), reason)
+        yield Broken(printable(str(root / name)), reason)
     for name in tree.names:
-        if PurePosixPath(name).suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in FOREIGN_SUFFIXES:
+            yield Broken(printable(str(root / name)), CONVERT)
+        elif suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
             yield from _from_file(root / name, name, options, alone=False)
 
 
@@ -163,7 +250,7 @@ def stem(file: str) -> str:
 
 def _moves(path: Path) -> bool:
     try:
-        with Image.open(path, formats=("GIF",)) as image:
+        with open_regular(path) as file, Image.open(file, formats=("GIF",)) as image:
             return bool(getattr(image, "is_animated", False))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False

@@ -9,11 +9,12 @@ from typing import Any
 from tagmask.engine.log import Display, Task
 from tagmask.engine.runtime import Runtime
 from tagmask.engine.signals import StopSignal
+from tagmask.errors import printable
 from tagmask.inference.pictures import Broken, each_picture
 from tagmask.inference.summary import Summary
 from tagmask.inference.writer import PredictConfig, Work, begin, finish_all, outputs, take, work_key
 from tagmask.models.trained import Trained
-from tagmask.store.files import atomic_write, clear_partial, exclusive
+from tagmask.store.files import NameRefused, atomic_write, clear_partial, exclusive
 
 __all__ = ["PredictConfig", "predict"]
 
@@ -56,6 +57,7 @@ def predict(
         task.advance()
 
     def failed(source: str, reason: str) -> None:
+        source, reason = printable(source), printable(reason)
         summary.fail(source, reason)
         # Reasons that begin with the file's own name need it no second time.
         display.say(f"failed: {reason if reason.startswith(source) else f'{source}: {reason}'}")
@@ -86,11 +88,17 @@ def _run(
     advance: Callable[[], None],
     check: Callable[[], None],
 ) -> None:
-    for found in each_picture(inputs, work.config.max_pixels, work.config.every):
+    for found in each_picture(inputs, work.config.max_pixels, work.config.every, work.out):
         check()
         if isinstance(found, Broken):
             work.failed(found.source, found.reason)
-        elif summary.is_done(found, outputs(work, found.name)):
+            continue
+        try:
+            done = summary.is_done(found, outputs(work, found.name))
+        except NameRefused as error:
+            work.failed(found.source, str(error))
+            continue
+        if done:
             advance()
         else:
             take(work, found)

@@ -19,7 +19,7 @@ from tagmask.config import Config
 from tagmask.engine.config import RuntimeConfig
 from tagmask.engine.log import Display
 from tagmask.engine.signals import StopSignal
-from tagmask.errors import ConfigError, DataError, one_line
+from tagmask.errors import ConfigError, DataError, one_line, printable
 from tagmask.inference.pictures import Broken
 from tagmask.inference.ray_worker import Job, Plan, Worker, read_notes
 from tagmask.inference.summary import check_key, table_head, table_row
@@ -88,7 +88,7 @@ def bulk(
             target.write_text("".join(f"{name}\n" for name in trained.classes.names), encoding="utf-8")
         broken: list[tuple[str, str]] = []
         plan = Plan(out / "bulk")
-        plan.write(_chunks(inputs, bulk_config.chunk, broken), key)
+        plan.write(_chunks(inputs, out, bulk_config.chunk, broken), key)
         pending = [i for i, chunk in enumerate(plan.keys) if not plan.note(chunk).is_file()]
         job = Job(model.absolute(), out.absolute(), config, where, uuid.uuid4().hex)
         started = time.monotonic()
@@ -108,13 +108,15 @@ def bulk(
     return figures
 
 
-def _chunks(inputs: Sequence[str], size: int, broken: list[tuple[str, str]]) -> Iterator[list[Any]]:
+def _chunks(
+    inputs: Sequence[str], out: Path, size: int, broken: list[tuple[str, str]]
+) -> Iterator[list[Any]]:
     from tagmask.inference.remote import list_items
 
     chunk: list[Any] = []
-    for found in list_items(inputs):
+    for found in list_items(inputs, out):
         if isinstance(found, Broken):
-            broken.append((found.source, found.reason))
+            broken.append((printable(found.source), printable(found.reason)))
             continue
         chunk.append(found)
         if len(chunk) == size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,19 @@ import fsspec
 from PIL import Image
 
 from tagmask.data.readers.archive import MAX_MEMBER, FolderTree, ZipTree
-from tagmask.data.readers.images import IMAGE_SUFFIXES, read_picture
+from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, read_picture
+from tagmask.data.readers.regular import irregular
 from tagmask.errors import ConfigError, DataError, UserError
-from tagmask.inference.pictures import Broken, Named, fixed_part, is_pattern, renamed, stem
+from tagmask.inference.pictures import (
+    Broken,
+    Named,
+    fixed_part,
+    is_pattern,
+    matches,
+    own_folders,
+    renamed,
+    stem,
+)
 from tagmask.inference.video import VIDEO_SUFFIXES
 
 __all__ = ["Item", "list_items", "read_item"]
@@ -39,7 +48,7 @@ class Item(Named):
     length: int = 0
 
 
-def list_items(inputs: Sequence[str]) -> Iterator[Item | Broken]:
+def list_items(inputs: Sequence[str], out: Path | None = None) -> Iterator[Item | Broken]:
     """Everything that some inputs hold; no picture is opened.
 
     Names are made as `tagmask.inference.pictures.each_picture` makes them.
@@ -47,6 +56,7 @@ def list_items(inputs: Sequence[str]) -> Iterator[Item | Broken]:
     Args:
         inputs: Folders, patterns with ``*``, pictures, zip archives, tar shards (WebDataset), Parquet files
             with a column "path" (and, if wanted, "name"); each a path or a URL that fsspec knows.
+        out: Folder that the masks go to; it is left out of the inputs that it lies in.
 
     Yields:
         Items, and what cannot be used, in the order of the inputs, sorted within each.
@@ -54,7 +64,7 @@ def list_items(inputs: Sequence[str]) -> Iterator[Item | Broken]:
     used: set[str] = set()
     for given in inputs:
         try:
-            for found in _from_input(given):
+            for found in _from_input(given, own_folders(out)):
                 yield renamed(found, used) if isinstance(found, Item) else found
         except UserError as error:
             yield Broken(given, str(error))
@@ -66,20 +76,22 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def _from_input(given: str) -> Iterator[Item | Broken]:
+def _from_input(given: str, skip: tuple[Path, ...]) -> Iterator[Item | Broken]:
     system, path = _open_system(given)
     local = "://" not in given
-    if is_pattern(given):
+    if local and not Path(given).exists() and is_pattern(given):
+        yield from _from_pattern(given, skip)
+    elif is_pattern(given) and not local:
         found = sorted(system.glob(path))
         root = fixed_part(PurePosixPath(path))
         if not found:
             yield Broken(given, "matches no file")
         for one in found:
             if not system.isdir(one):
-                file = PurePosixPath(os.path.relpath(one, root)).as_posix()
-                yield from _from_file(_address(system, one, local), file, system.info(one))
+                file = PurePosixPath(one).relative_to(PurePosixPath(root)).as_posix()
+                yield from _from_file(str(system.unstrip_protocol(one)), file, system.info(one))
     elif local and Path(given).is_dir():
-        tree = FolderTree(Path(given))
+        tree = FolderTree(Path(given), skip)
         for name, reason in tree.refused:
             yield Broken(str(tree.root / name), reason)
         for name in tree.names:
@@ -87,11 +99,24 @@ def _from_input(given: str) -> Iterator[Item | Broken]:
     elif not local and system.isdir(path):
         for one, info in sorted(system.find(path, detail=True).items()):
             file = PurePosixPath(one).relative_to(PurePosixPath(path)).as_posix()
-            yield from _one(_address(system, one, local), file, _stamp(info))
-    elif not system.exists(path):
+            yield from _one(str(system.unstrip_protocol(one)), file, _stamp(info))
+    elif local and (unread := irregular(Path(given))) is not None:
+        yield Broken(given, unread)
+    elif not local and not system.exists(path):
         yield Broken(given, "does not exist")
     else:
-        yield from _from_file(given, PurePosixPath(path).name, system.info(path))
+        yield from _from_file(given, PurePosixPath(path).name, {} if local else system.info(path))
+
+
+def _from_pattern(given: str, skip: tuple[Path, ...]) -> Iterator[Item | Broken]:
+    root = Path(fixed_part(Path(given)))
+    found, refused = matches(given, root, skip)
+    for name, reason in refused:
+        yield Broken(str(root / name), reason)
+    if not found and not refused:
+        yield Broken(given, "matches no file")
+    for name in found:
+        yield from _from_file(str(root / name), name, {})
 
 
 def _open_system(url: str) -> tuple[Any, str]:
@@ -100,10 +125,6 @@ def _open_system(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{url} cannot be opened: {error}") from None
     return system, str(path)
-
-
-def _address(system: Any, path: str, local: bool) -> str:
-    return path if local else str(system.unstrip_protocol(path))
 
 
 def _local_stamp(path: Path) -> str:
@@ -141,6 +162,8 @@ def _one(url: str, file: str, stamp: str, named: bool = False) -> Iterator[Item 
     suffix = PurePosixPath(file).suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         yield Broken(url, "is a film; leave out --engine ray for films")
+    elif suffix in FOREIGN_SUFFIXES:
+        yield Broken(url, CONVERT)
     elif named or suffix in IMAGE_SUFFIXES:
         yield Item(stem(file), file, url, stamp, url)
 
@@ -170,7 +193,7 @@ def _from_manifest(url: str) -> Iterator[Item | Broken]:
     import pyarrow
     from pyarrow import parquet
 
-    base = url.rsplit("/", 1)[0] if "/" in url else "."
+    base = url.rsplit("/", 1)[0] if "://" in url else str(Path(url).parent)
     try:
         with fsspec.open(url, "rb") as file:
             table = parquet.ParquetFile(file)
@@ -187,9 +210,11 @@ def _from_manifest(url: str) -> Iterator[Item | Broken]:
 def _listed(base: str, path: str, name: str | None) -> Item | Broken:
     if ".." in PurePosixPath(path).parts:
         return Broken(path, "is a path with '..'; a manifest names what lies below it, or absolute places")
-    url = path if "://" in path or path.startswith("/") else f"{base}/{path}"
+    url = path if "://" in path or Path(path).is_absolute() else f"{base}/{path}"
     try:
         system, place = _open_system(url)
+        if "://" not in url and (reason := irregular(Path(url))) is not None:
+            return Broken(url, reason)
         stamp = _local_stamp(Path(url)) if "://" not in url else _stamp(system.info(place))
     except (OSError, ConfigError) as error:
         return Broken(url, f"cannot be read ({getattr(error, 'strerror', None) or error})")

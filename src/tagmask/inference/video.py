@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from tagmask.data.readers.images import IMAGE_SUFFIXES, read_image
+from tagmask.data.readers.regular import irregular
 from tagmask.errors import DataError
 from tagmask.store.files import atomic_write, file_for
 
@@ -56,8 +57,8 @@ def open_frames(path: Path, max_side: int | None = None) -> Frames:
         if not files:
             raise DataError(f"{path} holds no pictures; give a folder of frames, a GIF or a video")
         return Frames(((f.stem, read_image(f, max_side=max_side)) for f in files), None, len(files))
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; give a folder of frames, a GIF or a video")
+    if (reason := irregular(path)) is not None:
+        raise DataError(f"{path} {reason}; give a folder of frames, a GIF or a video")
     if path.suffix.lower() == ".gif":
         return _open_gif(path, max_side)
     if path.suffix.lower() in VIDEO_SUFFIXES:

@@ -25,7 +25,7 @@ from tagmask.inference.predictor import Predictor, remembered_use
 from tagmask.inference.summary import row_of
 from tagmask.models.trained import Trained
 from tagmask.report.panels import label_picture
-from tagmask.store.files import atomic_write, digest, file_for
+from tagmask.store.files import NameRefused, atomic_write, digest, file_for
 from tagmask.store.labels import write_mask
 
 __all__ = ["PredictConfig", "Work", "begin", "finish_all", "outputs", "take", "work_key"]
@@ -203,6 +203,8 @@ def _finish(work: Work, pictures: list[tuple[Picture, Image.Image]]) -> None:
     for (picture, image), (mask, confidence, tiles) in zip(pictures, results, strict=True):
         try:
             _write(work, picture, image, mask, confidence, tiles)
+        except NameRefused as error:
+            work.failed(picture.source, str(error))
         except DataError:
             raise
         except (OSError, ValueError) as error:

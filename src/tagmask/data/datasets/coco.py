@@ -16,6 +16,7 @@ from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.classes import ClassTable, class_table, read_class_file
 from tagmask.data.datasets.writing import cache_folder, png_bytes, write_whole
 from tagmask.data.readers.masks import MaskValues
+from tagmask.data.readers.regular import read_bytes, read_text
 from tagmask.data.readers.rle import region_mask
 from tagmask.errors import DataError, nearest
 
@@ -102,7 +103,7 @@ def _index(path: Path) -> dict[str, Any]:
         raise DataError(f"there is no instances file {path}")
     cached = cache_folder(path) / "index.json"
     try:
-        index: dict[str, Any] = json.loads(cached.read_text(encoding="utf-8"))
+        index: dict[str, Any] = json.loads(read_text(cached))
         if index.get("format") == _FORMAT:
             return index
     except (OSError, ValueError, AttributeError):
@@ -115,7 +116,7 @@ def _index(path: Path) -> dict[str, Any]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        loaded = json.loads(path.read_bytes())
+        loaded = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}") from None
     parts = ("images", "annotations", "categories")

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.classes import ClassTable, class_table, read_class_file
+from tagmask.data.datasets.listing import class_folders, own_file, pictures_below
 from tagmask.data.datasets.tagfile import TagRow, file_split, read_tag_file, split_tags
 from tagmask.data.file_names import named_file
 from tagmask.data.readers.images import IMAGE_SUFFIXES
@@ -54,7 +55,7 @@ def _tag_file(source: Source) -> Path | None:
     if source.tags is not None:
         return Path(str(source.tags).replace("{split}", source.split or "train"))
     names = [*_TAG_FILES, *(name.replace(".", f"_{source.split}.") for name in _TAG_FILES if source.split)]
-    return next((source.root / name for name in names if (source.root / name).is_file()), None)
+    return own_file(source.root, names)
 
 
 def _from_rows(source: Source, path: Path) -> Scan:
@@ -131,10 +132,8 @@ def _given_classes(source: Source, *folders: Path) -> ClassTable | None:
         return read_class_file(source.classes)
     if source.classes is not None:
         return class_table(source.classes, "classes")
-    for folder in (source.root, *folders):
-        if (folder / "classes.txt").is_file():
-            return read_class_file(folder / "classes.txt")
-    return None
+    found = next(filter(None, (own_file(f, ["classes.txt"]) for f in (source.root, *folders))), None)
+    return None if found is None else read_class_file(found)
 
 
 def _image_folder(root: Path) -> Path:
@@ -186,12 +185,6 @@ def _named(images: Sequence[Path], tags: Sequence[tuple[int, ...] | None], folde
     return [Item(*parts) for parts in zip(names, images, tags, strict=True)]
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Picture files below a folder, sorted, without hidden ones."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-
-
 def _untagged(source: Source) -> Scan:
     classes = _given_classes(source)
     if classes is None:
@@ -200,9 +193,10 @@ def _untagged(source: Source) -> Scan:
         )
     folder = _image_folder(source.root)
     skip = source.mask_folder or source.root / "masks"
-    images = [p for p in _pictures(folder) if not p.is_relative_to(skip)]
+    problems: list[Problem] = []
+    images = [p for p in pictures_below(folder, source.root, problems) if not p.is_relative_to(skip)]
     items = _named(images, [None] * len(images), folder)
-    return _finish(source, classes, items, source.split or "all", [], "none")
+    return _finish(source, classes, items, source.split or "all", problems, "none")
 
 
 def _from_class_folders(source: Source) -> Scan:
@@ -214,13 +208,12 @@ def _from_class_folders(source: Source) -> Scan:
         root = root / str(source.split)
     elif source.split not in (None, "all", "train"):
         raise DataError(f"{root} has no folder for split '{source.split}': all its images are split train")
-    folders = sorted(
-        p
-        for p in root.iterdir()
-        if p.is_dir() and not p.name.startswith(".") and p.name not in ("images", "masks")
-    )
+    folders = class_folders(root)
+    if not folders and (root / "images").is_dir():
+        root = root / "images"
+        folders = class_folders(root)
     if parts and root == source.root:
-        folders = sorted(p for part in parts for p in (root / part).iterdir() if p.is_dir())
+        folders = sorted(p for part in parts for p in class_folders(root / part))
     names = sorted({p.name for p in folders} - {_NO_CLASS})
     if not names:
         raise DataError(
@@ -236,7 +229,7 @@ def _from_class_folders(source: Source) -> Scan:
             detail = f"folder {folder} is not named after a class. {nearest(folder.name, classes.names)}"
             problems.append(Problem("unknown tag", folder.name, detail))
             continue
-        inside = _pictures(folder)
+        inside = pictures_below(folder, source.root, problems)
         if not inside and folder.name != _NO_CLASS:
             problems.append(Problem("empty class folder", folder.name, f"{folder} holds no picture"))
         images += inside
@@ -285,4 +278,4 @@ def _with_masks(items: Sequence[Item], folder: Path) -> tuple[list[Item], list[P
 def _beside(source: Source, masks: Path) -> Path | None:
     """``mask_values.json`` in the root, beside the tag file or among the masks."""
     folders = [source.root, masks, *([Path(source.tags).parent] if source.tags else [])]
-    return next((f / "mask_values.json" for f in folders if (f / "mask_values.json").is_file()), None)
+    return next(filter(None, (own_file(folder, ["mask_values.json"]) for folder in folders)), None)

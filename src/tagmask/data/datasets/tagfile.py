@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tagmask.data.readers.regular import open_regular
 from tagmask.errors import DataError
 
 __all__ = ["TagRow", "file_split", "read_tag_file", "split_tags"]
@@ -45,7 +47,10 @@ def read_tag_file(path: str | Path) -> list[TagRow]:
     path = Path(path)
     lines = path.suffix.lower() in (".jsonl", ".ndjson")
     try:
-        with path.open(encoding="utf-8-sig", newline=None if lines else "") as file:
+        with (
+            open_regular(path) as content,
+            io.TextIOWrapper(content, encoding="utf-8-sig", newline=None if lines else "") as file,
+        ):
             rows = list(_json_rows(file) if lines else _csv_rows(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the tags in {path}: {error}") from None

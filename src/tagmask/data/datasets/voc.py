@@ -15,6 +15,7 @@ from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.classes import VOC_CLASSES, ClassTable, class_table, read_class_file
 from tagmask.data.readers.masks import MaskValues, mask_values
 from tagmask.data.readers.onehot import read_onehot
+from tagmask.data.readers.regular import read_bytes, read_text
 from tagmask.errors import DataError, nearest
 
 __all__ = ["matches", "scan", "split_names"]
@@ -48,7 +49,7 @@ def split_names(split: str, home: Path | None = None) -> tuple[str, ...]:
     """
     own = home / "ImageSets" / "Segmentation" / f"{split}.txt" if home else None
     if own is not None and own.is_file():
-        lines = own.read_text(encoding="utf-8").split("\n")
+        lines = read_text(own).split("\n")
         return tuple(line.split()[0] for line in lines if line.strip())
     if split == "trainval":
         return tuple(sorted((*split_names("train", home), *split_names("val", home))))
@@ -99,7 +100,7 @@ def scan(source: Source) -> Scan:
             problems.append(Problem("missing tags", name, str(error)))
     seen = str(folder) if source.masks else "not opened"
     about = {"kind": "voc", "tags": origin, "images": str(home), "masks": seen}
-    return Scan(classes, tuple(items), split, tuple(problems), values.read, about)
+    return Scan(classes, tuple(items), split, tuple(problems), values.read, about, home)
 
 
 def _classes(source: Source) -> ClassTable:
@@ -143,7 +144,7 @@ def _tagger(
 
 def _from_xml(path: Path, classes: ClassTable) -> tuple[int, ...]:
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(read_bytes(path))
     except (OSError, ElementTree.ParseError) as error:
         raise DataError(f"cannot read the objects in {path}: {error}") from None
     found = {(node.text or "").strip() for node in root.iterfind("object/name")}

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tagmask.errors import DataError
+from tagmask.data.file_names import unusable
+from tagmask.data.readers.regular import MAX_BYTES, Inside, irregular, is_output, open_regular, read_bytes
+from tagmask.errors import DataError, printable
 
 __all__ = ["MAX_MEMBER", "FileTree", "FolderTree", "ZipTree", "open_tree"]
 
-MAX_MEMBER = 2 << 30
-"""Largest size, in bytes, that is read of one file."""
+MAX_MEMBER = 1 << 29
+"""Largest size, in bytes, that is read of one member of an archive; it is held in memory as a whole."""
 _MAX_TOTAL = 64 << 30
 _MAX_COUNT = 1_000_000
 _MAX_RATIO = 1100
@@ -24,42 +26,79 @@ _SMALL = 1 << 20
 
 
 class FolderTree:
-    """A folder. Links that lead out of it are refused, hidden files are left out.
+    """A folder. Links that stay in it are followed, others refused; hidden files and own outputs left out.
+
+    Refused are also pipes, sockets and devices, names that are no text, and links that lead in a circle or
+    to a folder that another link leads to.
+
+    Args:
+        root: The folder; may itself be a link.
+        skip: Folders below it that are left out, besides those that hold a run or predicted masks.
+        within: A folder around it that links may lead to; the folder itself if None.
 
     Attributes:
         names: Paths of the files below the folder, sorted.
-        refused: (path, reason) of what is not read.
+        refused: (path, reason) of what is not read; the path is fit for a message.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, skip: Sequence[Path] = (), within: Path | None = None) -> None:
         self.root = root
         self.refused: list[tuple[str, str]] = []
+        self._inside = Inside([within or root])
+        self._skip = {folder.resolve() for folder in skip}
+        self._linked: set[Path] = set()
         self.names: Sequence[str] = sorted(self._walk())
 
     def _walk(self) -> Iterator[str]:
-        inside = self.root.resolve()
-        for folder, folders, files in os.walk(self.root, onerror=self._unreadable):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            here = Path(folder)
-            for name in folders:
-                if (here / name).is_symlink():
-                    self._refuse(here / name, "is a link to a folder; links to folders are not followed")
-            for name in files:
-                path = here / name
-                if name.startswith("."):
+        if (reason := self._inside.reason(self.root)) is not None:
+            self._refuse(".", reason)
+            return
+        waiting = [(self.root, "")]
+        while waiting:
+            folder, before = waiting.pop()
+            if before and (is_output(folder) or (self._skip and folder.resolve() in self._skip)):
+                continue
+            try:
+                entries = list(os.scandir(folder))
+            except OSError as error:
+                self._refuse(before or ".", f"cannot be listed ({error.strerror})")
+                continue
+            for entry in entries:
+                name = f"{before}{entry.name}"
+                if entry.name.startswith("."):
                     continue
-                if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                    self._refuse(path, "is a link that leads out of its folder")
-                elif path.is_symlink() and not path.exists():
-                    self._refuse(path, "is a link to nothing")
+                if (reason := self._distrust(entry, folder)) is not None:
+                    self._refuse(name, reason)
+                elif entry.is_dir():
+                    waiting.append((folder / entry.name, f"{name}/"))
                 else:
-                    yield path.relative_to(self.root).as_posix()
+                    yield name
 
-    def _refuse(self, path: Path, reason: str) -> None:
-        self.refused.append((path.relative_to(self.root).as_posix(), reason))
+    def _distrust(self, entry: os.DirEntry[str], folder: Path) -> str | None:
+        """Why an entry is not read."""
+        # A backslash is replaced where names of outputs are made of these.
+        if not entry.name.isprintable() and (reason := unusable(entry.name.replace("\\", "_"))) is not None:
+            return f"has a name that cannot be used: {reason}"
+        if entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False):
+            return None
+        path = folder / entry.name
+        if entry.is_symlink() and not path.exists():
+            return irregular(path)
+        if entry.is_symlink() and (reason := self._inside.reason(path)) is not None:
+            return reason
+        return self._circle(path) if entry.is_dir() else irregular(path)
 
-    def _unreadable(self, error: OSError) -> None:
-        self._refuse(Path(error.filename), f"cannot be listed ({error.strerror})")
+    def _circle(self, path: Path) -> str | None:
+        target = path.resolve()
+        if path.parent.resolve().is_relative_to(target):
+            return "is a link to a folder that it lies in"
+        if target in self._linked:
+            return "is a link to a folder that another link leads to"
+        self._linked.add(target)
+        return None
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self.refused.append((printable(name), reason))
 
     def path(self, name: str) -> Path:
         """Where a file lies."""
@@ -71,7 +110,7 @@ class FolderTree:
         Raises:
             DataError: It cannot be read, or is too large.
         """
-        return _content(self.root / name)
+        return _content(self.root / name, self.root)
 
 
 class FileTree:
@@ -96,12 +135,9 @@ class FileTree:
         return _content(self.root / name)
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, inside: Path | None = None) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_MEMBER:
-            raise DataError(f"{path} has {size:,} bytes; at most {MAX_MEMBER:,} are read")
-        return path.read_bytes()
+        return read_bytes(path, MAX_BYTES, inside)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
@@ -127,14 +163,17 @@ class ZipTree:
     def __init__(self, path: Path, file: IO[bytes] | None = None) -> None:
         self.root = path
         self.refused: list[tuple[str, str]] = []
+        self._file: IO[bytes] | None = None
         try:
-            self._zip = zipfile.ZipFile(file or path)
+            self._file = file or open_regular(path, limit=None)
+            self._zip = zipfile.ZipFile(self._file)
         except (OSError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
+            self.close()
             raise DataError(f"{path} is not a readable zip archive ({error})") from None
         infos = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         total = sum(info.file_size for info in infos)
         if len(infos) > _MAX_COUNT or total > _MAX_TOTAL:
-            self._zip.close()
+            self.close()
             raise DataError(
                 f"{path} declares {len(infos):,} files with {total:,} bytes; at most {_MAX_COUNT:,} files "
                 f"and {_MAX_TOTAL:,} bytes are read. Unpack it yourself if you trust it"
@@ -168,7 +207,8 @@ class ZipTree:
 
     def close(self) -> None:
         """Close the file."""
-        self._zip.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _distrust(info: zipfile.ZipInfo) -> str | None:
@@ -185,10 +225,10 @@ def _distrust(info: zipfile.ZipInfo) -> str | None:
         return "is a link"
     if info.flag_bits & 1:
         return "is encrypted"
-    if info.file_size > MAX_MEMBER:
-        return f"declares {info.file_size:,} bytes; at most {MAX_MEMBER:,} are read"
     if info.file_size > _SMALL and info.file_size > _MAX_RATIO * max(info.compress_size, 1):
         return f"declares {info.file_size:,} bytes packed into {info.compress_size:,}, which no packer gives"
+    if info.file_size > MAX_MEMBER:
+        return f"declares {info.file_size:,} bytes; at most {MAX_MEMBER:,} are read"
     return None
 
 
@@ -200,8 +240,8 @@ def open_tree(path: Path) -> FolderTree | FileTree | ZipTree:
     """
     if path.is_dir():
         return FolderTree(path)
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; give a folder, a zip archive or a file")
+    if (reason := irregular(path)) is not None:
+        raise DataError(f"{path} {reason}; give a folder, a zip archive or a file")
     if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
         return ZipTree(path)
     return FileTree(path)

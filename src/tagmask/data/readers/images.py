@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from tagmask.data.readers.regular import open_regular
 from tagmask.errors import DataError
 from tagmask.ops.images import unit
 
 __all__ = [
+    "CONVERT",
+    "FOREIGN_SUFFIXES",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "read_image",
@@ -32,8 +35,22 @@ __all__ = [
 
 MAX_PIXELS = 80_000_000
 """Largest declared size that is decoded; below the size at which Pillow itself starts to warn."""
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp",
+        ".ppm", ".pgm", ".pbm", ".pnm", ".gif",
+    }
+)  # fmt: skip
 """File name endings that are taken for pictures when a folder is listed."""
+FOREIGN_SUFFIXES = frozenset(
+    {
+        ".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".svg", ".psd", ".exr",
+        ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".tga", ".ico",
+    }
+)  # fmt: skip
+"""Endings of pictures that are not read here; a listing names them instead of passing over them."""
+CONVERT = "is a picture of a format that is not read here; save it as JPEG or PNG"
+"""What is said of them."""
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # none of them starts another program
 _ORIENTATION = 0x0112
 _BUFFER = 1 << 18
@@ -48,7 +65,7 @@ def _opened(path: Path, max_pixels: int, content: bytes | None = None) -> Iterat
     try:
         # Decoders read in small bites; one large buffer saves most of the trips to a slow disk.
         with (
-            open(path, "rb", buffering=_BUFFER) if content is None else io.BytesIO(content) as file,
+            open_regular(path, buffering=_BUFFER) if content is None else io.BytesIO(content) as file,
             _identified(file, max_pixels) as image,
         ):
             height, width = image.height, image.width

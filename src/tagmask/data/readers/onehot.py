@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from tagmask.data.readers.regular import read_bytes
 from tagmask.errors import DataError
 
 __all__ = ["read_onehot"]
@@ -67,9 +68,7 @@ def read_onehot(path: str | Path, num_classes: int) -> dict[str, NDArray[np.floa
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path} is larger than {_MAX_BYTES >> 20} MiB; label files are not")
-        loaded = _load(io.BytesIO(path.read_bytes()))
+        loaded = _load(io.BytesIO(read_bytes(path, _MAX_BYTES)))
     except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"{path} is not used: {error}") from None
     except (

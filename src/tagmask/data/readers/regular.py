@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 from tagmask.errors import DataError, UserError
 
@@ -39,7 +39,7 @@ _KINDS = (
 _FLAGS = os.O_RDONLY
 for _name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
     _FLAGS |= getattr(os, _name, 0)  # each exists on some systems only
-_OUTPUT_MARKS = ("predict.json", "run.json", ".lock")
+_OUTPUT_MARKS = (("predict.json",), ("run.json",), ("settings.yaml", ".lock"))
 
 
 def _described(mode: int) -> str | None:
@@ -94,13 +94,19 @@ def _check(path: Path, state: os.stat_result, limit: int | None, error: type[Use
         raise error(f"{path} has {state.st_size:,} bytes; at most {limit:,} are read")
 
 
-def open_regular(path: Path, limit: int | None = MAX_BYTES, inside: Path | None = None) -> BinaryIO:
+def open_regular(
+    path: Path,
+    limit: int | None = MAX_BYTES,
+    inside: Path | None = None,
+    buffering: int = io.DEFAULT_BUFFER_SIZE,
+) -> io.BufferedReader:
     """Open a plain file for reading, without ever waiting for a pipe, socket or device.
 
     Args:
         path: The file; links are followed.
         limit: Most bytes it may have; any size if None.
         inside: Folder that it must lie in, links resolved, see `Inside`; anywhere if None.
+        buffering: Bytes of the buffer.
 
     Raises:
         DataError: It is no plain file, too large, or lies outside.
@@ -111,7 +117,7 @@ def open_regular(path: Path, limit: int | None = MAX_BYTES, inside: Path | None 
     number = os.open(path, _FLAGS)
     try:
         _check(path, os.fstat(number), limit, DataError)
-        return os.fdopen(number, "rb")
+        return io.BufferedReader(io.FileIO(number, "rb"), buffering)
     except BaseException:
         os.close(number)
         raise
@@ -192,5 +198,5 @@ def _resolved(path: Path) -> Path | None:
 
 
 def is_output(folder: Path) -> bool:
-    """Whether tagmask wrote a folder: a run, masks that were predicted, decisions of the page."""
-    return any((folder / mark).is_file() for mark in _OUTPUT_MARKS)
+    """Whether tagmask wrote a folder: a run, also one that has just begun, or masks that were predicted."""
+    return any(all((folder / name).is_file() for name in marks) for marks in _OUTPUT_MARKS)
