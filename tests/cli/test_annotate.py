@@ -20,7 +20,7 @@ def test_masks_of_a_run_come_back(finished: Path, tmp_path: Path, name: str):
     count = len(list((finished / "labels").glob("*.png")))
     assert f"{count} images" in done.stdout
     # CVAT's and VOC's pictures look alike, and so do COCO's in and out of an archive: no name is needed.
-    done = tagmask("annotate", "import", out, finished, "--out", tmp_path / "back")
+    done = tagmask("annotate", "import", out, finished, "--out", tmp_path / "back", "--empty", "all")
     assert done.exit_code == 0, done.stderr
     for path in (finished / "labels").glob("*.png"):
         back, there = read_mask(tmp_path / "back" / path.name), read_mask(path)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tagmask.annotations import formats
-from tagmask.annotations.formats.base import Labelled, Put
+from tagmask.annotations.formats.base import Labelled, Put, Tally
 from tagmask.annotations.read import Subjects, read_annotations
 from tagmask.data.datasets.writing import png_bytes
 from tagmask.data.readers.images import MAX_PIXELS, read_indices
@@ -37,10 +40,11 @@ def export_masks(
         display: Progress.
 
     Returns:
-        Figures: images, files.
+        Figures: images, without (images that have no mask), files.
 
     Raises:
-        UserError: There are no masks, the format is unknown or cannot hold these shapes, or the disk refuses.
+        UserError: There are no masks, one is of another size than its image or has a label that is no class,
+            the format is unknown or cannot hold these shapes, or the disk refuses.
     """
     module = formats.get(name)
     shapes = shapes or ("exact" if name in _EXACT and name != "labelme" else "polygons")
@@ -54,12 +58,33 @@ def export_masks(
 
         def items() -> Iterator[Labelled]:
             for image in there:
-                mask = read_indices(file_for(masks, image, ".png"), max_pixels=10 * MAX_PIXELS)
+                path = file_for(masks, image, ".png")
+                mask = read_indices(path, max_pixels=10 * MAX_PIXELS)
+                _check(mask, path, image, subjects)
                 yield Labelled(image, subjects.files[image], mask)
                 task.advance()
 
         module.write(items(), subjects.classes, put, shapes)
-    return {"images": len(there), "files": count[0], "format": name, "shapes": shapes}
+    without = len(subjects.files) - len(there)
+    return {"images": len(there), "without": without, "files": count[0], "format": name, "shapes": shapes}
+
+
+def _check(mask: NDArray[np.uint8], path: Path, image: str, subjects: Subjects) -> None:
+    """Refuse a mask that its image or the classes contradict.
+
+    Raises:
+        DataError: It is of another size, or has a label that is neither a class nor ignored.
+    """
+    height, width = subjects.sizes[image]()
+    if mask.shape != (height, width):
+        raise DataError(
+            f"{path} is {mask.shape[1]} x {mask.shape[0]}, but its image {width} x {height}; export masks of "
+            "the images' own size"
+        )
+    last, ignore = subjects.classes.num_classes, subjects.classes.ignore_index
+    wrong = [label for label in np.unique(mask).tolist() if label > last and label != ignore]
+    if wrong:
+        raise DataError(f"{path} holds the label {wrong[0]}; allowed are 0 to {last} and {ignore}")
 
 
 @contextmanager
@@ -94,7 +119,12 @@ def _writer(out: Path) -> Iterator[tuple[Put, list[int]]]:
 
 
 def import_masks(
-    source: Path, subjects: Subjects, name: str | None, out: Path, display: Display
+    source: Path,
+    subjects: Subjects,
+    name: str | None,
+    out: Path,
+    display: Display,
+    empty: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write the masks that some annotations hold, as ``<name>.png``.
 
@@ -104,22 +134,31 @@ def import_masks(
         name: The format; told by the look of the files if None.
         out: Folder of the masks.
         display: Progress.
+        empty: Images that are background all over where nobody drew anything; "all" means every one.
 
     Returns:
-        Figures: images.
+        Figures: images, left (what was left out, in words).
 
     Raises:
-        UserError: See `read_annotations`; or the disk refuses.
+        UserError: See `read_annotations`; nobody annotated anything; or the disk refuses.
     """
     packed: dict[str, bytes] = {}
+    tally = Tally()
     with display.task("import", None) as task:
-        for image, mask in read_annotations(source, subjects, name):
+        for image, mask in read_annotations(source, subjects, name, empty, tally):
             if image in packed:
                 raise DataError(f"{source}: there are two sets of annotations for '{image}'")
             # Kept packed until all are read: half an import would look like a whole one.
             packed[image] = png_bytes(mask)
             task.advance()
+    for line in tally.said:
+        display.say(line)
+    if not packed:
+        raise DataError(
+            f"{source} has no annotated image ({tally.text() or 'nothing in it'}); images that you looked at "
+            "and found empty are taken with --empty NAME or --empty all"
+        )
     for image, content in packed.items():
         with atomic_write(file_for(out, image, ".png")) as target:
             target.write_bytes(content)
-    return {"images": len(packed)}
+    return {"images": len(packed), "left": tally.text()}

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tagmask.annotations import formats
-from tagmask.annotations.formats.base import Found, Images
+from tagmask.annotations.formats.base import Found, Images, Tally
 from tagmask.data import ClassTable, TagDataset
 from tagmask.data.classes import read_class_file
+from tagmask.data.datasets.listing import unique_names
 from tagmask.data.readers.archive import FileTree, FolderTree, ZipTree, open_tree
 from tagmask.data.readers.images import IMAGE_SUFFIXES, read_size
 from tagmask.data.readers.regular import read_text
-from tagmask.errors import DataError
+from tagmask.errors import ConfigError, DataError, nearest, one_line
 
-__all__ = ["Subjects", "find_subjects", "predicted_subjects", "read_annotations"]
+__all__ = ["Subjects", "Tally", "find_subjects", "predicted_subjects", "read_annotations"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,14 @@ class Subjects:
     @classmethod
     def of_dataset(cls, dataset: TagDataset) -> Subjects:
         """The images of a data set."""
-        files = {item.name: item.name + item.image.suffix for item in dataset.items}
+        files = {item.name: _with_ending(item.name, item.image) for item in dataset.items}
         sizes = {item.name: partial(read_size, item.image) for item in dataset.items}
         return cls(dataset.classes, files, sizes)
+
+
+def _with_ending(name: str, image: Path) -> str:
+    # Pictures that differ in their ending only bear it in their name.
+    return name if PurePosixPath(name).name == image.name else name + image.suffix
 
 
 def find_subjects(images: Path, classes: ClassTable) -> Subjects:
@@ -53,7 +59,7 @@ def find_subjects(images: Path, classes: ClassTable) -> Subjects:
     found = [n for n in FolderTree(images).names if Path(n).suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise DataError(f"{images} holds no pictures")
-    files = {Path(name).with_suffix("").as_posix(): name for name in found}
+    files = dict(zip(unique_names(found), found, strict=True))
     return Subjects(classes, files, {n: partial(read_size, images / f) for n, f in files.items()})
 
 
@@ -80,20 +86,37 @@ def _same(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def read_annotations(source: Path, subjects: Subjects, name: str | None = None) -> Iterator[Found]:
-    """Labels of the images that some annotations are about, one image at a time.
+def read_annotations(
+    source: Path,
+    subjects: Subjects,
+    name: str | None = None,
+    empty: Collection[str] = (),
+    tally: Tally | None = None,
+) -> Iterator[Found]:
+    """Labels of the images that somebody annotated, one image at a time.
+
+    What nobody looked at is not empty: images without annotation, skipped ones and those with boxes only are
+    left out.
 
     Args:
         source: A folder, a zip archive or a JSON file.
         subjects: The images they may be about.
         name: The format; told by the look of the files if None.
+        empty: Images that are background all over where nobody drew anything; "all" means every one.
+        tally: Takes what was left out.
 
     Yields:
         Name of an image, and its labels in its size.
 
     Raises:
+        ConfigError: An image that shall be empty is unknown.
         DataError: The files cannot be read, are not to be trusted, or do not fit images and classes.
     """
+    wanted = None if "all" in empty else frozenset(empty)
+    for one in sorted(wanted or ()):
+        if one not in subjects.sizes:
+            raise ConfigError(f"there is no image '{one}'. {nearest(one, list(subjects.sizes)[:50])}")
+    images = Images(subjects.classes, subjects.sizes, subjects.files, wanted, tally or Tally())
     tree = open_tree(source)
     try:
         if tree.refused:
@@ -103,9 +126,12 @@ def read_annotations(source: Path, subjects: Subjects, name: str | None = None) 
             raise DataError(f"{source} is neither a folder, a .zip nor a .json")
         module = formats.get(name or formats.detect(tree))
         try:
-            yield from module.read(tree, Images(subjects.classes, subjects.sizes))
+            yield from module.read(tree, images)
         except DataError as error:
             raise DataError(f"{source}: {error}") from None
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise DataError(f"{source} is damaged, or of another format ({reason})") from None
     finally:
         if isinstance(tree, ZipTree):
             tree.close()

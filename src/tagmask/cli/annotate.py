@@ -46,7 +46,8 @@ def export(
 
     masks = of / what if (of / what).is_dir() else of
     figures = export_masks(masks, _subjects(of, images, classes), format_, out, shapes, Display())
-    show_line(f"{out}: {figures['images']} images as {format_} ({figures['shapes']})")
+    without = f"; {figures['without']} without a mask" if figures["without"] else ""
+    show_line(f"{out}: {figures['images']} images as {format_} ({figures['shapes']}){without}")
 
 
 @app.command("import")
@@ -58,13 +59,18 @@ def import_(
     format_: Format = None,
     images: Images = None,
     classes: Classes = None,
+    empty: Annotated[
+        list[str] | None,
+        typer.Option("--empty", help="An image with nothing to draw on it, or 'all'. May be repeated."),
+    ] = None,
 ) -> None:
     """Turn what an annotation tool exported back into label images."""
     from tagmask.annotations.exchange import import_masks
     from tagmask.engine.log import Display
 
-    figures = import_masks(source, _subjects(of, images, classes), format_, out, Display())
-    show_line(f"{out}: masks of {figures['images']} images")
+    figures = import_masks(source, _subjects(of, images, classes), format_, out, Display(), empty or ())
+    left = f"; left out: {figures['left']}" if figures["left"] else ""
+    show_line(f"{out}: masks of {figures['images']} images{left}")
 
 
 def _subjects(of: Path, images: Path | None, classes: Path | None) -> Subjects:

@@ -14,13 +14,17 @@ from tagmask.errors import DataError, nearest
 from tagmask.names import deprecated
 from tagmask.types import IGNORE
 
-__all__ = ["VOC_CLASSES", "ClassTable", "read_class_file", "voc_palette"]
+__all__ = ["VOC_CLASSES", "ClassTable", "class_file", "class_table", "read_class_file", "voc_palette"]
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 """PASCAL VOC's 20 classes in the order of its masks (aeroplane is 1)."""
+
+
+_BACKGROUND = ("background", "_background_")
+_IGNORE = "__ignore__"
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class ClassTable:
         ignore_index: Label of pixels that count nowhere.
 
     Raises:
-        DataError: There are no names, more than 254, or one is empty, repeated or called "background".
+        DataError: There are no names, more than 254, or one is empty, repeated, holds a line break, or is a
+            name for the background or for ignored pixels.
     """
 
     names: tuple[str, ...]
@@ -45,8 +50,15 @@ class ClassTable:
         for name in self.names:
             if not name.strip() or name != name.strip():
                 raise DataError(f"class name {name!r} is empty or has blanks around it")
-            if name.lower() == "background":
-                raise DataError("'background' is label 0 of every data set; leave it out of the class names")
+            if any(mark in name for mark in "\n\r\0"):
+                raise DataError(f"class name {name!r} holds a line break or a zero byte; rename it")
+            if name.lower() in _BACKGROUND:
+                raise DataError(
+                    f"'{name}' is label 0 of every data set; leave it out of the class names: the first is "
+                    "label 1"
+                )
+            if name == _IGNORE:
+                raise DataError(f"'{name}' is label 255 of every data set; leave it out of the class names")
             if name in seen:
                 raise DataError(f"class '{name}' is named twice")
             seen.add(name)
@@ -94,17 +106,36 @@ def voc_palette(num_colours: int = 256) -> NDArray[np.uint8]:
     return palette
 
 
+def class_file(names: Iterable[str]) -> str:
+    """The text of a class file, which `read_class_file` reads back as the same names."""
+    return "".join(f"\\{name}\n" if _escaped(name) else f"{name}\n" for name in names)
+
+
+def _escaped(name: str) -> bool:
+    """Whether a name would be read as a comment, or as a name that was escaped."""
+    return _is_comment(name) or (name.startswith("\\") and _escaped(name[1:]))
+
+
+def _is_comment(line: str) -> bool:
+    return line == "#" or line.startswith(("# ", "#\t"))
+
+
 def read_class_file(path: str | Path) -> ClassTable:
-    """Classes from a text file, one name a line; blank lines and lines starting with "#" are skipped.
+    """Classes from a text file, one name a line.
+
+    Blank lines and comments, which begin with "#" and a blank, are skipped; "#1" is a class. A class that
+    looks like a comment has a backslash before it.
 
     Raises:
         DataError: The file cannot be read or the names do not make a class table.
     """
     try:
-        lines = read_text(Path(path), encoding="utf-8-sig").splitlines()
+        lines = read_text(Path(path), encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the class names in {path}: {error}") from None
-    return class_table([line.strip() for line in lines if line.strip() and not line.startswith("#")], path)
+    names = [line.strip() for line in lines]
+    kept = [name for name in names if name and not _is_comment(name)]
+    return class_table([name[1:] if name[0] == "\\" and _escaped(name[1:]) else name for name in kept], path)
 
 
 def class_table(names: Sequence[str] | Iterable[str], where: str | Path) -> ClassTable:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tagmask.data.classes import class_file
 from tagmask.engine.log import Display, Task
 from tagmask.engine.runtime import Runtime
 from tagmask.engine.signals import StopSignal
@@ -68,7 +69,7 @@ def predict(
         clear_partial(out)
         summary = Summary(out, work_key(work, trained), overwrite)
         with atomic_write(out / "classes.txt") as target:
-            target.write_text("".join(f"{name}\n" for name in trained.classes.names), encoding="utf-8")
+            target.write_text(class_file(trained.classes.names), encoding="utf-8", newline="")
         with StopSignal() as stop, display.task("predict") as task, summary:
             _run(
                 work,

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from tagmask.config import Config
+from tagmask.data.classes import class_file
 from tagmask.engine.config import RuntimeConfig
 from tagmask.engine.log import Display
 from tagmask.engine.signals import StopSignal
@@ -85,7 +86,7 @@ def bulk(
         clear_partial(out)
         check_key(out, key, overwrite)
         with atomic_write(out / "classes.txt") as target:
-            target.write_text("".join(f"{name}\n" for name in trained.classes.names), encoding="utf-8")
+            target.write_text(class_file(trained.classes.names), encoding="utf-8", newline="")
         broken: list[tuple[str, str]] = []
         plan = Plan(out / "bulk")
         plan.write(_chunks(inputs, out, bulk_config.chunk, broken), key)

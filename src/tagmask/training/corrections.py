@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from tagmask.annotations.read import Subjects, read_annotations
+from tagmask.annotations.read import Subjects, Tally, read_annotations
 from tagmask.data import TagDataset
 from tagmask.data.datasets.writing import png_bytes
 from tagmask.data.loader import TrainBatches
@@ -164,7 +164,8 @@ def corrected_images(
             "you made for some training images, in a place of their own"
         )
     tags: dict[str, set[int]] = {}
-    for name, mask in read_annotations(source, Subjects.of_dataset(dataset)):
+    tally = Tally()
+    for name, mask in read_annotations(source, Subjects.of_dataset(dataset), tally=tally):
         values = np.unique(mask)
         if name in tags:
             raise DataError(f"{source}: there are two corrections of '{name}'")
@@ -176,14 +177,16 @@ def corrected_images(
             with atomic_write(file_for(folder, name, ".png")) as target:
                 target.write_bytes(png_bytes(mask))
     if not tags:
-        raise DataError(f"{source} corrects no image")
+        raise DataError(f"{source} corrects no image ({tally.text() or 'nothing in it'})")
+    for line in tally.said:
+        display.say(line)
     runtime.barrier()
-    whole, corrected = _with_tags(dataset, tags, display)
+    whole, corrected = _with_tags(dataset, tags, tally.text(), display)
     return Corrections(whole, corrected, folder)
 
 
 def _with_tags(
-    dataset: TagDataset, tags: dict[str, set[int]], display: Display
+    dataset: TagDataset, tags: dict[str, set[int]], left: str, display: Display
 ) -> tuple[TagDataset, TagDataset]:
     items, changed = [], 0
     for item in dataset.items:
@@ -191,7 +194,9 @@ def _with_tags(
         changed += new != item.tags
         items.append(dataclasses.replace(item, tags=new))
     display.say(
-        f"{len(tags)} corrected images" + (f"; the tags of {changed} follow their masks" if changed else "")
+        f"{len(tags)} corrected images"
+        + (f"; the tags of {changed} follow their masks" if changed else "")
+        + (f"; left out: {left}" if left else "")
     )
     whole = TagDataset(dataset.classes, items, dataset.split, about=dataset.about)
     return whole, whole.subset([i for i, item in enumerate(items) if item.name in tags])

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from tagmask.annotations import formats
 from tagmask.annotations.formats.base import Images, Labelled
 from tagmask.annotations.formats.brush import decode_brush, encode_brush
+from tagmask.annotations.formats.matching import Names, addressed
 from tagmask.annotations.formats.regions import components, outlines, polygon_mask
 from tagmask.data.classes import ClassTable, voc_palette
 from tagmask.data.datasets.scenes import CLASSES, render
@@ -57,7 +58,8 @@ def written(name, shapes, masks=MASKS):
 
 
 def known(masks=MASKS):
-    return Images(TABLE, {name: partial(np.shape, mask) for name, mask in masks.items()})
+    sizes = {name: partial(np.shape, mask) for name, mask in masks.items()}
+    return Images(TABLE, sizes, {name: f"{name}.jpg" for name in masks}, empty=None)
 
 
 def iou(first, second):
@@ -259,7 +261,11 @@ WRONG = [
     ("cvat", {"SegmentationClass/pixel.png": b"\x89PNG"}, "cannot be decoded"),
     ("cvat", {"labelmap.txt": b"cat:1,2\n", "SegmentationClass/pixel.png": b""}, "red,green,blue"),
     ("label-studio", {"x.json": b"{}"}, "list of tasks"),
-    ("label-studio", {"x.json": b'[{"data": {"image": "nope.jpg"}}]'}, "no image for 'nope.jpg'"),
+    (
+        "label-studio",
+        {"x.json": b'[{"data": {"image": "nope.jpg"}, "annotations": [{"result": []}]}]'},
+        "no image for 'nope.jpg'",
+    ),
     ("labelme", {"ring.json": b"{}"}, "no list of 'shapes'"),
     ("yolo", {"labels/ring.txt": b"0 0.1 nan\n"}, "line 1"),
     ("yolo", {"labels/ring.txt": b"9 0 0 1 0 1 1\n"}, "line 1"),
@@ -283,13 +289,31 @@ def test_names_of_classes_images_and_formats_are_suggested():
 
 @pytest.mark.parametrize(
     "path",
-    ["sub/3.jpg", "3.png", "/data/local-files/?d=here/sub/3.jpg", "/data/upload/1/0a1b2c3d-3.jpg", "3"],
+    [
+        "sub/3.jpg",
+        "3.png",
+        "/data/local-files/?d=here/sub/3.jpg",
+        "/data/upload/1/0a1b2c3d-3.jpg",
+        "https://host.org/x/sub/3.jpg?token=1",
+        "3",
+        "sub\\3.jpg",
+        "images/sub/3.jpg",
+    ],
 )
 def test_images_are_found_however_tools_write_them(path):
-    assert known().find(path, "here") == "sub/3"
+    (plain, *_) = addressed(path)
+    assert known().names.upload(plain, "here") == "sub/3"
+
+
+@pytest.mark.parametrize("path", ["other/3.jpg", "x/other/3.jpg", "3.1.jpg", "/data/upload/1/nothex00-3.jpg"])
+def test_another_folder_or_another_name_is_another_image(path):
+    (plain, *_) = addressed(path)
+    with pytest.raises(DataError, match="no image for"):
+        known().names.upload(plain, "here")
 
 
 def test_a_name_that_several_images_share_is_refused():
-    both = Images(TABLE, {"a/1": lambda: (1, 1), "b/1": lambda: (1, 1)})
+    both = Names({"a/1": "a/1.jpg", "b/1": "b/1.jpg"})
     with pytest.raises(DataError, match="could be any of a/1, b/1"):
         both.find("1.jpg", "here")
+    assert both.find("x/b/1.jpg", "here") == "b/1"

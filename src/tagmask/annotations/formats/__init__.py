@@ -61,14 +61,18 @@ def detect(tree: Tree) -> str:
     for name in by_ending.get(".json", []):
         try:
             content = json.loads(tree.read(name).decode("utf-8-sig"))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise DataError(f"{name} is not JSON") from None
         if isinstance(content, list):
             return "label-studio"
-        if "annotations" in content:
+        if isinstance(content, dict) and "annotations" in content:
             return "coco"
-        if "shapes" in content:
+        if isinstance(content, dict) and "shapes" in content:
             return "labelme"
+    parts = {part for name in tree.names for part in PurePosixPath(name).parts}
+    told = {"labels", "data.yaml", "data.yml", "obj.names"} & parts and "SegmentationClass" not in parts
+    if told and ".txt" in by_ending:
+        return "yolo"  # with the pictures beside them, which may be PNGs
     if ".png" in by_ending:
         return "voc"
     if ".txt" in by_ending:

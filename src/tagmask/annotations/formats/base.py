@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any, Protocol
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmask.annotations.formats.matching import Names
 from tagmask.data.classes import ClassTable
 from tagmask.errors import DataError, nearest
 
-__all__ = ["Found", "Images", "Labelled", "Put", "Tree", "as_json", "blank", "label_of", "read_json"]
+__all__ = [
+    "BOXES", "SKIPPED", "UNTOUCHED", "Found", "Images", "Labelled", "Put", "Tally", "Tree", "as_json",
+    "blank", "label_of", "read_json",
+]  # fmt: skip
 
 Mask = NDArray[np.uint8]
 Put = Callable[[str, bytes], None]
 """Takes a path inside the result ("/" between folders) and the file's content."""
 Found = tuple[str, Mask]
 """Name of an image and its labels, (H, W) uint8."""
-_BACKGROUND = ("background", "_background_", "__ignore__")
+UNTOUCHED, SKIPPED, BOXES = "without annotation", "skipped", "with boxes only"
+"""Why nobody's labels were found for an image."""
+_BACKGROUND = ("background", "_background_")
+_IGNORE = ("__ignore__",)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,24 @@ class Tree(Protocol):
         """Content of one of them."""
 
 
+@dataclass
+class Tally:
+    """What reading some annotations came upon besides labels.
+
+    Attributes:
+        left: Image, as far as it is known, to why it was left out.
+        said: Sentences that a person should read.
+    """
+
+    left: dict[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """What was left out, in words; empty if nothing was."""
+        counts = Counter(self.left.values())
+        return ", ".join(f"{counts[why]} {why}" for why in sorted(counts))
+
+
 @dataclass(frozen=True)
 class Images:
     """The images that annotations may be about.
@@ -58,64 +83,84 @@ class Images:
     Attributes:
         classes: What labels mean here.
         sizes: Name of an image to a function that gives its (height, width).
+        files: Name of an image to its path below the image folder, with ending, where that is known.
+        empty: Images that are background all over if nobody drew anything on them; None means all.
+        tally: Takes what was left out.
     """
 
     classes: ClassTable
     sizes: Mapping[str, Callable[[], tuple[int, int]]]
-    _by_end: dict[str, list[str]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    empty: frozenset[str] | None = frozenset()
+    tally: Tally = field(default_factory=Tally)
+    names: Names = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in self.sizes:
-            self._by_end.setdefault(PurePosixPath(name).name, []).append(name)
+        object.__setattr__(self, "names", Names({name: self.files.get(name, name) for name in self.sizes}))
 
-    def find(self, written: str, where: str) -> str:
-        """The image that a tool's file name or address is about.
+    def untouched(self, name: str | None, written: str, why: str = UNTOUCHED) -> Iterator[Found]:
+        """An image on which nobody drew anything: left out, or background if it was asked for by name.
 
-        Tools rewrite paths: they drop folders, put an address before them or a prefix before the name.
+        Args:
+            name: The image; None if it is none of ours, which does not matter where nothing was drawn.
+            written: What the file calls it.
+            why: One of `UNTOUCHED`, `SKIPPED` and `BOXES`.
+        """
+        if name is None:
+            self.tally.left[written] = why
+            return
+        if self.empty is None or name in self.empty:
+            yield name, blank(self, name)
+        else:
+            self.tally.left[name] = why
+
+    def find_touched(self, written: str, where: str, touched: bool, bare: bool = False) -> str | None:
+        """The image that a file name is about; None if it is none of ours and nothing was drawn on it.
 
         Raises:
-            DataError: There is no such image, or several fit.
+            DataError: There is no such image, or several fit, and something was drawn.
         """
-        path = _plain_path(written)
-        for name in _candidates(path):
-            if name in self.sizes:
-                return name
-            found = self._by_end.get(PurePosixPath(name).name, [])
-            if len(found) == 1:
-                return found[0]
-            if found:
-                raise DataError(f"{where}: '{written}' could be any of {', '.join(sorted(found)[:3])}")
-        hint = nearest(PurePosixPath(path).stem, list(self._by_end)[:2000]).split(" Known")[0]
-        raise DataError(f"{where}: there is no image for '{written}'. {hint if '?' in hint else ''}".rstrip())
+        try:
+            return self.names.upload(written, where, bare)
+        except DataError:
+            if touched:
+                raise
+            return None
 
+    def check_size(self, name: str, height: Any, width: Any, where: str) -> None:
+        """Compare a size that a file declares with the image's.
 
-def _plain_path(written: str) -> str:
-    """The path in an address such as ``/data/local-files/?d=cats/1.jpg``, or the path itself."""
-    parts = urlsplit(written.replace("\\", "/"))
-    query = parse_qs(parts.query)
-    return unquote(query["d"][0] if "d" in query else parts.path)
-
-
-def _candidates(path: str) -> list[str]:
-    """Names a path may stand for: without its ending, as written, without an upload's prefix."""
-    pure = PurePosixPath(path.lstrip("/"))
-    names = [pure.with_suffix("").as_posix() if pure.name else path, pure.as_posix()]
-    prefix, _, rest = pure.stem.partition("-")
-    if rest and len(prefix) == 8:
-        names.append(rest)
-    return names
+        Raises:
+            DataError: They differ, or it is no size. None declares nothing.
+        """
+        if height is None or width is None:
+            return
+        own = tuple(self.sizes[name]())
+        if (height, width) != own:
+            raise DataError(
+                f"{where} is {width} x {height}, but its image {own[1]} x {own[0]}; annotate the picture "
+                "itself, or import with the pictures that were annotated"
+            )
 
 
 def label_of(classes: ClassTable, name: str, where: str) -> int:
-    """Label of a class name as a tool wrote it; 0 for the names tools have for the background.
+    """Label of a class name as a tool wrote it.
+
+    0 for the names tools have for the background, the ignore value for LabelMe's ``__ignore__``.
 
     Raises:
-        DataError: It is neither; the message suggests the nearest class.
+        DataError: It is none of these; the message suggests the nearest class.
     """
-    if name.lower() in _BACKGROUND:
-        return 0
+    forms = {unicodedata.normalize("NFC", known): k for k, known in enumerate(classes.names, 1)}
+    form = unicodedata.normalize("NFC", name)
     if name in classes.names:
         return classes.names.index(name) + 1
+    if form in forms:
+        return forms[form]
+    if name.lower() in _BACKGROUND:
+        return 0
+    if name.lower() in _IGNORE:
+        return classes.ignore_index
     raise DataError(f"{where}: '{name}' is not a class. {nearest(name, classes.names)}")
 
 
@@ -139,9 +184,3 @@ def read_json(tree: Tree, name: str) -> Any:
 def as_json(values: Any, indent: int | None = None) -> bytes:
     """Plain values as the content of a JSON file."""
     return (json.dumps(values, ensure_ascii=False, indent=indent) + "\n").encode()
-
-
-def listed(names: Iterable[str]) -> str:
-    """A few names for a message."""
-    chosen = sorted(names)
-    return ", ".join(chosen[:3]) + (f" and {len(chosen) - 3} more" if len(chosen) > 3 else "")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tagmask.annotations.formats.base import (
+    BOXES,
+    UNTOUCHED,
     Found,
     Images,
     Labelled,
@@ -18,7 +20,7 @@ from tagmask.annotations.formats.base import (
 )
 from tagmask.annotations.formats.regions import Region, components, outlines
 from tagmask.data.classes import ClassTable
-from tagmask.data.readers.rle import count_runs, format_counts, region_mask
+from tagmask.data.readers.rle import count_runs, format_counts, has_region, region_mask
 from tagmask.errors import DataError
 
 __all__ = ["document", "read", "write"]
@@ -86,41 +88,89 @@ def _segmentation(region: Region, size: tuple[int, int], shapes: str, crowd: boo
 
 
 def read(tree: Tree, images: Images) -> Iterator[Found]:
-    """Labels of every image of a COCO file; later annotations lie over earlier ones.
+    """Labels of every image of the COCO files that has regions; later annotations lie over earlier ones.
+
+    Images without annotations, or with boxes only, are left out, see `Images.untouched`.
 
     Raises:
-        DataError: There is no such file, or it names unknown images or classes, or a region cannot be drawn.
+        DataError: There is no such file, or it names unknown images or classes, declares other sizes, or a
+            region cannot be drawn.
     """
     found = [name for name in tree.names if name.lower().endswith(".json")]
+    some = False
     for file in found:
         content = read_json(tree, file)
         if isinstance(content, Mapping) and {"images", "annotations", "categories"} <= content.keys():
+            some = True
             yield from _read_document(content, images, file)
-            return
-    raise DataError(f"no COCO file (with images, annotations and categories) among {found or 'no .json'}")
+    if not some:
+        raise DataError(f"no COCO file (with images, annotations and categories) among {found or 'no .json'}")
 
 
 def _read_document(content: Mapping[str, Any], images: Images, file: str) -> Iterator[Found]:
     try:
-        labels = {c["id"]: label_of(images.classes, str(c["name"]), file) for c in content["categories"]}
-        by_image: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in content["images"]}
-        for annotation in content["annotations"]:
-            by_image[annotation["image_id"]].append(annotation)
+        categories = {c["id"]: str(c["name"]) for c in content["categories"]}
+        by_image: dict[Any, list[Mapping[str, Any]]] = {}
         for image in content["images"]:
-            name = images.find(str(image["file_name"]), file)
-            yield name, _drawn(by_image[image["id"]], labels, images, name)
+            if image["id"] in by_image:
+                raise DataError(f"{file} lists two images with the number {image['id']}")
+            by_image[image["id"]] = []
+        for annotation in content["annotations"]:
+            number = annotation["image_id"]
+            if number not in by_image:
+                raise DataError(
+                    f"{file}: annotation {annotation.get('id')} is of image {number}, which it does not list"
+                )
+            by_image[number].append(annotation)
+        for image in content["images"]:
+            yield from _read_image(image, by_image[image["id"]], categories, images, file)
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} does not follow COCO's layout: {type(error).__name__} {error}") from None
 
 
+def _read_image(
+    image: Mapping[str, Any],
+    annotations: Sequence[Mapping[str, Any]],
+    categories: Mapping[Any, str],
+    images: Images,
+    file: str,
+) -> Iterator[Found]:
+    # Roboflow renames pictures and keeps the first name beside.
+    extra = image.get("extra")
+    written = str((extra.get("name") if isinstance(extra, Mapping) else None) or image["file_name"])
+    drawn = [annotation for annotation in annotations if has_region(annotation)]
+    name = images.find_touched(written, file, bool(drawn))
+    if not drawn:
+        yield from images.untouched(name, written, BOXES if annotations else UNTOUCHED)
+        return
+    assert name is not None  # something was drawn, so it was found
+    images.check_size(name, image.get("height"), image.get("width"), f"{file}, '{written}'")
+    if len(drawn) < len(annotations):
+        box = next(annotation for annotation in annotations if not has_region(annotation))
+        raise DataError(
+            f"{file}: annotation {box.get('id')} of '{name}' is a box without pixels, beside others that "
+            "have some; draw it, or remove it"
+        )
+    yield name, _drawn(drawn, categories, images, name, file)
+
+
 def _drawn(
-    annotations: Iterable[Mapping[str, Any]], labels: Mapping[Any, int], images: Images, name: str
+    annotations: Iterable[Mapping[str, Any]],
+    categories: Mapping[Any, str],
+    images: Images,
+    name: str,
+    file: str,
 ) -> Any:
     mask = blank(images, name)
     size = (mask.shape[0], mask.shape[1])
     for annotation in annotations:
+        where = f"{file}: annotation {annotation.get('id')} of '{name}'"
+        number = annotation["category_id"]
+        if number not in categories:
+            raise DataError(f"{where} has category {number}, which the file does not list")
         try:
-            mask[region_mask(annotation["segmentation"], size)] = labels[annotation["category_id"]]
+            pixels = region_mask(annotation["segmentation"], size)
         except ValueError as error:
-            raise DataError(f"annotation {annotation.get('id')} of '{name}': {error}") from None
+            raise DataError(f"{where}: {error}") from None
+        mask[pixels] = label_of(images.classes, categories[number], where)
     return mask

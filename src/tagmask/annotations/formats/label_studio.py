@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.annotations.formats.base import (
+    BOXES,
+    SKIPPED,
+    UNTOUCHED,
     Found,
     Images,
     Labelled,
@@ -21,6 +26,7 @@ from tagmask.annotations.formats.base import (
     read_json,
 )
 from tagmask.annotations.formats.brush import decode_brush, encode_brush
+from tagmask.annotations.formats.matching import addressed
 from tagmask.annotations.formats.regions import polygon_mask
 from tagmask.data.classes import ClassTable
 from tagmask.errors import DataError
@@ -28,13 +34,16 @@ from tagmask.errors import DataError
 __all__ = ["read", "write"]
 
 _NAME = "tagmask_name"
+_BOXES = ("rectanglelabels", "rectangle")
+_PLAIN = ("brush", "polygon")
+_ABOUT = ("relation", "choices", "textarea", "rating", "taxonomy", "number", "datetime")
 
 
 def write(items: Iterable[Labelled], classes: ClassTable, put: Put, shapes: str = "exact") -> None:
     """Write ``tasks.json`` (import it into a project) and ``config.xml`` (the project's labelling interface).
 
     Pictures are referred to as local files below the storage that Label Studio serves
-    (``/data/local-files/?d=<file>``).
+    (``/data/local-files/?d=<file>``, the file's name encoded as addresses are).
 
     Args:
         items: Images with labels.
@@ -51,7 +60,7 @@ def write(items: Iterable[Labelled], classes: ClassTable, put: Put, shapes: str 
         ]
         tasks.append(
             {
-                "data": {"image": f"/data/local-files/?d={item.file}", _NAME: item.name},
+                "data": {"image": f"/data/local-files/?d={quote(item.file)}", _NAME: item.name},
                 "predictions": [{"model_version": "tagmask", "result": results}],
             }
         )
@@ -81,9 +90,11 @@ def _brush(pixels: NDArray[np.bool_], name: str, key: str) -> dict[str, Any]:
 
 
 def read(tree: Tree, images: Images) -> Iterator[Found]:
-    """Labels of every task of a JSON export: its newest annotation, or its prediction if nobody annotated it.
+    """Labels of every task of a JSON export that somebody annotated: its newest annotation.
 
-    Brushes and polygons are drawn, later ones over earlier ones.
+    Tasks that were skipped, that nobody opened, or that hold boxes only are left out; predictions beside
+    annotations are not annotations. A file in which no task can hold annotations is one of ours on its way to
+    the tool: there, predictions are all there is. Later brushes and polygons lie over earlier ones.
 
     Raises:
         DataError: The file is no such export, or names an unknown class or image.
@@ -93,27 +104,99 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
         tasks = read_json(tree, file)
         if not isinstance(tasks, list):
             raise DataError(f"{file} is not Label Studio's JSON export: it must be a list of tasks")
+        exported = any(isinstance(task, Mapping) and "annotations" in task for task in tasks)
         for number, task in enumerate(tasks, start=1):
             where = f"{file}, task {number}"
             try:
-                yield _read_task(task, images, where)
-            except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+                yield from _read_task(task, images, where, exported)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
                 raise DataError(f"{where}: {type(error).__name__} {error}") from None
     if not files:
         raise DataError("there is no .json export in it")
 
 
-def _read_task(task: Mapping[str, Any], images: Images, where: str) -> Found:
-    data = task["data"]
-    name = images.find(str(data.get(_NAME) or data["image"]), where)
-    done = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
-    chosen = (done or task.get("predictions") or [{"result": []}])[-1]
+def _read_task(task: Mapping[str, Any], images: Images, where: str, exported: bool) -> Iterator[Found]:
+    data = task.get("data")
+    if not isinstance(data, Mapping):
+        raise DataError(f"{where} has no 'data'; export as JSON (JSON-MIN leaves out what is needed)")
+    every = list(task.get("annotations") or ())
+    done = [one for one in every if not one.get("was_cancelled")]
+    chosen = _newest(done if exported else list(task.get("predictions") or ()))
+    # What has no value is a relation; choices and texts are about the whole image.
+    results = [one for one in (chosen or {}).get("result", ()) if one.get("type") not in _ABOUT]
+    boxes = [one for one in results if one.get("type") in _BOXES]
+    drawn = len(results) > len(boxes)
+    written = str(data.get(_NAME) or _picture(data, where))
+    name = _image(data, images, where, touched=drawn or bool(done))
+    if not drawn:
+        if boxes:
+            yield from images.untouched(name, written, BOXES)
+        elif not chosen or name is None:
+            yield from images.untouched(name, written, SKIPPED if every else UNTOUCHED)
+        else:
+            yield name, blank(images, name)  # somebody submitted it empty
+        return
+    if boxes:
+        raise DataError(f"{where}: '{boxes[0].get('type')}' has no pixels; use brush or polygon labels")
+    assert name is not None  # something was drawn, so it was found
+    yield name, _labels(results, images, name, where)
+
+
+def _newest(annotations: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The annotation changed last; without dates the one with the highest number, or the last."""
+
+    def age(one: Mapping[str, Any]) -> datetime:
+        when = datetime.fromisoformat(str(one.get("updated_at") or one["created_at"]))
+        return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+    for key in (age, lambda one: int(one["id"])):
+        try:
+            return max(annotations, key=key, default=None)
+        except (KeyError, ValueError, TypeError):
+            continue
+    return annotations[-1]
+
+
+def _picture(data: Mapping[str, Any], where: str) -> str:
+    texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    usual: tuple[str, ...] = ("image", "img", "picture", "photo", "url")
+    known = next((key for key in usual if key in texts), None)
+    if known is None and len(texts) == 1:
+        (known,) = texts
+    if known is None:
+        raise DataError(f"{where} does not say which picture it is about (data.image)")
+    return texts[known]
+
+
+def _image(data: Mapping[str, Any], images: Images, where: str, touched: bool) -> str | None:
+    """The image of a task; None if it is none of ours and nobody touched it."""
+    if _NAME in data and str(data[_NAME]) in images.sizes:
+        return str(data[_NAME])
+    found, errors = [], []
+    for path in addressed(_picture(data, where)):
+        try:
+            found.append(images.names.upload(path, where))
+        except DataError as error:
+            errors.append(error)
+    if len(set(found)) > 1:
+        raise DataError(f"{where}: '{_picture(data, where)}' could be any of {', '.join(sorted(set(found)))}")
+    if not found and touched:
+        raise errors[0]
+    return found[0] if found else None
+
+
+def _labels(results: list[Mapping[str, Any]], images: Images, name: str, where: str) -> Any:
     mask = blank(images, name)
-    for result in chosen["result"]:
+    twins = {one.get("id") for one in results if one["type"] not in _PLAIN}
+    for result in results:
+        if result["type"] in _PLAIN and result.get("id") in twins:
+            continue  # the stroke itself, which another result gives its label
+        images.check_size(name, result.get("original_height"), result.get("original_width"), where)
         pixels, labels = _drawn(result, (mask.shape[0], mask.shape[1]), where)
-        for label in labels:
-            mask[pixels] = label_of(images.classes, str(label), where)
-    return name, mask
+        if len({*map(str, labels)}) != 1:
+            raise DataError(f"{where}: a region needs one label, this one has {list(labels)}")
+        mask[pixels] = label_of(images.classes, str(labels[0]), where)
+    return mask
 
 
 def _drawn(
@@ -122,10 +205,11 @@ def _drawn(
     kind, value = result["type"], result["value"]
     if result.get("image_rotation"):
         raise DataError(f"{where}: the image was rotated in the tool; turn it back")
-    if kind == "brushlabels":
-        return decode_brush(value["rle"], size), value["brushlabels"]
-    if kind == "polygonlabels":
+    labels = list(value.get(kind) or value.get("labels") or ())
+    if "rle" in value and kind in ("brushlabels", "labels"):
+        return decode_brush(value["rle"], size), labels
+    if "points" in value and kind in ("polygonlabels", "labels"):
         # Label Studio counts in percent of width and height.
         points = np.asarray(value["points"], np.float64) / 100 * (size[1], size[0])
-        return polygon_mask([points], size), value["polygonlabels"]
+        return polygon_mask([points], size), labels
     raise DataError(f"{where}: results of type '{kind}' have no pixels; use brush or polygon labels")

@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -85,12 +86,13 @@ def _mask_shape(region: Region, name: str) -> dict[str, Any]:
 
 
 def read(tree: Tree, images: Images) -> Iterator[Found]:
-    """Labels of every LabelMe file; later shapes lie over earlier ones.
+    """Labels of every LabelMe file with shapes; later shapes lie over earlier ones.
 
-    Polygons, rectangles, circles and masks are drawn; lines and points have no area and are refused.
+    Polygons, rectangles, circles and masks are drawn, ``__ignore__`` as ignored pixels; lines and points have
+    no area and are refused. A file without shapes is an image that nobody annotated.
 
     Raises:
-        DataError: A file is no LabelMe file, or names an unknown class, image or shape.
+        DataError: A file is no LabelMe file, names an unknown class, image or shape, or is of another size.
     """
     files = [name for name in tree.names if name.lower().endswith(".json")]
     if not files:
@@ -99,20 +101,45 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
         content = read_json(tree, file)
         if not isinstance(content, Mapping) or not isinstance(content.get("shapes"), list):
             raise DataError(f"{file} is not a LabelMe file: it has no list of 'shapes'")
-        beside = PurePosixPath(file).parent / PurePosixPath(str(content.get("imagePath") or file)).name
-        try:
-            name = images.find(beside.as_posix(), file)
-        except DataError:
-            name = images.find(PurePosixPath(file).with_suffix("").as_posix(), file)
+        name = _image(file, content, images)
+        if not content["shapes"] or name is None:
+            yield from images.untouched(name, file)
+            continue
+        images.check_size(name, content.get("imageHeight"), content.get("imageWidth"), file)
         mask = blank(images, name)
         for number, shape in enumerate(content["shapes"], start=1):
             where = f"{file}, shape {number}"
             try:
                 label = label_of(images.classes, str(shape["label"]), where)
                 mask[_drawn(shape, (mask.shape[0], mask.shape[1]), where)] = label
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
                 raise DataError(f"{where}: {error}") from None
         yield name, mask
+
+
+def _image(file: str, content: Mapping[str, Any], images: Images) -> str | None:
+    """The image of a file: the one it names, beside itself, or the one it is called like."""
+    touched = bool(content["shapes"])
+    own = PurePosixPath(file).with_suffix("").as_posix()
+    written = str(content.get("imagePath") or "").replace("\\", "/")
+    by_name: str | None = None
+    with suppress(DataError):
+        by_name = images.names.find(own, file, bare=True)
+    if not written or PurePosixPath(written).stem == PurePosixPath(own).name:
+        # Pictures of one stem differ in their ending, which only the path of the image tells.
+        inside = PurePosixPath(file).parent / PurePosixPath(written or own).name
+        try:
+            return images.names.upload(inside.as_posix(), file)
+        except DataError:
+            return by_name or images.find_touched(own, file, touched, bare=True)
+    inside = PurePosixPath(file).parent / PurePosixPath(written).name
+    named = images.find_touched(inside.as_posix(), file, touched and by_name is None)
+    if named is not None and by_name is not None and named != by_name:
+        raise DataError(
+            f"{file} is called like the image '{by_name}' but says that it is about '{written}'; "
+            "rename it, or correct its imagePath"
+        )
+    return named or by_name
 
 
 def _drawn(shape: Mapping[str, Any], size: tuple[int, int], where: str) -> NDArray[np.bool_]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tagmask.annotations.formats.base import Found, Images, Labelled, Put, Tree, label_of
+from tagmask.annotations.formats.base import Found, Images, Labelled, Put, Tree
+from tagmask.annotations.formats.colours import LABEL_MAP, label_map, read_key
 from tagmask.annotations.formats.regions import components
 from tagmask.data.classes import ClassTable, voc_palette
 from tagmask.errors import DataError
 
 __all__ = ["instances", "png", "read", "write"]
 
-_CLASSES, _LIST, _COLOURS = "SegmentationClass", "ImageSets/Segmentation/default.txt", "labelmap.txt"
+_CLASSES, _LIST, _COLOURS = "SegmentationClass", "ImageSets/Segmentation/default.txt", LABEL_MAP
 _MAX_PIXELS = 500_000_000
 
 
@@ -42,10 +43,7 @@ def write_folders(items: Iterable[Labelled], classes: ClassTable, put: Put, colo
         put(f"{_CLASSES}/{item.name}.png", png(mask.astype(np.uint8), colours))
         put(f"SegmentationObject/{item.name}.png", png(instances(item.mask), colours))
     put(_LIST, "".join(f"{name}\n" for name in names).encode())
-    palette = voc_palette()
-    rows = [f"{name}:{','.join(map(str, palette[k]))}::" for k, name in enumerate(classes.labels)]
-    head = "# label:color_rgb:parts:actions"
-    put(_COLOURS, "\n".join([head, *rows, ""]).encode())
+    put(_COLOURS, label_map(classes).encode())
 
 
 def instances(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -73,80 +71,64 @@ def png(mask: NDArray[np.uint8], colours: bool = False) -> bytes:
 def read(tree: Tree, images: Images) -> Iterator[Found]:
     """Labels of every PNG in ``SegmentationClass``, or of every PNG if there is no such folder.
 
-    Indexed and grey pictures hold labels in the order of ``labelmap.txt`` or, without it, of the classes;
-    RGB pictures are read by their colours.
+    Colours mean what ``labelmap.txt`` says, also those of a palette; black that it gives to no class is
+    background. Without it, numbers follow ``class_names.txt`` (of labelme2voc) or the classes. Images that
+    are listed without a picture, and colour pictures that are black all over, were not annotated.
 
     Raises:
-        DataError: A picture is damaged, holds unknown colours or labels, or belongs to no image.
+        DataError: A picture is damaged, is of another size, holds unknown or ambiguous colours or labels, or
+            belongs to no image.
     """
     pictures = [name for name in tree.names if name.lower().endswith(".png")]
-    proper = [name for name in pictures if _CLASSES in PurePosixPath(name).parts[:-1]]
+    proper = [name for name in pictures if _home(name) is not None]
     if not pictures:
         raise DataError("there is no .png in it")
-    names, palette = _colours(tree, images.classes)
-    labels = np.full(256, -1, np.int16)
-    labels[: len(names)] = [label_of(images.classes, name, _COLOURS) for name in names]
-    labels[images.classes.ignore_index] = images.classes.ignore_index
+    key = read_key(tree, images.classes)
+    known, seen = set(), set()
     for file in proper or pictures:
-        parts = PurePosixPath(file).parts
-        inner = parts[parts.index(_CLASSES) + 1 :] if proper else parts
-        name = images.find("/".join(inner), file)
-        values = labels[_indices(tree.read(file), palette, file)]
-        if (values < 0).any():
-            raise DataError(
-                f"{file} holds labels that no class has; allowed are 0 to {len(names) - 1} and 255"
-            )
-        if values.shape != tuple(images.sizes[name]()):
-            height, width = images.sizes[name]()
-            raise DataError(
-                f"{file} is {values.shape[1]} x {values.shape[0]}, but its image {width} x {height}"
-            )
-        yield name, values.astype(np.uint8)
+        inner = PurePosixPath(file).parts[(_home(file) or 0) if proper else 0 :]
+        written = PurePosixPath("/".join(inner)).with_suffix("").as_posix()
+        known.add(written)
+        values, coloured, kept = key.labels(_decoded(tree.read(file), file), file)
+        seen |= kept
+        touched = not coloured or bool(values.any())
+        name = images.find_touched(written, file, touched, bare=True)
+        if not touched or name is None:
+            yield from images.untouched(name, written)
+            continue
+        images.check_size(name, values.shape[0], values.shape[1], file)
+        yield name, values
+    if seen == {0, images.classes.ignore_index} and images.classes.num_classes == 1:
+        only = images.classes.names[0]
+        raise DataError(
+            f"the masks hold nothing but 0 and 255, which may mean '{only}' at 255 or ignored pixels and no "
+            f"'{only}' at all; write 1 for it, or put a {_COLOURS} with the line "
+            f"'{only}:255,255,255::' beside the masks"
+        )
+    for written in _listed(tree):
+        if proper and written not in known:
+            yield from images.untouched(images.find_touched(written, _LIST, False, bare=True), written)
 
 
-def _colours(tree: Tree, classes: ClassTable) -> tuple[list[str], Mapping[int, int]]:
-    """Names by index, and packed colour to index."""
-    file = next((name for name in tree.names if PurePosixPath(name).name == _COLOURS), None)
-    palette = [(int(r), int(g), int(b)) for r, g, b in voc_palette()]
-    if file is None:
-        names, colours = list(classes.labels), palette[: len(classes.labels)]
-    else:
-        names, colours = [], []
-        for line in tree.read(file).decode("utf-8-sig", "replace").splitlines():
-            if not line.strip() or line.startswith("#"):
-                continue
-            try:
-                name, colour = line.rsplit(":", 3)[:2]
-                red, green, blue = (int(part) for part in colour.split(","))
-            except ValueError:
-                raise DataError(f"{file}: '{line[:60]}' is not 'name:red,green,blue::'") from None
-            names.append(name)
-            colours.append((red, green, blue))
-    index = {r << 16 | g << 8 | b: number for number, (r, g, b) in enumerate(colours)}
-    border = palette[classes.ignore_index]
-    index.setdefault(border[0] << 16 | border[1] << 8 | border[2], classes.ignore_index)
-    index.setdefault(0, 0)
-    return names, index
+def _home(file: str) -> int | None:
+    """How many parts of a path lead to the folder of class pictures, that folder included."""
+    parts = PurePosixPath(file).parts[:-1]
+    return next((parts.index(folder) + 1 for folder in (_CLASSES, f"{_CLASSES}PNG") if folder in parts), None)
 
 
-def _indices(content: bytes, colours: Mapping[int, int], file: str) -> NDArray[np.uint8]:
+def _listed(tree: Tree) -> list[str]:
+    """Names in the archive's list of all its images."""
+    file = next((name for name in tree.names if name.endswith(_LIST)), None)
+    text = "" if file is None else tree.read(file).decode("utf-8-sig", "replace")
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _decoded(content: bytes, file: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
             if picture.width * picture.height > _MAX_PIXELS:
                 raise DataError(f"{file} declares {picture.width} x {picture.height} pixels; not decoded")
-            if picture.mode in ("P", "L", "1"):
-                return np.array(picture, dtype=np.uint8)
-            rgb = np.asarray(picture.convert("RGB"), np.int64)
+            picture.load()
+            return picture.copy() if picture.mode in ("P", "L", "1") else picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{file} cannot be decoded: {error}") from None
-    packed = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
-    values, inverse = np.unique(packed, return_inverse=True)
-    unknown = [value for value in values.tolist() if value not in colours]
-    if unknown:
-        first = unknown[0]
-        raise DataError(
-            f"{file} holds the colour {first >> 16},{first >> 8 & 255},{first & 255}, which {_COLOURS} "
-            "gives to no class"
-        )
-    table = np.asarray([colours[value] for value in values.tolist()], np.uint8)
-    return table[inverse].reshape(packed.shape)

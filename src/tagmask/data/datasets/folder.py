@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.classes import ClassTable, class_table, read_class_file
-from tagmask.data.datasets.listing import class_folders, own_file, pictures_below
+from tagmask.data.datasets.listing import class_folders, own_file, pictures_below, unique_names
 from tagmask.data.datasets.tagfile import TagRow, file_split, read_tag_file, split_tags
 from tagmask.data.file_names import named_file
 from tagmask.data.readers.images import IMAGE_SUFFIXES
@@ -176,12 +175,7 @@ class _Finder:
 
 def _named(images: Sequence[Path], tags: Sequence[tuple[int, ...] | None], folder: Path) -> list[Item]:
     """Items called by their path without ending; with it where two pictures differ in nothing else."""
-    short = [image.relative_to(folder).with_suffix("").as_posix() for image in images]
-    count = Counter(short)
-    names = [
-        name if count[name] == 1 else image.relative_to(folder).as_posix()
-        for name, image in zip(short, images, strict=True)
-    ]
+    names = unique_names([image.relative_to(folder).as_posix() for image in images])
     return [Item(*parts) for parts in zip(names, images, tags, strict=True)]
 
 

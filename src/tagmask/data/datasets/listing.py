@@ -16,7 +16,7 @@ from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXE
 from tagmask.data.readers.regular import Inside, check_regular, irregular, is_output
 from tagmask.errors import printable
 
-__all__ = ["class_folders", "distrusted", "own_file", "pictures_below"]
+__all__ = ["class_folders", "distrusted", "own_file", "pictures_below", "unique_names"]
 
 
 def own_file(folder: Path, names: Sequence[str]) -> Path | None:
@@ -98,3 +98,16 @@ def _reason(path: Path, inside: Inside) -> str | None:
     if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
         return irregular(path)
     return inside.reason(path) or (irregular(path) if stat.S_ISLNK(mode) else None)
+
+
+def unique_names(files: Sequence[str]) -> list[str]:
+    """Names of picture files: their paths without ending; with it where two differ in nothing else.
+
+    Args:
+        files: Paths below the image folder, "/" between folders.
+    """
+    short = [PurePosixPath(file).with_suffix("").as_posix() for file in files]
+    count = Counter(short)
+    names = [name if count[name] == 1 else file for name, file in zip(short, files, strict=True)]
+    again = Counter(names)  # "a.jpg" may be a picture without its ending, and one with it
+    return [name if again[name] == 1 else file for name, file in zip(names, files, strict=True)]

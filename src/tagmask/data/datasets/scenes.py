@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tagmask.data.classes import class_file
+
 CLASSES = ("stripes", "dots", "checker", "rings", "marble")
 _NEGATIVE_SHARE = 0.05
 
@@ -112,7 +114,7 @@ def write_dataset(root: Path | str, num_train: int, num_val: int, size: int = 96
         writer = csv.writer(file)
         writer.writerow(("image", "tags", "split"))
         writer.writerows(rows)
-    (root / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
+    (root / "classes.txt").write_text(class_file(CLASSES), encoding="utf-8")
     return root
 
 

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["count_runs", "decode_counts", "draw_polygon", "format_counts", "parse_counts", "region_mask"]
+__all__ = [
+    "count_runs", "decode_counts", "draw_polygon", "format_counts", "has_region", "parse_counts",
+    "region_mask",
+]  # fmt: skip
 
 _FINE = 5  # the official toolkit walks outlines on a grid five times finer than the pixels
 Bools = NDArray[np.bool_]
@@ -44,6 +47,12 @@ def region_mask(region: Any, size: tuple[int, int]) -> Bools:
     for polygon in region:
         mask |= draw_polygon(polygon, size)
     return mask
+
+
+def has_region(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation outlines pixels; a box alone, with "segmentation" missing or [], does not."""
+    region = annotation.get("segmentation")
+    return any(bool(part) for part in region) if isinstance(region, list) else bool(region)
 
 
 def decode_counts(counts: Sequence[int], size: tuple[int, int]) -> Bools:

@@ -1,0 +1,166 @@
+"""``labelmap.txt`` and its like: which colour or number in a picture is which class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tagmask.annotations.formats.base import Tree, label_of
+from tagmask.data.classes import ClassTable, voc_palette
+from tagmask.errors import DataError
+
+__all__ = ["LABEL_MAP", "ColourKey", "label_map", "read_key"]
+
+LABEL_MAP = "labelmap.txt"
+_NAMES = "class_names.txt"
+_BLACK, _BORDER = 0, 224 << 16 | 224 << 8 | 192
+_PLAIN = ("background", "_background_")
+
+
+def label_map(classes: ClassTable) -> str:
+    """The text of ``labelmap.txt``: a name and VOC's colour for every label."""
+    palette = voc_palette()
+    rows = [f"{name}:{','.join(map(str, palette[k]))}::" for k, name in enumerate(classes.labels)]
+    return "\n".join(["# label:color_rgb:parts:actions", *rows, ""])
+
+
+@dataclass(frozen=True)
+class ColourKey:
+    """What the values of pictures mean.
+
+    Attributes:
+        classes: What labels mean here.
+        file: Where the names come from, for messages.
+        names: Names by number.
+        colours: Packed colour to the names that have it.
+        numbered: Whether indexed and grey pictures hold numbers, whatever their colours.
+    """
+
+    classes: ClassTable
+    file: str
+    names: Sequence[str]
+    colours: Mapping[int, Sequence[str]]
+    numbered: bool
+
+    def labels(self, picture: Image.Image, file: str) -> tuple[NDArray[np.uint8], bool, set[int]]:
+        """Labels of a picture, (H, W) uint8; whether it has true colours; numbers nothing gives a meaning to.
+
+        Raises:
+            DataError: It holds a colour or number that no class, or more than one, has.
+        """
+        if picture.mode == "RGB":
+            return self._by_colour(_packed(np.asarray(picture, np.int64)), file), True, set()
+        values = np.array(picture, dtype=np.uint8)
+        present = np.flatnonzero(np.bincount(values.reshape(-1), minlength=256)).tolist()
+        seen_as = self._colours_of(picture)
+        if not self.numbered and all(self._knows(seen_as[value], value) for value in present):
+            table = np.zeros(256, np.int64)
+            for value in present:
+                table[value] = seen_as[value]
+            return self._by_colour(table[values], file), False, set()
+        table = np.zeros(256, np.int64)
+        for value in present:
+            table[value] = self._number(value, file)
+        return table[values].astype(np.uint8), False, set(present) if self.numbered else set()
+
+    def _colours_of(self, picture: Image.Image) -> list[int]:
+        """Packed colour of every value: that of the palette, or grey."""
+        if picture.mode == "1":
+            return [0, 0xFFFFFF, *[-1] * 254]
+        if picture.mode == "P":
+            palette = np.zeros((256, 3), np.int64)
+            given = np.asarray(picture.getpalette("RGB") or [], np.int64).reshape(-1, 3)
+            palette[: len(given)] = given
+            packed: list[int] = _packed(palette).tolist()
+            return packed
+        return [value << 16 | value << 8 | value for value in range(256)]
+
+    def _knows(self, colour: int, value: int) -> bool:
+        return colour in self.colours or (value == 0 and colour == _BLACK) or colour == _BORDER
+
+    def _by_colour(self, packed: NDArray[np.int64], file: str) -> NDArray[np.uint8]:
+        values, inverse = np.unique(packed, return_inverse=True)
+        table = np.asarray([self._colour(value, file) for value in values.tolist()], np.uint8)
+        return np.asarray(table[inverse].reshape(packed.shape))
+
+    def _colour(self, colour: int, file: str) -> int:
+        names = self.colours.get(colour, ())
+        text = f"{colour >> 16},{colour >> 8 & 255},{colour & 255}"
+        found = {label_of(self.classes, name, self.file) for name in names}
+        if len(found) > 1:
+            raise DataError(
+                f"{file} holds the colour {text}, which {self.file} gives to {' and '.join(names)}; "
+                "give every class a colour of its own and export again"
+            )
+        if found:
+            return found.pop()
+        if colour == _BLACK:
+            return 0
+        if colour == _BORDER:
+            return self.classes.ignore_index
+        raise DataError(f"{file} holds the colour {text}, which {self.file} gives to no class")
+
+    def _number(self, value: int, file: str) -> int:
+        if value == self.classes.ignore_index:
+            return self.classes.ignore_index
+        if self.names and not any(name.lower() in _PLAIN for name in self.names):
+            raise DataError(
+                f"{file} holds the number {value}, and {self.file} has no background: 0 may be "
+                f"'{self.names[0]}' or the background (then 1 is '{self.names[0]}'). Add the line "
+                "'background:0,0,0::' to it, where the background belongs"
+            )
+        if value >= len(self.names):
+            raise DataError(
+                f"{file} holds labels that no class has ({value}); allowed are 0 to {len(self.names) - 1} "
+                "and 255"
+            )
+        return label_of(self.classes, self.names[value], self.file)
+
+
+def read_key(tree: Tree, classes: ClassTable) -> ColourKey:
+    """The key among some files: ``labelmap.txt``, ``class_names.txt``, or else the classes in their order.
+
+    Raises:
+        DataError: A line of it cannot be read.
+    """
+    file = next((name for name in tree.names if PurePosixPath(name).name == LABEL_MAP), None)
+    if file is not None:
+        lines = _label_lines(tree.read(file).decode("utf-8-sig", "replace"), file)
+        colours: dict[int, list[str]] = {}
+        for name, colour in lines:
+            colours.setdefault(colour, []).append(name)
+        return ColourKey(classes, file, [name for name, _ in lines], colours, numbered=False)
+    file = next((name for name in tree.names if PurePosixPath(name).name == _NAMES), None)
+    palette: list[int] = _packed(voc_palette().astype(np.int64)).tolist()
+    if file is None:
+        names: Sequence[str] = classes.labels
+    else:
+        text = tree.read(file).decode("utf-8-sig", "replace")
+        # LabelMe counts from its second line where the first is the one for ignored pixels.
+        names = [line.strip() for line in text.split("\n") if line.strip() not in ("", "__ignore__")]
+    by_palette = {palette[k]: [name] for k, name in enumerate(names[:255])}
+    return ColourKey(classes, file or "the list of classes", names, by_palette, numbered=True)
+
+
+def _label_lines(text: str, file: str) -> list[tuple[str, int]]:
+    """Names and packed colours. A class may be called "#1", so only what is no colour line is a comment."""
+    found = []
+    for line in text.replace("\r\n", "\n").split("\n"):
+        try:
+            name, colour = line.rsplit(":", 3)[:2]
+            red, green, blue = (int(part) for part in colour.split(","))
+        except ValueError:
+            if not line.strip() or line.startswith("#"):
+                continue
+            raise DataError(f"{file}: '{line[:60]}' is not 'name:red,green,blue::'") from None
+        found.append((name, red << 16 | green << 8 | blue))
+    return found
+
+
+def _packed(rgb: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.asarray(rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2])
