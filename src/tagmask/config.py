@@ -15,6 +15,7 @@ __all__ = ["Config", "Scales", "apply_overrides", "read_yaml", "validate"]
 
 _C = TypeVar("_C", bound="Config")
 _MOST = 100_000
+_LARGEST = 16 << 20
 
 
 def _usable(scales: tuple[float, ...]) -> tuple[float, ...]:
@@ -73,6 +74,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: The file is missing, is not YAML, or does not hold a mapping.
     """
     try:
+        if Path(path).exists() and (not Path(path).is_file() or Path(path).stat().st_size > _LARGEST):
+            raise ConfigError(f"{path} is no plain file of at most {_LARGEST:,} bytes; a recipe is")
         values = _load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read recipe {path}: {error}") from None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmask.data.readers.regular import read_text
 from tagmask.errors import ConfigError, DataError
 from tagmask.store.files import atomic_write, file_for, write_json
 from tagmask.store.labels import write_mask
@@ -139,7 +140,7 @@ def _cell(text: str) -> str:
 
 def _read(path: Path) -> Decision:
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(read_text(path))
         values["tags"] = tuple(values["tags"])
         values["settings"] = tuple(values["settings"].items())
         return Decision(**values)

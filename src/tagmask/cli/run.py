@@ -39,6 +39,7 @@ def go(
         UserError: Something given cannot be used.
         Stopped: A stop signal came.
     """
+    from tagmask.data.readers.regular import read_text
     from tagmask.engine.log import Display
     from tagmask.pipeline.config import read_config
     from tagmask.pipeline.run import run as run_steps
@@ -48,7 +49,7 @@ def go(
     result = run_steps(config, folder, steps, resume=resume, overwrite=overwrite, display=Display())
     if "evaluate" in result.results:
         files = sorted((folder / "scores").glob("*.json"))
-        print_scores(result.scores, [json.loads(file.read_text(encoding="utf-8")) for file in files])
+        print_scores(result.scores, [json.loads(read_text(file)) for file in files])
     return folder
 
 

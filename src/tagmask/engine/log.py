@@ -173,7 +173,7 @@ class CsvLog:
         self.path = path
         self._rows: list[dict[str, Any]] = []
         self._fields = ["step"]
-        if start and path.exists():
+        if start and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self._rows = [
@@ -181,6 +181,8 @@ class CsvLog:
                 ]
                 self._fields = list(reader.fieldnames or self._fields)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            path.unlink()  # what it leads to is not ours to write to
         self._rewrite()
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.engine.config import RuntimeConfig
-from tagmask.errors import DataError, UserError
+from tagmask.errors import UserError
 from tagmask.inference.pictures import Picture
 from tagmask.inference.remote import Item, read_item
 from tagmask.inference.writer import PredictConfig, begin, finish_all, take, work_key
 from tagmask.models.trained import load_trained
-from tagmask.store.files import atomic_write, digest
+from tagmask.store.files import atomic_write, digest, write_json
 
 __all__ = ["Job", "Plan", "Worker", "read_notes"]
 
@@ -208,8 +208,4 @@ class _Tries:
         self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(self._known), encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"cannot write {self._path}: {error.strerror}") from None
+        write_json(self._path, self._known)

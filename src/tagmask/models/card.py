@@ -9,6 +9,9 @@ from typing import Any
 
 import yaml
 
+from tagmask.data.readers.regular import read_text
+from tagmask.errors import DataError
+
 __all__ = ["Facts", "model_card", "run_facts"]
 
 Facts = Mapping[str, Any]
@@ -40,8 +43,8 @@ _TRAIN = ("iterations", "batch_size", "accumulate", "size", "view", "precision",
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, DataError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tagmask import __version__
-from tagmask.errors import CheckpointError
+from tagmask.data.readers.regular import check_regular
+from tagmask.errors import CheckpointError, DataError
 from tagmask.store.files import atomic_write, write_json
 
 __all__ = [
@@ -98,6 +99,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: The file is missing, damaged, of a newer format, or not one of ours.
     """
+    check_regular(path, error=CheckpointError)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("tagmask")
@@ -211,6 +213,7 @@ def read_header(folder: Path) -> dict[str, Any]:
         CheckpointError: There is no model, or it comes from a newer tagmask.
     """
     path = weight_file(folder) if folder.is_dir() else folder / "weights.safetensors"
+    check_regular(path, error=CheckpointError)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("tagmask")
@@ -228,7 +231,8 @@ def read_header(folder: Path) -> dict[str, Any]:
 def is_own(path: Path) -> bool:
     """Whether a file was written by `save_tensors`; False for anything else, readable or not."""
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             return "tagmask" in (file.metadata() or {})
-    except (OSError, SafetensorError, ValueError):
+    except (OSError, SafetensorError, ValueError, DataError):
         return False

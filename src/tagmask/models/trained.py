@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tagmask import methods
 from tagmask.backbones.weights import load_strictly, read_weights
 from tagmask.config import validate
 from tagmask.data import ClassTable
-from tagmask.errors import CheckpointError
+from tagmask.errors import CheckpointError, one_line
 from tagmask.methods.base import Method
 from tagmask.models.checkpoint import load_model, save_model, weight_file
 from tagmask.store.files import sha256
 from tagmask.types import IGNORE
 
 __all__ = ["Trained", "build_method", "load_published", "load_trained", "save_method"]
+
+_SPARE_NUMBERS = 1 << 26
+_SPARE_TENSORS = 1000
+_FACTORIES = (
+    torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange, torch.linspace,
+    torch.eye,
+)  # fmt: skip
+"""What makes tensors of a size that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +111,57 @@ def load_trained(path: Path) -> Trained:
     folder = inner if (inner / "weights.safetensors").exists() else path
     state, meta = load_model(folder)
     classes = ClassTable(tuple(meta["classes"]["names"]), meta["classes"].get("ignore", IGNORE))
+    described = meta["method"], meta["settings"], classes.num_classes
     # The random weights made on the way are thrown away; the program's random stream must not notice.
     with torch.random.fork_rng(devices=[]):
-        method = build_method(meta["method"], meta["settings"], classes.num_classes, f"{folder}")
+        method = _as_large_as(state, folder, lambda: build_method(*described, str(folder)))
     load_strictly(method, state, str(folder))
     return Trained(method.eval(), meta["method"], classes, sha256(weight_file(folder)), meta)
+
+
+class _Bounded(TorchFunctionMode):
+    """Adds up the tensors that are made, before they are: a header can describe what no memory holds."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._numbers = _SPARE_NUMBERS + 4 * sum(value.numel() for value in state.values())
+        self._tensors = _SPARE_TENSORS + 20 * len(state)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _FACTORIES:
+            self._tensors -= 1
+            self._numbers -= func(*args, **{**kwargs, "device": "meta"}).numel()
+            if self._tensors < 0 or self._numbers < 0:
+                raise _TooLarge
+        return func(*args, **kwargs)
+
+
+class _TooLarge(Exception):
+    """More is built than a file can fill."""
+
+
+def _as_large_as(state: Mapping[str, Tensor], folder: Path, build: Callable[[], Method]) -> Method:
+    """A network that is about as large as its weights.
+
+    Raises:
+        CheckpointError: The header describes a larger one, or one that cannot be built.
+    """
+    count = sum(value.numel() for value in state.values())
+    try:
+        with _Bounded(state):
+            return build()
+    except _TooLarge:
+        raise CheckpointError(
+            f"{folder} does not fit its own header: that describes a network far larger than the "
+            f"{len(state)} tensors with {count:,} numbers that the file holds; use another model"
+        ) from None
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError, LookupError) as error:
+        raise CheckpointError(
+            f"{folder} is damaged: its header describes a network that cannot be built ({one_line(error)})"
+        ) from None
 
 
 def load_published(path: Path, name: str, values: Mapping[str, Any], classes: ClassTable) -> Trained:

@@ -14,6 +14,7 @@ from pydantic import Field
 from tagmask import __version__
 from tagmask.config import Config
 from tagmask.data.parts import Part, has_masks, open_part
+from tagmask.data.readers.regular import read_text
 from tagmask.inference.views import MapConfig
 from tagmask.models.trained import Trained
 from tagmask.report.figures import Curve, curves
@@ -64,9 +65,7 @@ def report(
     part: Part = "auto" if split == "both" else split
     masks = has_masks(context.data, part)
     dataset = open_part(context.data, part, masks=masks)
-    records = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "scores").glob("*.json"))
-    ]
+    records = [json.loads(read_text(path)) for path in sorted((folder / "scores").glob("*.json"))]
     records.sort(key=lambda record: _ORDER.index(record["what"]) if record["what"] in _ORDER else 9)
     tokens = None
     if trained is not None and trained.method.has_class_tokens and config.tokens:

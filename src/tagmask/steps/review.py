@@ -20,6 +20,7 @@ from tagmask import __version__
 from tagmask.config import Config
 from tagmask.data import TagDataset
 from tagmask.data.parts import Part, open_part
+from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError
 from tagmask.inference.predictor import Predictor, Use, remembered_use
 from tagmask.inference.views import MapConfig, image_maps, image_tags
@@ -201,7 +202,7 @@ def read_row(path: Path) -> Row:
         DataError: The file is damaged.
     """
     try:
-        record: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: Mapping[str, Any] = json.loads(read_text(path))
         areas = {int(key): float(area) for key, area in record["areas"].items()}
         tags = None if record["tags"] is None else tuple(record["tags"])
         return Row(record["name"], record["signals"], areas, tags, tuple(record["chances"]))

@@ -140,7 +140,7 @@ def _refuse_links(folder: Path) -> None:
     for entry in os.scandir(folder):
         path = folder / entry.name
         reason = inside.reason(path) if entry.is_symlink() else None
-        if reason is None and entry.name == ".lock" and not entry.is_file(follow_symlinks=False):
+        if entry.name == ".lock" and not entry.is_file(follow_symlinks=False):
             reason = "is no plain file; delete it"
         if reason is not None:
             raise DataError(f"{printable(str(path))} {reason}")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tagmask.data.readers.regular import open_regular
 from tagmask.errors import DataError
 from tagmask.store.files import atomic_write
 
@@ -43,7 +44,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         DataError: The file is missing, damaged, or has colours instead of labels.
     """
     try:
-        with Image.open(path) as picture:
+        with open_regular(path) as file, Image.open(file) as picture:
             if picture.mode not in ("L", "P", "1"):
                 raise DataError(
                     f"{path} has mode {picture.mode}; a label image is indexed or 8-bit grey, nothing else"

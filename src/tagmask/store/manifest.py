@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tagmask import __version__
+from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError
 from tagmask.store.files import digest, sha256, write_json
 
@@ -40,7 +41,7 @@ class Manifest:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = json.loads(read_text(self.path))
             number, steps = content["format"], content["steps"]
             if not isinstance(number, int) or (number <= _FORMAT and not _sound(steps)):
                 raise ValueError("unexpected content")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmask.data.readers.regular import open_regular
 from tagmask.errors import DataError
 from tagmask.store.files import atomic_write
 
@@ -84,7 +85,7 @@ def load_maps(path: Path) -> MapFile:
         DataError: The file is missing, damaged, or not a map file.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as data:
             maps, keys, size = data["maps"], data["keys"], data["size"]
     except FileNotFoundError:
         raise DataError(f"no maps at {path}; run 'tagmask localize' first") from None

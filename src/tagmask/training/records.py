@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tagmask.data.readers.regular import read_text
 from tagmask.store.files import atomic_write
 
 __all__ = ["Records"]
@@ -46,8 +48,7 @@ class Records:
 def _read(path: Path) -> list[list[str]]:
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))[1:]
+    return list(csv.reader(io.StringIO(read_text(path))))[1:]
 
 
 def _write(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
