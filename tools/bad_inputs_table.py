@@ -16,9 +16,20 @@ from tests.toy import toy_root
 
 HEAD = """# Error messages
 
-Every command answers bad input with one line and an exit code: 2 for what the user gave, 1 for a fault of
-tagmask's own, 128 plus the number of a signal that stopped it. `TAGMASK_DEBUG=1` adds the traceback. This
-table is made by `tools/bad_inputs_table.py` from the cases that the tests run.
+Every command answers bad input with one line and an exit code. `TAGMASK_DEBUG=1`, or `-v`, adds the
+traceback; `--json` gives the code and the line as one JSON object on standard output.
+
+| exit code | means |
+|---|---|
+| 0 | done |
+| 1 | a fault of tagmask's own; please report it |
+| 2 | something that was given cannot be used: a flag, a setting, a file, a folder, a model |
+| 3 | done, but some inputs failed; each is named (`failed.csv`) |
+| 130 | stopped by Ctrl-C; the same command goes on. Other signals: 128 plus their number, 143 for SIGTERM |
+
+Python raises `tagmask.UserError` (`ConfigError`, `DataError`, `CheckpointError`) with the same sentence, in
+the words of Python: `out=DIR` where the command line says `--out DIR`. The table is made by
+`tools/bad_inputs_table.py` from the cases that the tests run.
 
 """
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
-__all__ = ["deprecated", "lazy", "moved", "warn_renamed"]
+__all__ = ["deprecated", "lazy", "moved", "renamed_text", "warn_renamed"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -108,6 +108,11 @@ def warn_renamed(old: str, new: str, since: str, level: int = 3) -> None:
         since: Version that renamed it.
         level: Frames from here to the caller who used it.
     """
+    warnings.warn(renamed_text(old, new, since), FutureWarning, level)
+
+
+def renamed_text(old: str, new: str, since: str) -> str:
+    """What a name is called now, and until when the old one works."""
     major, minor = since.split(".")[:2]
     gone = f"{major}.{int(minor) + _KEPT}"
-    warnings.warn(f"{old} is now {new}; the old name works until tagmask {gone}", FutureWarning, level)
+    return f"{old} is now {new}; the old name works until tagmask {gone}"

@@ -418,7 +418,7 @@ CASES: list[Case] = [
         ("newer",),
     ),
     Case("localize", "an unknown kind of maps", lambda p: [p.run(), "--maps", "cam,cma"], ("cma",)),
-    Case("localize", "squares of 2 pixels", lambda p: [p.run(), "--size=2"], ("size",)),
+    Case("localize", "squares of 2 pixels", lambda p: [p.run(), "--resize=2"], ("size",)),
     Case(
         "localize",
         "data with other classes",
@@ -432,7 +432,7 @@ CASES: list[Case] = [
     Case(
         "refine", "a run without maps", lambda p: [p.run(lambda r: shutil.rmtree(r / "maps"))], ("no maps",)
     ),
-    Case("refine", "an unknown refinement", lambda p: [p.run(), "--method=sharp"], ("method",)),
+    Case("refine", "an unknown refinement", lambda p: [p.run(), "--refinement=sharp"], ("method",)),
     Case("refine", "a threshold above 1", lambda p: [p.run(), "--background=7"], ("background",)),
     Case("refine", "maps that are cut off", lambda p: [p.run(lambda r: cut(first_map(r)))], ("npz",)),
     Case(
@@ -551,14 +551,14 @@ CASES: list[Case] = [
         "a picture that does not exist",
         lambda p: [p.finished, p.tmp / "x.jpg", "--out", p.out],
         ("x.jpg", "does not exist"),
-        code=1,
+        code=3,
     ),
     Case(
         "predict",
         "a picture cut short",
         lambda p: [p.finished, cut_short(p), "--out", p.out],
         ("x.png",),
-        code=1,
+        code=3,
     ),
     Case(
         "predict",

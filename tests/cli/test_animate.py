@@ -9,9 +9,7 @@ from tests.cli import tagmask
 
 def test_animate_draws_a_film_with_any_method(finished: Path, toy: Path, tmp_path: Path):
     film = tmp_path / "film.gif"
-    done = tagmask(
-        "animate", finished, toy / "images", film, "--limit", "2", "--rate", "4", "--device", "cpu"
-    )
+    done = tagmask("animate", finished, toy / "images", film, "--limit", "2", "--fps", "4", "--device", "cpu")
     assert done.exit_code == 0, done.stderr
     assert "2 frames, 4 per second" in done.stdout
     with Image.open(film) as picture:

@@ -56,7 +56,7 @@ def summary(out: Path) -> dict[str, dict]:
 def single(tmp_path_factory, finished, pictures) -> Path:
     out = tmp_path_factory.mktemp("single") / "out"
     done = tagmask("predict", finished, pictures, "--out", out, *FLAGS)
-    assert done.exit_code == 1, done.stderr
+    assert done.exit_code == 3, done.stderr
     return out
 
 

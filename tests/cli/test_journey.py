@@ -138,7 +138,7 @@ def test_a_model_folder_works_on_new_images_without_masks_or_tags(finished, tmp_
 @pytest.mark.parametrize("method", ["crf", "none"])
 def test_refinement_by_other_means(finished, tmp_path, method):
     run = shutil.copytree(finished, tmp_path / "run")
-    result = tagmask("refine", run, "--method", method)
+    result = tagmask("refine", run, "--refinement", method)
     assert result.exit_code == 0, result.stderr
     masks = [np.asarray(Image.open(run / "labels" / f"{name}.png")) for name in NAMES]
     assert {255} < set(np.unique(masks).tolist())
@@ -146,7 +146,7 @@ def test_refinement_by_other_means(finished, tmp_path, method):
 
 def test_several_views_and_crf_of_the_segmentation(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
-    result = tagmask("segment", run, "--scales", "1,1.5", "--flip", "--crf", "more", "--size", "64")
+    result = tagmask("segment", run, "--scales", "1,1.5", "--flip", "--crf", "more", "--resize", "64")
     assert result.exit_code == 0, result.stderr
     assert tagmask("evaluate", run, "--what", "segmentation").exit_code == 0
     record = json.loads((run / "scores" / "val-segmentation.json").read_text())

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tagmask.cli.common import Device, Precision, Set, guarded, show_line
+from tagmask.cli.common import Device, Precision, Set, guarded, new_display, show_line
 
 __all__ = ["animate"]
 
@@ -24,10 +24,10 @@ def animate(
     panels: Annotated[
         str | None, typer.Option("--panels", help="image, map, mask; with commas, side by side.")
     ] = None,
-    classes: Annotated[
-        str | None, typer.Option("--classes", help="Classes whose maps are shown; else those recognised.")
+    only: Annotated[
+        str | None, typer.Option("--only", help="Classes whose maps are shown; else those recognised.")
     ] = None,
-    rate: Annotated[float | None, typer.Option("--rate", help="Frames per second.")] = None,
+    fps: Annotated[float | None, typer.Option("--fps", help="Frames per second.")] = None,
     every: Annotated[int | None, typer.Option("--every", help="Take every n-th frame only.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only so many frames.")] = None,
     device: Device = None,
@@ -37,16 +37,15 @@ def animate(
     """Maps and masks over the frames of a film, as a GIF, a video or single pictures."""
     from tagmask.config import apply_overrides, validate
     from tagmask.engine.config import RuntimeConfig
-    from tagmask.engine.log import Display
     from tagmask.inference.animate import AnimateConfig
     from tagmask.inference.animate import animate as make
     from tagmask.models.trained import load_trained
 
-    flags: dict[str, Any] = {"rate": rate, "every": every, "limit": limit}
-    flags |= {"panels": panels and panels.split(","), "tags": classes and classes.split(",")}
+    flags: dict[str, Any] = {"rate": fps, "every": every, "limit": limit}
+    flags |= {"panels": panels and panels.split(","), "tags": only and only.split(",")}
     given = {key: value for key, value in flags.items() if value is not None}
     config = validate(AnimateConfig, apply_overrides(given, settings or ()), "animate")
     compute = {"device": device, "precision": precision}
     where = validate(RuntimeConfig, {k: v for k, v in compute.items() if v is not None}, "animate")
-    figures = make(config, load_trained(model), where.create(), Display(), source, output)
-    show_line(f"{output}: {figures['frames']} frames, {figures['rate']:g} per second")
+    figures = make(config, load_trained(model), where.create(), new_display(), source, output)
+    show_line(f"{output}: {figures['frames']} frames, {figures['rate']:g} per second", out=output, **figures)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tagmask.cli.common import Classes, guarded, show_line
+from tagmask.cli.common import Classes, guarded, new_display, show_line
+from tagmask.cli.manner import App
 from tagmask.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Masks to annotation tools and back.")
+app = App(help="Masks to annotation tools and back.")
 
 Of = Annotated[
     Path, typer.Argument(help="Run folder, folder written by predict, or a folder of masks with --images.")
@@ -42,12 +43,12 @@ def export(
 ) -> None:
     """Write masks as an annotation tool reads them."""
     from tagmask.annotations.exchange import export_masks
-    from tagmask.engine.log import Display
 
     masks = of / what if (of / what).is_dir() else of
-    figures = export_masks(masks, _subjects(of, images, classes), format_, out, shapes, Display())
+    figures = export_masks(masks, _subjects(of, images, classes), format_, out, shapes, new_display())
     without = f"; {figures['without']} without a mask" if figures["without"] else ""
-    show_line(f"{out}: {figures['images']} images as {format_} ({figures['shapes']}){without}")
+    line = f"{out}: {figures['images']} images as {format_} ({figures['shapes']}){without}"
+    show_line(line, out=out, **figures)
 
 
 @app.command("import")
@@ -66,11 +67,10 @@ def import_(
 ) -> None:
     """Turn what an annotation tool exported back into label images."""
     from tagmask.annotations.exchange import import_masks
-    from tagmask.engine.log import Display
 
-    figures = import_masks(source, _subjects(of, images, classes), format_, out, Display(), empty or ())
+    figures = import_masks(source, _subjects(of, images, classes), format_, out, new_display(), empty or ())
     left = f"; left out: {figures['left']}" if figures["left"] else ""
-    show_line(f"{out}: masks of {figures['images']} images{left}")
+    show_line(f"{out}: masks of {figures['images']} images{left}", out=out, **figures)
 
 
 def _subjects(of: Path, images: Path | None, classes: Path | None) -> Subjects:

@@ -12,9 +12,24 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from tagmask.errors import ProcessError, UserError
+from tagmask.cli.manner import manner, new_display, show_line, verbose_log
+from tagmask.errors import ProcessError, UserError, in_commands
 
-__all__ = ["as_text", "compute_flags", "data_flags", "guarded", "show_line", "split_flags"]
+__all__ = [
+    "PARTLY",
+    "USER_ERROR",
+    "as_text",
+    "compute_flags",
+    "data_flags",
+    "guarded",
+    "new_display",
+    "show_line",
+    "split_flags",
+]
+
+OK, INTERNAL, USER_ERROR, PARTLY, STOPPED = 0, 1, 2, 3, 130
+"""Exit codes: done; a fault of tagmask; something given cannot be used; some inputs failed; Ctrl-C."""
+_BROKEN_PIPE = 141
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -28,6 +43,10 @@ MethodName = Annotated[str | None, typer.Option("--method", help="Method, see 't
 Backbone = Annotated[str | None, typer.Option("--backbone", help="Network of the method (model.backbone).")]
 Weights = Annotated[str | None, typer.Option("--weights", help="Pretrained weights: hub, none or a file.")]
 Size = Annotated[int | None, typer.Option("--size", help="Side of the training views in pixels.")]
+Resize = Annotated[
+    int | None, typer.Option("--resize", help="Images become squares of this side before they are looked at.")
+]
+MapKind = Annotated[str | None, typer.Option("--map-kind", help="Kind of maps to start from.")]
 Iterations = Annotated[int | None, typer.Option("--iterations", help="Updates of the weights.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per update.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.")]
@@ -43,47 +62,51 @@ Checkpoint = Annotated[
 
 
 def guarded(command: _F) -> _F:
-    """A command whose failures are one line and an exit code.
+    """A command whose failures are one line and an exit code, see `OK` and those after it.
 
-    User errors exit 2, Ctrl-C 130, other stop signals 128 + their number, bugs 1. With TAGMASK_DEBUG=1
-    the traceback is shown as well.
+    Stop signals other than Ctrl-C exit 128 + their number. With TAGMASK_DEBUG=1 or -v the traceback is shown
+    as well.
     """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            result = command(*args, **kwargs)
-            if "LOCAL_RANK" in os.environ:
-                from tagmask.engine.runtime import leave_processes
+        with in_commands(), verbose_log():
+            try:
+                result = command(*args, **kwargs)
+                if "LOCAL_RANK" in os.environ:
+                    from tagmask.engine.runtime import leave_processes
 
-                leave_processes()
-            return result
-        except ProcessError as error:
-            _fail(f"error: {error}", 2, everyone=True)
-        except UserError as error:
-            _fail(f"error: {error}", 2)
-        except KeyboardInterrupt:
-            _fail("interrupted; the same command goes on", 130)
-        except BrokenPipeError:
-            # The reader of our output has gone, as "| head" does.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
-        except typer.Exit:
-            raise
-        except OSError as error:
-            place = f" ({error.filename})" if error.filename else ""
-            _fail(f"error: the system refused: {error.strerror or error}{place}", 2)
-        except Exception as error:
-            code = getattr(error, "exit_code", None)
-            if code is not None:
-                _fail(f"{error}; {_how_to_go_on()}", code)
-            reason = " ".join(str(error).split()) or type(error).__name__
-            _fail(
-                f"internal error: {type(error).__name__}: {reason} (TAGMASK_DEBUG=1 shows where)",
-                1,
-            )
+                    leave_processes()
+                manner().answer(OK)
+                return result
+            except typer.Exit as left:
+                manner().answer(left.exit_code)
+                raise
+            except BrokenPipeError:
+                # The reader of our output has gone, as "| head" does.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(_BROKEN_PIPE) from None
+            except (Exception, KeyboardInterrupt) as error:
+                line, code = _explain(error)
+                _fail(line, code, everyone=isinstance(error, ProcessError))
 
     return wrapped  # type: ignore[return-value]
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """What to print about a failure, and the exit code."""
+    if isinstance(error, UserError):
+        return f"error: {error}", USER_ERROR
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command goes on", STOPPED
+    if isinstance(error, OSError):
+        place = f" ({error.filename})" if error.filename else ""
+        return f"error: the system refused: {error.strerror or error}{place}", USER_ERROR
+    code = getattr(error, "exit_code", None)
+    if code is not None:
+        return f"{error}; {_how_to_go_on()}", code
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"internal error: {type(error).__name__}: {reason} (TAGMASK_DEBUG=1 shows where)", INTERNAL
 
 
 def _how_to_go_on() -> str:
@@ -92,19 +115,14 @@ def _how_to_go_on() -> str:
 
 
 def _fail(line: str, code: int, everyone: bool = False) -> None:
-    if os.environ.get("TAGMASK_DEBUG") == "1":
+    if os.environ.get("TAGMASK_DEBUG") == "1" or manner().verbose:
         traceback.print_exc()
     if everyone:
         typer.echo(line, err=True)
     else:
         show_line(line, error=True)
+    manner().answer(code, line)
     raise typer.Exit(code)
-
-
-def show_line(text: str, error: bool = False) -> None:
-    """Print one line of plain text; of several processes only the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(text, err=error)
 
 
 def data_flags(

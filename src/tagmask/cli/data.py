@@ -9,11 +9,22 @@ from typing import Annotated, Any
 
 import typer
 
-from tagmask.cli.common import Classes, Kind, Masks, Split, Tags, guarded, show_line
+from tagmask.cli.common import (
+    USER_ERROR,
+    Classes,
+    Kind,
+    Masks,
+    Split,
+    Tags,
+    guarded,
+    new_display,
+    show_line,
+)
+from tagmask.cli.manner import App
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Look at data sets and fetch them.")
+app = App(help="Look at data sets and fetch them.")
 
 
 @app.command("check")
@@ -27,7 +38,7 @@ def check_data(
     masks: Masks = None,
     limit: Annotated[int, typer.Option(help="Lines per kind of problem.")] = 20,
 ) -> None:
-    """Read every image and mask and report what is wrong, each by name. Exit code 1 if it cannot be used."""
+    """Read every image and mask and report what is wrong, each by name. Exit code 2 if it cannot be used."""
     from tagmask.data.check import check
 
     with _progress("check") as advance:
@@ -40,9 +51,11 @@ def check_data(
             masks=masks,
             progress=advance,
         )
-    show_line(report.text(limit))
+    facts = {"ok": report.ok, "kind": report.kind, "images": report.num_images, "masks": report.num_masks}
+    problems = [f"{problem.kind} '{problem.name}': {problem.detail}" for problem in report.problems]
+    show_line(report.text(limit), **facts, classes=dict(report.classes), problems=problems)
     if not report.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(USER_ERROR)
 
 
 @app.command("download")
@@ -51,7 +64,9 @@ def download_data(
     name: Annotated[str, typer.Argument(help="voc2012, sbd or coco2014.")],
     root: Annotated[Path, typer.Option("--root", help="Folder to put it in.")],
     mirror: Annotated[str | None, typer.Option(help="Address that holds the same files.")] = None,
-    keep_archives: Annotated[bool, typer.Option(help="Keep the archives after unpacking.")] = False,
+    keep_archives: Annotated[
+        bool, typer.Option("--keep-archives/--no-keep-archives", help="Keep the archives after unpacking.")
+    ] = False,
 ) -> None:
     """Fetch a public data set; a broken download goes on where it stopped."""
     from tagmask.data.datasets.download import download
@@ -62,7 +77,7 @@ def download_data(
             advance(done, total)
 
         folder = download(name, root, mirror=mirror, keep_archives=keep_archives, progress=bytes_done)
-    show_line(f"{name} is in {folder}")
+    show_line(f"{name} is in {folder}", folder=folder)
 
 
 @app.command("build-voc-aug")
@@ -77,18 +92,16 @@ def build_aug(
 
     with _progress("masks") as advance:
         folder = build_voc_aug(sbd, voc, out, advance)
-    show_line(f"masks are in {folder}")
+    show_line(f"masks are in {folder}", folder=folder)
 
 
 def _progress(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
     """A bar as a function of (done, total)."""
     from contextlib import contextmanager
 
-    from tagmask.engine.log import Display
-
     @contextmanager
     def bar() -> Any:
-        with Display().task(title) as task:
+        with new_display().task(title) as task:
             yield task.set
 
     return bar()

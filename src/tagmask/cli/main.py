@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,23 +36,43 @@ from tagmask.cli.common import (
     guarded,
     show_line,
 )
+from tagmask.cli.manner import HELP, App
 from tagmask.cli.run import go
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    no_args_is_help=True,
+app = App(
     pretty_exceptions_enable=False,
     help="Image tags into pixel masks: weakly supervised semantic segmentation.",
+    epilog=HELP,
 )
 app.add_typer(data.app, name="data")
 app.add_typer(annotate.app, name="annotate")
 
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tagmask {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-V", help="Print the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """Image tags into pixel masks: weakly supervised semantic segmentation."""
+
+
 LabelFolder = Annotated[
     Path | None, typer.Option("--labels", help="Folder of label images to learn from, NAME.png each.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished training.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a training in the run folder.")]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with an unfinished training.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite/--no-overwrite", help="Replace a training in the run folder.")
+]
 
 
 @app.command()
@@ -96,7 +116,7 @@ def train(
     known = resume and out is not None and (out / "settings.yaml").is_file()
     base = recipe or (str(out) if known else None)
     folder = go(base, flags, settings, out, ("train",), resume=resume, overwrite=overwrite)
-    show_line(f"model: {folder / 'model'}")
+    show_line(f"model: {folder / 'model'}", model=folder / "model")
 
 
 # Registered here so that help lists the commands in the order of the journey.
@@ -184,7 +204,7 @@ def list_all() -> None:
         ("kinds of data", data.names()),
         ("recipes", recipes.names()),
     ):
-        show_line(f"{title}: {', '.join(names)}")
+        show_line(f"{title}: {', '.join(names)}", **dict[str, Any]({title.replace(" ", "_"): names}))
 
 
 @app.command()
@@ -202,9 +222,9 @@ def version() -> None:
     """Versions of tagmask and of what it stands on."""
     from importlib.metadata import version as installed
 
-    show_line(f"tagmask {__version__}")
+    show_line(f"tagmask {__version__}", tagmask=__version__)
     for package in ("torch", "torchvision", "timm", "accelerate"):
-        show_line(f"{package} {installed(package)}")
+        show_line(f"{package} {installed(package)}", **dict[str, Any]({package: installed(package)}))
 
 
 def main() -> None:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tagmask.cli.common import Device, Precision, Set, as_text, guarded, show_line
+from tagmask.cli.common import (
+    PARTLY,
+    Device,
+    Precision,
+    Set,
+    as_text,
+    guarded,
+    new_display,
+    show_line,
+)
 
 if TYPE_CHECKING:
     from tagmask.engine.config import RuntimeConfig
@@ -15,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
-_MOST = 100
 Engine = Literal["single", "ray"]
 
 
@@ -40,15 +48,16 @@ def predict(
     ] = "single",
     address: Annotated[str, typer.Option("--address", help="Of Ray: local, auto or ray://...")] = "local",
     workers: Annotated[int | None, typer.Option("--workers", help="Workers of Ray.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks of other settings.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite/--no-overwrite", help="Replace masks of other settings.")
+    ] = False,
     device: Device = None,
     precision: Precision = None,
     settings: Set = None,
 ) -> None:
-    """Any pictures to masks. The exit code is the number of inputs that failed (at most 100)."""
+    """Any pictures to masks. Exit code 3 if some inputs failed."""
     from tagmask.config import apply_overrides, validate
     from tagmask.engine.config import RuntimeConfig
-    from tagmask.engine.log import Display
     from tagmask.inference.predict import PredictConfig
     from tagmask.inference.predict import predict as run
     from tagmask.models.trained import load_trained
@@ -63,12 +72,12 @@ def predict(
         who = {"address": address, "workers": workers}
         figures = _bulk(config, who, model, where, inputs, out, overwrite)
     else:
-        figures = run(config, load_trained(model), where.create(), Display(), inputs, out, overwrite)
+        figures = run(config, load_trained(model), where.create(), new_display(), inputs, out, overwrite)
     before = f", {figures['before']} of them done before" if figures["before"] else ""
-    show_line(f"{out}: masks of {figures['images']} images{before}")
+    show_line(f"{out}: masks of {figures['images']} images{before}", out=out, **figures)
     if figures["failed"]:
         show_line(f"{figures['failed']} inputs failed, see {out / 'failed.csv'}", error=True)
-        raise typer.Exit(min(figures["failed"], _MOST))
+        raise typer.Exit(PARTLY)
 
 
 def _bulk(
@@ -81,11 +90,10 @@ def _bulk(
     overwrite: bool,
 ) -> dict[str, Any]:
     from tagmask.config import validate
-    from tagmask.engine.log import Display
     from tagmask.inference.ray import BulkConfig, bulk
 
     chosen = validate(BulkConfig, {k: v for k, v in values.items() if v is not None}, "predict")
-    figures = bulk(config, chosen, model, where, Display(), inputs, out, overwrite)
+    figures = bulk(config, chosen, model, where, new_display(), inputs, out, overwrite)
     if figures["images_per_second"]:
         show_line(f"{figures['images_per_second']:.1f} images per second")
     return figures

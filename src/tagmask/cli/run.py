@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tagmask.cli.common import show_line
+from tagmask.cli.common import new_display, show_line
+from tagmask.cli.manner import manner
 from tagmask.errors import ConfigError
 
 __all__ = ["go", "print_scores"]
@@ -40,13 +41,13 @@ def go(
         Stopped: A stop signal came.
     """
     from tagmask.data.readers.regular import read_text
-    from tagmask.engine.log import Display
     from tagmask.pipeline.config import read_config
     from tagmask.pipeline.run import run as run_steps
 
     config = read_config(base, flags, settings or ())
     folder = out or _default_folder(base, config.method)
-    result = run_steps(config, folder, steps, resume=resume, overwrite=overwrite, display=Display())
+    result = run_steps(config, folder, steps, resume=resume, overwrite=overwrite, display=new_display())
+    show_line("", folder=folder, results=dict(result.results))
     if "evaluate" in result.results:
         files = sorted((folder / "scores").glob("*.json"))
         print_scores(result.scores, [json.loads(read_text(file)) for file in files])
@@ -74,7 +75,8 @@ def print_scores(scores: dict[str, float], records: list[dict[str, Any]]) -> Non
 
     by_what = {record["what"]: record for record in records}
     shown = [by_what[what] for what in scores if what in by_what]
-    if not shown:
+    show_line("", scores=scores)
+    if not shown or manner().json:
         return
     table = Table(title="IoU in percent")
     table.add_column("class")

@@ -13,9 +13,11 @@ from tagmask.cli.common import (
     Data,
     Device,
     Kind,
+    MapKind,
     Masks,
     Out,
     Precision,
+    Resize,
     Set,
     Split,
     Tags,
@@ -51,8 +53,8 @@ def localize(
     classes: Classes = None,
     kind: Kind = None,
     split: Split = None,
-    maps: Annotated[str | None, typer.Option("--maps", help="Kinds of maps, separated by commas.")] = None,
-    size: Annotated[int | None, typer.Option("--size", help="Side of the square images become.")] = None,
+    maps: Annotated[str | None, typer.Option("--maps", help="Kinds of maps to make, with commas.")] = None,
+    resize: Resize = None,
     device: Device = None,
     precision: Precision = None,
     out: Out = None,
@@ -60,7 +62,7 @@ def localize(
 ) -> None:
     """Images and tags to class maps on disk."""
     flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, precision, None)
-    flags |= {"localize.size": size, "localize.kinds": maps.split(",") if maps else None}
+    flags |= {"localize.size": resize, "localize.kinds": maps.split(",") if maps else None}
     flags |= split_flags(split, "localize")
     folder = go(str(run), flags, settings, out, ("localize",))
     show_line(f"maps: {folder / 'maps'}")
@@ -69,8 +71,8 @@ def localize(
 @guarded
 def refine(
     run: RunFolder,
-    method: Annotated[str | None, typer.Option("--method", help="par, crf or none.")] = None,
-    maps: Annotated[str | None, typer.Option("--maps", help="Kind of maps to start from.")] = None,
+    refinement: Annotated[str | None, typer.Option("--refinement", help="par, crf or none.")] = None,
+    map_kind: MapKind = None,
     background: Annotated[float | None, typer.Option("--background", help="One threshold.")] = None,
     crf: Annotated[str | None, typer.Option("--crf", help="Parameters of the CRF by name.")] = None,
     data: Data = None,
@@ -82,8 +84,8 @@ def refine(
     """Class maps on disk to pseudo labels on disk."""
     flags = data_flags(data, None, None, None, kind) | compute_flags(device, None, None)
     flags |= {
-        "refine.method": method,
-        "refine.maps": maps,
+        "refine.method": refinement,
+        "refine.maps": map_kind,
         "refine.background": background,
         "refine.crf": crf,
     }
@@ -103,7 +105,7 @@ def affinity(
 @guarded
 def walk(
     run: RunFolder,
-    maps: Annotated[str | None, typer.Option("--maps", help="Kind of maps to start from.")] = None,
+    map_kind: MapKind = None,
     background: Annotated[float | None, typer.Option("--background", help="Score of the background.")] = None,
     crf: Annotated[str | None, typer.Option("--crf", help="Clean the labels by this CRF.")] = None,
     split: Split = None,
@@ -112,7 +114,7 @@ def walk(
 ) -> None:
     """Spread class maps along learned affinities, to labels on disk."""
     flags = compute_flags(device, None, None) | split_flags(split, "walk")
-    flags |= {"walk.maps": maps, "walk.background": background, "walk.crf": crf}
+    flags |= {"walk.maps": map_kind, "walk.background": background, "walk.crf": crf}
     folder = go(str(run), flags, settings, None, ("walk",))
     show_line(f"labels: {folder / 'walks'}")
 
@@ -156,9 +158,11 @@ def segment(
     split: Split = None,
     tags: Tags = None,
     classes: Classes = None,
-    size: Annotated[int | None, typer.Option("--size", help="Side of the square images become.")] = None,
+    resize: Resize = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Resize factors, with commas.")] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored view.")] = False,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Add the mirrored view, or do not.")
+    ] = None,
     crf: Annotated[str | None, typer.Option("--crf", help="Clean masks by this CRF.")] = None,
     device: Device = None,
     precision: Precision = None,
@@ -168,11 +172,11 @@ def segment(
     """Images to masks."""
     flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, precision, None)
     flags |= {
-        "segment.size": size,
+        "segment.size": resize,
         "segment.scales": scales.split(",") if scales else None,
         "segment.crf": crf,
     }
-    flags |= {"segment.flip": "sum" if flip else None, **split_flags(split, "segment")}
+    flags |= {"segment.flip": {None: None, True: "sum", False: "none"}[flip], **split_flags(split, "segment")}
     folder = go(str(run), flags, settings, out, ("segment",))
     show_line(f"masks: {folder / 'masks'}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from rich.text import Text
 __all__ = ["CsvLog", "Display", "Task", "TensorBoardLog", "figures_text"]
 
 _PLAIN_EVERY = 10.0
+_LOG = logging.getLogger("tagmask")
 
 
 def figures_text(figures: Mapping[str, float], names: int = 6) -> str:
@@ -134,7 +136,9 @@ class Display:
         )
 
     def say(self, text: str) -> None:
-        """One line of text."""
+        """One line of text, also to the logger "tagmask"."""
+        # Marked, so that a log on the same terminal need not repeat it.
+        _LOG.info(text, extra={"shown": not self.console.quiet})
         self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager

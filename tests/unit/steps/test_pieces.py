@@ -155,7 +155,7 @@ def test_parts_of_the_data(toy, tmp_path):
     own = DataConfig(root=tmp_path)
     assert find_part(own, "auto") == "train"
     assert not has_masks(own, "auto")
-    with pytest.raises(ConfigError, match="--data DIR"):
+    with pytest.raises(ConfigError, match="data=DIR"):
         open_part(DataConfig(), "train")
 
 

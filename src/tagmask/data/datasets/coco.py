@@ -92,7 +92,7 @@ def _instances(source: Source) -> tuple[Path, str]:
         state = "several of" if found else "no"
         raise DataError(
             f"{folder} has {state} instances_{base}*.json (it has: {', '.join(known) or 'nothing'}); "
-            "ask for another split or name the file with tags=..."
+            "ask for another split or name the file with --tags FILE"
         )
     return found[0], base
 

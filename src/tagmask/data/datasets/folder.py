@@ -183,7 +183,7 @@ def _untagged(source: Source) -> Scan:
     classes = _given_classes(source)
     if classes is None:
         raise DataError(
-            f"{source.root}: images without tags need the class names (classes.txt or classes=...)"
+            f"{source.root}: images without tags need the class names (classes.txt or --classes FILE)"
         )
     folder = _image_folder(source.root)
     skip = source.mask_folder or source.root / "masks"
@@ -212,7 +212,7 @@ def _from_class_folders(source: Source) -> Scan:
     if not names:
         raise DataError(
             f"{root} holds neither a tag file ({', '.join(_TAG_FILES[:2])}) nor a sub-folder per class; "
-            "name the file with tags=... or use tags=none for images without tags"
+            "name the file with --tags FILE or use --tags none for images without tags"
         )
     classes = _given_classes(source) or class_table(names, root)
     problems: list[Problem] = []

@@ -128,7 +128,7 @@ def _tagger(
     if str(given) == "masks":
         if masks is None:
             raise DataError(
-                f"{home} has neither Annotations nor a mask folder to take tags from; use tags=FILE"
+                f"{home} has neither Annotations nor a mask folder to take tags from; use --tags FILE"
             )
         return lambda name: _from_mask(masks / f"{name}.png", values), f"presence in {masks.name}"
     path = Path(given)

@@ -1,0 +1,1 @@
+"""What people type first, and what it gives."""
