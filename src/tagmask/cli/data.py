@@ -51,7 +51,12 @@ def check_data(
             masks=masks,
             progress=advance,
         )
-    facts = {"ok": report.ok, "kind": report.kind, "images": report.num_images, "masks": report.num_masks}
+    facts: dict[str, Any] = {
+        "ok": report.ok,
+        "kind": report.kind,
+        "images": report.num_images,
+        "masks": report.num_masks,
+    }
     problems = [f"{problem.kind} '{problem.name}': {problem.detail}" for problem in report.problems]
     show_line(report.text(limit), **facts, classes=dict(report.classes), problems=problems)
     if not report.ok:
