@@ -9,7 +9,8 @@ from typing import Any
 from tagmask.engine.log import Display
 from tagmask.model import Model, load
 from tagmask.pipeline.config import RunConfig, read_config
-from tagmask.pipeline.run import Run, choose_steps
+from tagmask.pipeline.order import choose_steps
+from tagmask.pipeline.run import Run
 from tagmask.pipeline.run import run as run_steps
 
 __all__ = ["evaluate", "localize", "refine", "run", "segment", "train", "write_report"]
@@ -73,7 +74,7 @@ def run(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Run:
-    """The whole journey of a recipe; steps that are done are not done again.
+    """All steps of a recipe; steps that are done are not done again.
 
     Args:
         recipe: Shipped recipe, YAML file, run folder, or settings made by `read_config`.
@@ -129,7 +130,8 @@ def write_report(run: str | Path, settings: Settings | None = None, progress: bo
 
 def _one(step: str, folder: str | Path, settings: Settings | None, progress: bool) -> Run:
     config = read_config(folder, settings or {})
-    return run_steps(config, Path(folder), (step,), display=Display(quiet=not progress))
+    display = Display(quiet=not progress)
+    return run_steps(config, Path(folder), (step,), display=display, keep_settings=False)
 
 
 def _flags(

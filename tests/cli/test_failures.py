@@ -89,14 +89,14 @@ def test_truncated_images_are_stepped_over_and_then_stop(tmp_path, toy):
 def test_memory_that_runs_out_names_the_setting(finished, tmp_path, monkeypatch):
     import torch
 
-    from tagmask.pipeline import steps
+    from tagmask.steps import segment
 
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(run / "masks")
-    monkeypatch.setattr(steps, "segment", fail)
+    monkeypatch.setattr(segment, "image_scores", fail)
     fails(tagmask("segment", run), "memory ran out in segment", "Lower segment.size")
 
 

@@ -71,7 +71,12 @@ def test_kill_and_the_same_command_finishes_the_run(tmp_path, toy, unbroken):
     recipe.write_text((unbroken / "settings.yaml").read_text())
     out = tmp_path / "run"
     arguments = ["run", recipe, "--out", out, "--until", "segment"]
-    for mark in ("train/checkpoints/step-00000004.safetensors", "maps/cam", "labels", "masks"):
+    for mark in (
+        "train/checkpoints/step-00000004.safetensors",
+        ".unfinished/localize/maps/cam",
+        ".unfinished/refine/labels",
+        ".unfinished/segment/masks",
+    ):
         process = start(arguments)
         wait_for(out / mark, process)
         process.kill()

@@ -21,15 +21,13 @@ from tagmask.app.lab import Lab
 from tagmask.app.library import Folders, Library
 from tagmask.app.page import build
 from tagmask.data import TagDataset
-from tagmask.data.parts import open_part
-from tagmask.engine.log import Display
+from tagmask.data.parts import Parts, open_part
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, UserError
 from tagmask.inference.predictor import remembered_use
 from tagmask.model import Model
 from tagmask.pipeline.config import RunConfig, read_config
-from tagmask.pipeline.step import Journey
-from tagmask.steps.base import Context
+from tagmask.steps.base import Models
 from tagmask.store.files import exclusive
 
 __all__ = ["AppOptions", "serve"]
@@ -145,10 +143,10 @@ def _prepare(folder: Path, options: AppOptions, say: Callable[[str], None]) -> t
     """The model, the images, and the background score that the model remembers."""
     config = read_config(folder)
     runtime = Runtime.create(options.device or config.runtime.device, config.runtime.precision, seed=None)
-    journey = Journey(config, Context(folder, runtime, Display(quiet=True), config.data))
-    trained = journey.trained()
+    models = Models(config, folder, Parts(config.data))
+    trained = models.get()
     model = Model(trained, runtime)
-    segmenter = model if config.student is None else Model(journey.learner("student"), runtime)
+    segmenter = model if config.student is None else Model(models.segmenter(), runtime)
     roots = [folder, *options.allow]
     roots += [root for root in (config.data.root, config.data.val_root) if root is not None]
     dataset = _images(config, trained.classes.names, say)

@@ -37,7 +37,7 @@ from tagmask.cli.common import (
     show_line,
 )
 from tagmask.cli.manner import HELP, App
-from tagmask.cli.run import go
+from tagmask.cli.run import do_steps
 
 __all__ = ["app", "main"]
 
@@ -115,11 +115,11 @@ def train(
     # A job that is queued again and again says --resume from the first time on.
     known = resume and out is not None and (out / "settings.yaml").is_file()
     base = recipe or (str(out) if known else None)
-    folder = go(base, flags, settings, out, ("train",), resume=resume, overwrite=overwrite)
+    folder = do_steps(base, flags, settings, out, ("train",), resume=resume, overwrite=overwrite)
     show_line(f"model: {folder / 'model'}", model=folder / "model")
 
 
-# Registered here so that help lists the commands in the order of the journey.
+# Registered here so that help lists the commands in the order of a run.
 for command in (
     steps.localize,
     steps.refine,
@@ -163,13 +163,13 @@ def run(
     overwrite: Overwrite = False,
     settings: Set = None,
 ) -> None:
-    """The whole journey, from train to report. Steps that are done are not done again."""
-    from tagmask.pipeline.run import choose_steps
+    """All steps of a run, from train to report. Steps that are done are not done again."""
+    from tagmask.pipeline.order import choose_steps
 
     flags = data_flags(data, tags, classes, masks, kind) | compute_flags(device, precision, seed)
     flags |= {"model.backbone": backbone, "model.weights": weights, "checkpoint": as_text(checkpoint)}
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
-    folder = go(recipe, flags, settings, out, choose_steps(until, first), overwrite=overwrite)
+    folder = do_steps(recipe, flags, settings, out, choose_steps(until, first), overwrite=overwrite)
     if (folder / "report.html").exists():
         show_line(f"report: {folder / 'report.html'}")
 
@@ -182,15 +182,43 @@ def demo(
     seed: Seed = None,
     settings: Set = None,
 ) -> None:
-    """The journey on generated scenes: no download, no GPU, a few minutes."""
+    """All steps on generated scenes: no download, no GPU, a few minutes."""
     from tagmask.pipeline.demo import make_scenes
-    from tagmask.pipeline.run import STEPS
+    from tagmask.pipeline.order import STEPS
     from tagmask.recipes import find_recipe
 
     images = make_scenes(out / "data")
     flags = {"data.root": str(images)} | compute_flags(device, None, seed)
-    folder = go(str(find_recipe("demo")), flags, settings, out / "run", STEPS)
+    folder = do_steps(str(find_recipe("demo")), flags, settings, out / "run", STEPS)
     show_line(f"report: {(folder / 'report.html').resolve()}")
+
+
+@app.command("set")
+@guarded
+def set_values(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    values: Annotated[list[str], typer.Argument(metavar="A.B=C...", help="Settings and their new values.")],
+) -> None:
+    """Change settings of a run for good; the flags of a single step count for that call only."""
+    from tagmask.pipeline.run import change_settings
+
+    for line in change_settings(run, values):
+        show_line(line)
+
+
+@app.command()
+@guarded
+def check(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Whether everything that a run's steps made is there and unchanged; exit code 3 if not."""
+    from tagmask.pipeline.changes import check_run
+    from tagmask.pipeline.config import read_config
+
+    problems = check_run(run, read_config(run))
+    for line in problems:
+        show_line(line)
+    show_line(f"{run}: {f'{len(problems)} problems' if problems else 'whole'}")
+    if problems:
+        raise typer.Exit(3)
 
 
 @app.command("list")

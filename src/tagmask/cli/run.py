@@ -10,10 +10,32 @@ from tagmask.cli.common import new_display, show_line
 from tagmask.cli.manner import manner
 from tagmask.errors import ConfigError
 
-__all__ = ["go", "print_scores"]
+__all__ = ["do_step", "do_steps", "print_scores"]
 
 
-def go(
+def do_step(
+    step: str, base: Path, flags: dict[str, Any], settings: list[str] | None, out: Path | None = None
+) -> Path:
+    """Do one step of a run; what the flags say counts for this call.
+
+    Args:
+        step: Its name.
+        base: Run folder, or a model folder together with `out`.
+        flags: Dotted setting to value; None values are left out.
+        settings: What was given to ``--set``.
+        out: Run folder, if not `base`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: Something given cannot be used; nothing was changed.
+        Stopped: A stop signal came.
+    """
+    return do_steps(str(base), flags, settings, out, (step,), keep_settings=False)
+
+
+def do_steps(
     base: str | None,
     flags: dict[str, Any],
     settings: list[str] | None,
@@ -21,6 +43,7 @@ def go(
     steps: tuple[str, ...],
     resume: bool = True,
     overwrite: bool = False,
+    keep_settings: bool = True,
 ) -> Path:
     """Do steps of a run and print the scores they gave.
 
@@ -32,6 +55,7 @@ def go(
         steps: Which steps.
         resume: Go on with an unfinished training.
         overwrite: Replace a training with other settings.
+        keep_settings: Write the settings into the run folder.
 
     Returns:
         The run folder.
@@ -46,7 +70,15 @@ def go(
 
     config = read_config(base, flags, settings or ())
     folder = out or _default_folder(base, config.method)
-    result = run_steps(config, folder, steps, resume=resume, overwrite=overwrite, display=new_display())
+    result = run_steps(
+        config,
+        folder,
+        steps,
+        resume=resume,
+        overwrite=overwrite,
+        display=new_display(),
+        keep_settings=keep_settings,
+    )
     show_line("", folder=folder, results=dict(result.results))
     if "evaluate" in result.results:
         files = sorted((folder / "scores").glob("*.json"))

@@ -1,4 +1,4 @@
-"""The single stages as commands, each on a run folder (or a model folder together with ``--out``)."""
+"""The single steps as commands, each on a run folder (or a model folder together with ``--out``)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tagmask.cli.common import (
     show_line,
     split_flags,
 )
-from tagmask.cli.run import go
+from tagmask.cli.run import do_step
 
 __all__ = [
     "affinity",
@@ -64,7 +64,7 @@ def localize(
     flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, precision, None)
     flags |= {"localize.size": resize, "localize.kinds": maps.split(",") if maps else None}
     flags |= split_flags(split, "localize")
-    folder = go(str(run), flags, settings, out, ("localize",))
+    folder = do_step("localize", run, flags, settings, out)
     show_line(f"maps: {folder / 'maps'}")
 
 
@@ -89,16 +89,21 @@ def refine(
         "refine.background": background,
         "refine.crf": crf,
     }
-    folder = go(str(run), flags | split_flags(split, "refine"), settings, None, ("refine",))
+    folder = do_step("refine", run, flags | split_flags(split, "refine"), settings)
     show_line(f"labels: {folder / 'labels'}")
 
 
 @guarded
 def affinity(
-    run: RunFolder, device: Device = None, precision: Precision = None, settings: Set = None
+    run: RunFolder,
+    data: Data = None,
+    device: Device = None,
+    precision: Precision = None,
+    settings: Set = None,
 ) -> None:
     """Learn from the pseudo labels which neighbouring pixels belong together."""
-    folder = go(str(run), compute_flags(device, precision, None), settings, None, ("affinity",))
+    flags = data_flags(data, None, None, None, None)
+    folder = do_step("affinity", run, flags | compute_flags(device, precision, None), settings)
     show_line(f"model: {folder / 'affinity' / 'model'}")
 
 
@@ -108,21 +113,30 @@ def walk(
     map_kind: MapKind = None,
     background: Annotated[float | None, typer.Option("--background", help="Score of the background.")] = None,
     crf: Annotated[str | None, typer.Option("--crf", help="Clean the labels by this CRF.")] = None,
+    data: Data = None,
     split: Split = None,
     device: Device = None,
     settings: Set = None,
 ) -> None:
     """Spread class maps along learned affinities, to labels on disk."""
-    flags = compute_flags(device, None, None) | split_flags(split, "walk")
+    flags = data_flags(data, None, None, None, None) | compute_flags(device, None, None)
+    flags |= split_flags(split, "walk")
     flags |= {"walk.maps": map_kind, "walk.background": background, "walk.crf": crf}
-    folder = go(str(run), flags, settings, None, ("walk",))
+    folder = do_step("walk", run, flags, settings)
     show_line(f"labels: {folder / 'walks'}")
 
 
 @guarded
-def student(run: RunFolder, device: Device = None, precision: Precision = None, settings: Set = None) -> None:
+def student(
+    run: RunFolder,
+    data: Data = None,
+    device: Device = None,
+    precision: Precision = None,
+    settings: Set = None,
+) -> None:
     """Train the segmentation network on the labels of a run."""
-    folder = go(str(run), compute_flags(device, precision, None), settings, None, ("student",))
+    flags = data_flags(data, None, None, None, None)
+    folder = do_step("student", run, flags | compute_flags(device, precision, None), settings)
     show_line(f"model: {folder / 'student' / 'model'}")
 
 
@@ -140,7 +154,7 @@ def entropy(
 ) -> None:
     """How far every block's attention spreads the maps (AReAM's layer-wise analysis)."""
     flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, None, None)
-    folder = go(str(run), flags | split_flags(split, "entropy"), settings, out, ("entropy",))
+    folder = do_step("entropy", run, flags | split_flags(split, "entropy"), settings, out)
     record = json.loads((folder / "entropy.json").read_text(encoding="utf-8"))
     rows = zip(record["entropy"], record["weights"], strict=True)
     for block, (bits, weight) in enumerate(rows, start=1):
@@ -177,7 +191,7 @@ def segment(
         "segment.crf": crf,
     }
     flags |= {"segment.flip": {None: None, True: "sum", False: "none"}[flip], **split_flags(split, "segment")}
-    folder = go(str(run), flags, settings, out, ("segment",))
+    folder = do_step("segment", run, flags, settings, out)
     show_line(f"masks: {folder / 'masks'}")
 
 
@@ -197,7 +211,7 @@ def evaluate(
     """Score maps, labels and masks on disk against true masks."""
     flags = data_flags(data, None, None, masks, kind) | split_flags(split, "evaluate")
     flags |= {"evaluate.what": what.split(",") if what else None, "evaluate.background": background}
-    go(str(run), flags, settings, None, ("evaluate",))
+    do_step("evaluate", run, flags, settings)
 
 
 @guarded
@@ -214,12 +228,12 @@ def review(
 ) -> None:
     """Which masks and tags to look at first; needs no true masks."""
     flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, None, None)
-    folder = go(str(run), flags | split_flags(split, "review"), settings, out, ("review",))
+    folder = do_step("review", run, flags | split_flags(split, "review"), settings, out)
     show_line(f"review: {folder / 'review' / 'index.html'}")
 
 
 @guarded
-def report(run: RunFolder, settings: Set = None) -> None:
+def report(run: RunFolder, data: Data = None, settings: Set = None) -> None:
     """Write one page about a run."""
-    folder = go(str(run), {}, settings, None, ("report",))
+    folder = do_step("report", run, data_flags(data, None, None, None, None), settings)
     show_line(f"report: {folder / 'report.html'}")

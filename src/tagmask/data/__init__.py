@@ -131,7 +131,9 @@ def find_kind(source: Source) -> str:
     """
     if not source.root.is_dir():
         state = "is no folder" if source.root.exists() else "does not exist"
-        raise DataError(f"data root {source.root} {state}")
+        raise DataError(
+            f"data root {source.root} {state}; if the data has moved, say where it is: --data DIR"
+        )
     ending = Path(source.tags).suffix.lower() if source.tags is not None else ""
     if ending in (".csv", ".tsv", ".jsonl", ".ndjson"):
         return "folder"

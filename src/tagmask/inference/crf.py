@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 
 from tagmask.errors import ConfigError, nearest
@@ -11,7 +14,7 @@ from tagmask.ops.crf_presets import PRESETS, CRFParams, unary_from_probabilities
 from tagmask.ops.labels import strongest
 from tagmask.ops.maps import with_background
 
-__all__ = ["clean_labels", "crf_preset", "refine_by_crf", "segment_by_crf"]
+__all__ = ["CRFName", "clean_labels", "crf_preset", "refine_by_crf", "segment_by_crf"]
 
 
 def crf_preset(name: str) -> CRFParams:
@@ -23,6 +26,16 @@ def crf_preset(name: str) -> CRFParams:
     if name not in PRESETS:
         raise ConfigError(f"unknown CRF '{name}'. {nearest(name, PRESETS)}")
     return PRESETS[name]
+
+
+def _known(name: str) -> str:
+    if name not in PRESETS:
+        raise ValueError(f"unknown CRF '{name}'. {nearest(name, PRESETS)}")
+    return name
+
+
+CRFName = Annotated[str, AfterValidator(_known)]
+"""Name of a parameter set in settings: a wrong one is refused before anything is done."""
 
 
 def clean_labels(images: Tensor, labels: Tensor, num_labels: int, params: CRFParams) -> Tensor:

@@ -76,7 +76,7 @@ class SegmentationConfig(Config):
     """Merge probabilities instead of logits."""
 
 
-def map_kinds(method: Method, wanted: Sequence[str] | None) -> tuple[str, ...]:
+def map_kinds(method: Method | type[Method], wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The kinds of maps to make.
 
     Raises:
@@ -85,7 +85,8 @@ def map_kinds(method: Method, wanted: Sequence[str] | None) -> tuple[str, ...]:
     known = (*method.map_kinds, *((FUSED,) if {"cam", "lam"} <= set(method.map_kinds) else ()))
     for kind in wanted or ():
         if kind not in known:
-            raise ConfigError(f"{type(method).__name__} makes no '{kind}' maps. {nearest(kind, known)}")
+            name = method.__name__ if isinstance(method, type) else type(method).__name__
+            raise ConfigError(f"{name} makes no '{kind}' maps. {nearest(kind, known)}")
     return tuple(wanted or method.map_kinds)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import yaml
 from pydantic import Field
 
 from tagmask import methods
@@ -17,30 +18,17 @@ from tagmask.models.checkpoint import read_header, weight_file
 from tagmask.recipes import find_recipe, names
 from tagmask.steps.entropy import EntropyConfig
 from tagmask.steps.evaluate import EvaluateConfig
+from tagmask.steps.learners import Learner
 from tagmask.steps.localize import LocalizeConfig
 from tagmask.steps.refine import RefineConfig
 from tagmask.steps.report import ReportConfig
 from tagmask.steps.review import ReviewConfig
 from tagmask.steps.segment import SegmentConfig
-from tagmask.steps.train import TrainConfig
 from tagmask.steps.walk import WalkConfig
+from tagmask.store.files import atomic_write
+from tagmask.training.config import TrainConfig
 
-__all__ = ["Learner", "RunConfig", "read_config"]
-
-
-class Learner(Config):
-    """A second network of a multi-stage method, trained on labels that earlier steps wrote."""
-
-    method: str
-    """Key of the method."""
-    model: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the method, see `tagmask show METHOD`."""
-    checkpoint: Path | None = None
-    """Use this model folder, or this published checkpoint of the method, instead of training."""
-    labels: Literal["label", "walk"] = "label"
-    """What to learn from: the labels of refine, or of the random walk."""
-    train: TrainConfig = TrainConfig()
-    """How it is trained."""
+__all__ = ["Learner", "RunConfig", "read_config", "with_absolute_paths", "write_settings"]
 
 
 class RunConfig(Config):
@@ -129,3 +117,45 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     for parent in parents:
         values = values.setdefault(parent, {})
     values[leaf] = value
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The same settings, with paths that mean the same wherever the next command is given."""
+    data, train = config.data, config.train
+    values: dict[str, Any] = {
+        key: _absolute(getattr(data, key))
+        for key in ("root", "val_root", "masks", "classes", "tags", "val_tags", "mask_values")
+    }
+    changed: dict[str, Any] = {"data": data.model_copy(update=values)}
+    given = {key: _absolute(getattr(train, key)) for key in ("labels", "corrections", "start")}
+    changed["train"] = train.model_copy(update=given)
+    changed["checkpoint"] = _absolute(config.checkpoint)
+    for name in ("affinity", "student"):
+        learner: Learner | None = getattr(config, name)
+        if learner is not None:
+            changed[name] = learner.model_copy(update={"checkpoint": _absolute(learner.checkpoint)})
+    return config.model_copy(update=changed)
+
+
+def _absolute(value: Any) -> Any:
+    """A path as an absolute one; words, mappings and lists of names as they are."""
+    if isinstance(value, Path):
+        return value.absolute()
+    # Tags and mask values may be words of a kind of data; what is a path is there, or has a placeholder.
+    if isinstance(value, str) and (Path(value).exists() or ("{split}" in value and "/" in value)):
+        return str(Path(value).absolute())
+    return value
+
+
+def write_settings(config: RunConfig, folder: Path) -> None:
+    """Write ``settings.yaml``, atomically.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    path = folder / "settings.yaml"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    with atomic_write(path) as target:
+        target.write_text(text, encoding="utf-8")

@@ -1,43 +1,33 @@
-"""The journey: the steps of a run in order, those that are done left out, the stopped one taken up again."""
+"""Do a run: its steps in order, those that are done left out, the stopped one taken up again.
+
+A step is asked first whether it can be done at all, and writes nothing until it has said yes. Its outputs are
+made beside the old ones and take their place when they are complete.
+"""
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tagmask import methods
-from tagmask.data.parts import has_masks
+from tagmask.data.parts import Parts
 from tagmask.engine.log import Display
 from tagmask.engine.runtime import out_of_memory
 from tagmask.engine.signals import Stopped
-from tagmask.errors import ConfigError, UserError, nearest
-from tagmask.pipeline.config import RunConfig
-from tagmask.pipeline.step import Journey, Step
-from tagmask.pipeline.steps import EXTRAS, MAKERS
-from tagmask.steps.base import Context
-from tagmask.store.files import atomic_write, clear_partial, exclusive
+from tagmask.errors import ConfigError, UserError
+from tagmask.pipeline.changes import keep_changed, name_changes
+from tagmask.pipeline.config import RunConfig, read_config, with_absolute_paths, write_settings
+from tagmask.pipeline.order import ALL_STEPS, STEPS
+from tagmask.pipeline.training import choose_place, guard_settings, guard_training
+from tagmask.steps.base import Context, Models, Step
+from tagmask.store.files import clear_partial, exclusive
+from tagmask.store.manifest import Manifest
+from tagmask.store.staging import Staging, recover
 
-__all__ = ["STEPS", "Run", "choose_steps", "run"]
-
-STEPS = tuple(MAKERS)
-"""Steps of a run, in order."""
-_SMALLER = {
-    "train": "It was not the update itself: lower train.eval_maps.size, or leave evaluation out with "
-    "train.eval_every=0",
-    "localize": "Lower localize.size or leave out the largest of localize.scales, or use --precision bf16",
-    "segment": "Lower segment.size or leave out the largest of segment.scales, or use --precision bf16",
-    "refine": "Take refine.method=none, or smaller images",
-    "walk": "Its pairs grow with the square of the pixels: take smaller images",
-}
-"""What to change when memory runs out in a step."""
-_LEARNED = {"affinity": "affinity", "walk": "affinity", "student": "student"}
+__all__ = ["Run", "change_settings", "run"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +48,43 @@ class Run:
         return dict(self.results.get("evaluate", {}))
 
 
+@dataclass
+class _Call:
+    """One call of `run`."""
+
+    context: Context
+    resume: bool
+    overwrite: bool
+    alone: bool
+    keep_settings: bool
+    results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a step, as the manifest would note it.
+
+    Attributes:
+        step: The step.
+        settings: What decides about the result.
+        inputs: Checksums of what it reads.
+        defaults: Values of settings that an older record may not know.
+    """
+
+    step: Step
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+
+    def done(self, manifest: Manifest) -> bool:
+        """Whether this very work was finished and its outputs are whole."""
+        return manifest.is_done(self.step.name, self.settings, self.inputs, self.defaults, self.step.places)
+
+    def same(self, manifest: Manifest) -> bool:
+        """Whether the record is about this very work, finished or not."""
+        return manifest.same_work(self.step.name, self.settings, self.inputs, self.defaults, self.step.places)
+
+
 def run(
     config: RunConfig,
     folder: Path,
@@ -66,11 +93,13 @@ def run(
     resume: bool = True,
     overwrite: bool = False,
     display: Display | None = None,
+    keep_settings: bool = True,
 ) -> Run:
     """Do the steps of a run that are not done yet.
 
     A step is done when the manifest says so, its settings and inputs are the same and its outputs are
-    unchanged. A step that was stopped goes on where it was.
+    unchanged. A step that was stopped goes on where it was. A call that is refused, fails or is stopped
+    leaves the old results.
 
     Args:
         config: The settings.
@@ -79,6 +108,8 @@ def run(
         resume: Go on with an unfinished training instead of refusing.
         overwrite: Replace a training with other settings that lies in the folder.
         display: Progress; nothing is shown if None.
+        keep_settings: Write the settings into the folder; otherwise they count for this call, and are
+            written only where there are none yet.
 
     Returns:
         The folder and the figures of the steps.
@@ -87,154 +118,200 @@ def run(
         Stopped: A stop signal came; the same call goes on.
         UserError: Something the user gave cannot be used.
     """
+    config = with_absolute_paths(config)
     runtime = config.runtime.create()
-    display = display or Display(quiet=True)
-    if not runtime.is_main:
+    if display is None or not runtime.is_main:
         display = Display(quiet=True)
+    data = Parts(config.data)
+    models = Models(config, folder, data)
+    context = Context(folder, runtime, display, data, config, models, out=folder)
+    call = _Call(context, resume, overwrite, len(steps) == 1, keep_settings)
+    chosen = _chosen(call, steps)
+    for step in chosen:
+        step.check(_section(config, step), context)
+        if step.private:
+            guard_settings(step, step.decides(_section(config, step), config), context, overwrite)
     with exclusive(folder) if runtime.is_main else nullcontext():
-        journey = Journey(config, Context(folder, runtime, display, config.data))
         if runtime.is_main:
             clear_partial(folder)
-            _write_settings(config, folder)
+            recover(folder)
         runtime.barrier()
-        alone = len(steps) == 1
-        for name in steps:
-            if not alone and name in _LEARNED and getattr(config, _LEARNED[name]) is None:
-                continue
-            reason = None if alone else _needless(config, name)
-            if reason is not None:
-                display.say(f"{name}: left out, {reason}")
-                continue
-            _do(journey, {**MAKERS, **EXTRAS}[name](journey), resume, overwrite, alone)
-        return Run(folder, journey.results)
+        for step in chosen:
+            _do(call, step)
+        _settle(call)
+        return Run(folder, call.results)
 
 
-def choose_steps(until: str | None = None, first: str | None = None) -> tuple[str, ...]:
-    """The steps from one to another.
-
-    Raises:
-        ConfigError: A step is unknown, or they are in the wrong order.
-    """
-    for name in (until, first):
-        if name is not None and name not in STEPS:
-            raise ConfigError(f"unknown step '{name}'. {nearest(name, STEPS)}")
-    start = STEPS.index(first) if first else 0
-    end = STEPS.index(until) + 1 if until else len(STEPS)
-    if start >= end:
-        raise ConfigError(f"nothing to do from '{first}' until '{until}'; the order is {', '.join(STEPS)}")
-    return STEPS[start:end]
+def _section(config: RunConfig, step: Step) -> Any:
+    return getattr(config, step.name)
 
 
-def _write_settings(config: RunConfig, folder: Path) -> None:
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    with atomic_write(folder / "settings.yaml") as target:
-        target.write_text(text, encoding="utf-8")
+def _chosen(call: _Call, names: Sequence[str]) -> list[Step]:
+    """The steps that make sense in this run; one that was asked for alone is always tried."""
+    steps = [ALL_STEPS[name] for name in names]
+    if call.alone:
+        return steps
+    chosen = []
+    for step in steps:
+        reason = step.needless(call.context)
+        if reason is None:
+            chosen.append(step)
+        elif reason:
+            call.context.display.say(f"{step.name}: left out, {reason}")
+    return chosen
 
 
-def _needless(config: RunConfig, name: str) -> str | None:
-    """Why a step makes no sense in this run."""
-    kind = methods.get(config.method)
-    if name == "train" and config.checkpoint is not None:
-        return f"the model is {config.checkpoint}"
-    if name in ("localize", "refine") and not kind.map_kinds:
-        return f"{config.method} makes no maps"
-    learner = getattr(config, name) if name in ("affinity", "student") else None
-    if learner is not None and learner.checkpoint is not None:
-        return f"the model is {learner.checkpoint}"
-    if name == "segment" and not kind.segments and config.student is None:
-        return f"{config.method} does not segment"
-    if name == "evaluate" and not has_masks(config.data, config.evaluate.split):
-        return "there are no true masks"
-    return None
+def _asked(call: _Call, step: Step) -> Asked:
+    config = _section(call.context.settings, step)  # type: ignore[arg-type]
+    unset = {k: f.get_default(call_default_factory=True) for k, f in type(config).model_fields.items()}
+    usual = config.model_copy(update={k: v for k, v in unset.items() if not _required(config, k)})
+    settings = call.context.settings
+    return Asked(
+        step,
+        step.decides(config, settings),
+        step.reads(config, call.context),
+        step.decides(usual, settings),
+    )
 
 
-def _do(journey: Journey, step: Step, resume: bool, overwrite: bool, alone: bool) -> None:
-    context, manifest = journey.context, journey.manifest
-    work = step.name, step.settings, step.inputs
-    known = *work, step.defaults
-    # A page asked for by name is written again: what it looks like is not among its inputs.
-    done = manifest.is_done(*known) and not (alone and step.name == "report")
-    same = manifest.same_work(*known)
-    if step.private and not done:
-        same = same and not overwrite
-        if not overwrite:
-            _guard_training(context.folder, manifest.steps.get(step.name, {}), step, same, resume)
-    # Every process has looked before the first one writes.
-    context.runtime.barrier()
+def _required(config: Any, key: str) -> bool:
+    return bool(type(config).model_fields[key].is_required())
+
+
+def _do(call: _Call, step: Step) -> None:
+    """One step, if it is not done."""
+    context, config = call.context, _section(call.context.settings, step)  # type: ignore[arg-type]
+    asked, manifest = _asked(call, step), context.manifest
+    name_changes(step, manifest, context.display)
+    done = asked.done(manifest) and not (call.alone and step.anew)
     if done:
-        journey.results[step.name] = manifest.steps[step.name].get("results", {})
+        context.runtime.barrier()
+        call.results[step.name] = manifest.steps[step.name].get("results", {})
         context.display.say(f"{step.name}: done before, unchanged")
         return
-    if context.runtime.is_main:
-        if not same:
-            _clear(context.folder, (*step.outputs, *step.private))
-        manifest.begin(*work)
+    staging = Staging(context.folder, step.name)
+    goes_on = staging.goes_on(asked.settings, asked.inputs)
+    place = staging.root
+    if step.private:
+        if not (call.overwrite or goes_on):
+            guard_training(
+                step, asked.settings, asked.inputs, asked.defaults, context, asked.same(manifest), call.resume
+            )
+        place, goes_on = choose_place(step, context.folder, staging.root, goes_on, asked.same(manifest))
+    inner = replace(context, out=place, goes_on=goes_on)
+    plan = step.prepare(config, inner)
+    # Every process has looked before the first one writes.
     context.runtime.barrier()
+    if context.runtime.is_main:
+        _begin(call, asked, staging, inner)
+    context.runtime.barrier()
+    seconds, results = _work(inner, step, plan)
+    if context.runtime.is_main:
+        _finish(inner, step, staging, seconds, results)
+    context.models.forget()
+    context.runtime.barrier()
+    call.results[step.name] = results
+    context.display.say(f"{step.name}: done in {seconds:.0f} s")
+
+
+def _begin(call: _Call, asked: Asked, staging: Staging, inner: Context) -> None:
+    """From here on something is written: everything that could be refused has been looked at."""
+    step, manifest = asked.step, call.context.manifest
+    _settle(call)
+    if inner.out == staging.root:
+        if not inner.goes_on:
+            staging.begin(asked.settings, asked.inputs)
+            if not step.private and asked.same(manifest) and manifest.files(step.name):
+                staging.adopt(manifest.files(step.name), manifest.differences(step.name))
+    else:
+        staging.clear()
+        manifest.begin(step.name, asked.settings, asked.inputs)
+
+
+def _settle(call: _Call) -> None:
+    """Write the settings, once."""
+    context = call.context
+    if context.runtime.is_main and (call.keep_settings or not (context.folder / "settings.yaml").exists()):
+        write_settings(context.settings, context.folder)  # type: ignore[arg-type]
+
+
+def _work(context: Context, step: Step, plan: Any) -> tuple[float, Mapping[str, Any]]:
     started = time.monotonic()
     try:
         with context.runtime.together():
-            results = step.work(same)
+            results = step.work(plan, context)
             context.runtime.barrier()
     except Stopped as stopped:
-        _note(journey, step.name, "stopped", stopped.detail)
+        _note(context, step.name, "stopped", stopped.detail)
         raise
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        _note(journey, step.name, "failed", "memory ran out")
+        _note(context, step.name, "failed", "memory ran out")
         reason = (str(error).splitlines() or ["allocation failed"])[0]
-        advice = _SMALLER.get(step.name, _SMALLER["train"])
-        raise UserError(f"memory ran out in {step.name} ({reason}). {advice}") from None
+        raise UserError(f"memory ran out in {step.name} ({reason}). {step.smaller}") from None
     except (UserError, KeyboardInterrupt) as error:
-        _note(journey, step.name, "failed", str(error) or type(error).__name__)
+        _note(context, step.name, "failed", str(error) or type(error).__name__)
         raise
-    seconds = time.monotonic() - started
-    if context.runtime.is_main:
-        there = [path for name in step.outputs if (path := context.folder / name).exists()]
-        manifest.finish(step.name, there, seconds, results)
-    journey.results[step.name] = results
-    context.display.say(f"{step.name}: done in {seconds:.0f} s")
+    return time.monotonic() - started, results
 
 
-def _note(journey: Journey, name: str, status: str, reason: str) -> None:
-    if journey.context.runtime.is_main:
-        journey.manifest.stop(name, status, reason)
-
-
-def _guard_training(folder: Path, before: Mapping[str, Any], step: Step, same: bool, resume: bool) -> None:
-    """Hours of training are not thrown away because one of its settings, or the data, changed.
-
-    One that learned from what an earlier step of this run made is of no use once that was made anew.
-    """
-    if not any((folder / step.private[0]).glob("checkpoints/step-*")):
+def _finish(
+    context: Context, step: Step, staging: Staging, seconds: float, results: Mapping[str, Any]
+) -> None:
+    if context.out == staging.root:
+        if step.by_hand:
+            keep_changed(step, context, staging.root)
+        staging.complete(step.writes, step.private, {"seconds": seconds, "results": dict(results)})
         return
-    if not same:
-        changed = _changes({**step.defaults, **before.get("settings", {})}, step.settings)
-        known = before.get("inputs", {})
-        others = {name for name, value in step.inputs.items() if known.get(name) != value}
-        if not changed and others and others <= set(step.made):
-            return
-        names = ", ".join(changed[:4] or ["the data"])
-        raise ConfigError(
-            f"{folder} holds a training that differs in {names}; choose another --out, or replace it "
-            "with --overwrite"
-        )
-    if not resume:
-        raise ConfigError(
-            f"{folder} holds an unfinished training; go on with --resume, or replace it with --overwrite"
-        )
+    outputs, private = (
+        [path for name in names if (path := context.folder / name).exists()]
+        for names in (step.writes, step.private)
+    )
+    context.manifest.finish(step.name, outputs, seconds, results, private=private)
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of settings that differ, with the value that was there."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return [f"{name} (was {before.get(name)!r})" for name in names]
+def _note(context: Context, name: str, status: str, reason: str) -> None:
+    """Why work ended early; run.json speaks of results, so only first trainings are noted there."""
+    if context.runtime.is_main:
+        context.manifest.stop(name, status, reason)
+        Staging(context.folder, name).stop(status, reason)
 
 
-def _clear(folder: Path, names: Iterable[str]) -> None:
-    for name in names:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def change_settings(folder: Path, values: Sequence[str]) -> list[str]:
+    """Change settings of a run for good.
+
+    Args:
+        folder: The run folder.
+        values: ``a.b=c`` texts.
+
+    Returns:
+        One line for each changed setting.
+
+    Raises:
+        ConfigError: There is no run, or a key, value, choice or path does not fit; nothing was changed.
+    """
+    if not (folder / "settings.yaml").is_file():
+        raise ConfigError(f"{folder} is no run folder: it has no settings.yaml")
+    before = read_config(folder)
+    config = with_absolute_paths(read_config(folder, overrides=values))
+    data = Parts(config.data)
+    runtime = config.runtime.create()
+    context = Context(
+        folder, runtime, Display(quiet=True), data, config, Models(config, folder, data), out=folder
+    )
+    for name in STEPS:
+        step = ALL_STEPS[name]
+        if step.needless(context) is None:
+            step.check(_section(config, step), context)
+    with exclusive(folder):
+        write_settings(config, folder)
+    old, new = (_flat(c.model_dump(mode="json")) for c in (before, config))
+    return [f"{key}: {old.get(key)!r} -> {new[key]!r}" for key in new if old.get(key) != new[key]]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pydantic import Field
 
 from tagmask.config import Config
+from tagmask.data import TagDataset
 from tagmask.data.loader import eval_images
-from tagmask.data.parts import Part, open_part
+from tagmask.data.parts import Part
 from tagmask.engine.signals import StopSignal
-from tagmask.errors import ConfigError
+from tagmask.errors import ConfigError, DataError
 from tagmask.models.trained import Trained
 from tagmask.ops.entropy import entropy_weights
 from tagmask.ops.pillow import pillow_bicubic
 from tagmask.report.figures import curves
-from tagmask.steps.base import Context
+from tagmask.steps.base import Context, Step, data_checksum
 from tagmask.store.files import atomic_write, write_json
 
-__all__ = ["EntropyConfig", "entropy"]
+__all__ = ["ENTROPY", "EntropyConfig", "entropy"]
 
 
 class EntropyConfig(Config):
@@ -36,27 +38,46 @@ class EntropyConfig(Config):
     """Only so many images, from the first."""
 
 
-def entropy(config: EntropyConfig, context: Context, trained: Trained) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Plan:
+    """What is known to be possible before anything is computed."""
+
+    config: EntropyConfig
+    trained: Trained
+    dataset: TagDataset
+
+
+def _reads(config: EntropyConfig, context: Context) -> dict[str, Any]:
+    return {"model": context.models.checksum(), "data": data_checksum(context, config.split)}
+
+
+def _prepare(config: EntropyConfig, context: Context) -> _Plan:
+    trained, dataset = context.models.get(), context.data.open(config.split)
+    if not hasattr(trained.method, "layer_entropy"):
+        raise ConfigError(f"{trained.name} has no layer-wise analysis; mctformer, transcam and aream have")
+    tagged = [i for i in range(len(dataset)) if dataset.has_tags(i) and dataset.tags(i).any()]
+    if not tagged:
+        raise DataError(f"no image of split '{dataset.split}' has a tag; the analysis needs some")
+    return _Plan(config, trained, dataset.subset(tagged[: config.limit]))
+
+
+def entropy(plan: _Plan, context: Context) -> dict[str, Any]:
     """Write the mean entropy of the refined maps, block by block, to ``entropy.json`` and ``entropy.svg``.
 
     Args:
-        config: How.
+        plan: What `ENTROPY.prepare` gave: a plain baseline (MCTformer, TransCAM, or AReAM before its
+            affinity phase) and images with tags.
         context: The run.
-        trained: A plain baseline: MCTformer, TransCAM, or AReAM before its affinity phase.
 
     Returns:
         "entropy" in bits and "weights" in [0, 1] per block, "images", "size".
 
     Raises:
         Stopped: A stop signal came; nothing is written.
-        UserError: The model cannot be analysed, or images cannot be read.
+        UserError: Images cannot be read.
     """
-    method: Any = trained.method.to(context.runtime.device).eval()
-    if not hasattr(method, "layer_entropy"):
-        raise ConfigError(f"{trained.name} has no layer-wise analysis; mctformer, transcam and aream have")
-    dataset, runtime = open_part(context.data, config.split), context.runtime
-    tagged = [i for i in range(len(dataset)) if dataset.has_tags(i) and dataset.tags(i).any()]
-    dataset = dataset.subset(tagged[: config.limit])
+    config, dataset, runtime = plan.config, plan.dataset, context.runtime
+    method: Any = plan.trained.method.to(runtime.device).eval()
     size = config.size or (224 if "vit" in type(method.backbone).__name__.lower() else 384)
     total, waiting = torch.zeros(()), []
     with StopSignal() as stop, context.display.task("entropy", len(dataset)) as task, torch.inference_mode():
@@ -73,9 +94,13 @@ def entropy(config: EntropyConfig, context: Context, trained: Trained) -> dict[s
     weights = entropy_weights(mean)
     record = {"entropy": mean, "weights": list(weights), "images": len(dataset), "size": size}
     if runtime.is_main:
-        write_json(context.folder / "entropy.json", {**record, "model": trained.checksum})
+        write_json(context.out / "entropy.json", {**record, "model": plan.trained.checksum})
         blocks = [block + 1 for block in range(len(mean))]
         drawing = curves({"entropy": (blocks, mean)}, "block", "bits")
-        with atomic_write(context.folder / "entropy.svg") as target:
+        with atomic_write(context.out / "entropy.svg") as target:
             target.write_bytes(base64.b64decode(drawing.partition(",")[2]))
     return record
+
+
+ENTROPY = Step("entropy", ("entropy.json", "entropy.svg"), reads=_reads, prepare=_prepare, work=entropy)
+"""How far every block's attention spreads the maps."""

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
-from tagmask import __version__
+from tagmask import __version__, methods
 from tagmask.config import Config
 from tagmask.data import TagDataset
-from tagmask.data.parts import Part, open_part
+from tagmask.data.parts import Part
 from tagmask.engine.signals import StopSignal
-from tagmask.errors import ConfigError, DataError
+from tagmask.errors import ConfigError, DataError, nearest
 from tagmask.metrics.confusion import Absent
 from tagmask.metrics.seeds import percent_steps
-from tagmask.steps.base import Context
+from tagmask.steps.base import Context, Step, data_checksum
 from tagmask.steps.scoring import PICTURES, MapScorer, PictureScorer, Scorer
 from tagmask.store.files import file_for, write_json
 
-__all__ = ["EvaluateConfig", "evaluate"]
+__all__ = ["EVALUATE", "EvaluateConfig", "evaluate"]
 
 _TAG_SOURCES = {
     "dataset": "ground truth",
@@ -27,6 +28,7 @@ _TAG_SOURCES = {
     "mask": "predicted by the segmentation",
     "none": "none",
 }
+_MAKERS = {"label": "refine", "walk": "walk", "segmentation": "segment"}
 
 
 class EvaluateConfig(Config):
@@ -48,14 +50,66 @@ class EvaluateConfig(Config):
     """Only so many images, from the first."""
 
 
-def evaluate(config: EvaluateConfig, context: Context, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Score what earlier stages wrote; one file ``scores/<split>-<what>.json`` each.
+@dataclass(frozen=True)
+class _Plan:
+    """What is known to be possible before the first score is written."""
+
+    config: EvaluateConfig
+    dataset: TagDataset
+    wanted: tuple[str, ...]
+    about: Mapping[str, Any]
+    changed: Mapping[str, int]
+
+
+def _check(config: EvaluateConfig, context: Context) -> None:
+    context.data.open(config.split, masks=True)
+    known = (*methods.get(context.settings.method).map_kinds, "fused", *PICTURES)
+    there = [path.name for path in (context.folder / "maps").glob("*")]
+    for what in config.what or ():
+        if what not in (*known, *there):
+            raise ConfigError(f"evaluate.what: nothing is called '{what}'. {nearest(what, known)}")
+
+
+def _needless(context: Context) -> str | None:
+    part = context.settings.model_dump(mode="json")["evaluate"]["split"]
+    return None if context.data.has_masks(part) else "there are no true masks"
+
+
+def _reads(config: EvaluateConfig, context: Context) -> dict[str, Any]:
+    manifest = context.manifest
+    inputs: dict[str, Any] = {
+        name: manifest.checksum(context.folder / name) for name in ("maps", "labels", "walks", "masks")
+    }
+    return {**inputs, "truth": data_checksum(context, config.split, masks=True)}
+
+
+def _prepare(config: EvaluateConfig, context: Context) -> _Plan:
+    dataset = context.data.open(config.split, masks=True)
+    if config.limit is not None and config.limit < len(dataset):
+        dataset = dataset.subset(range(config.limit))
+    manifest = context.manifest
+    changed = {name: len(manifest.differences(name)) for name in ("localize", "refine", "walk", "segment")}
+    return _Plan(config, dataset, tuple(_wanted(config, context, dataset)), _about(context), changed)
+
+
+def _about(context: Context) -> dict[str, Any]:
+    """What the scores say about where the predictions came from."""
+    steps = context.manifest.steps
+    made = {name: steps.get(name, {}) for name in ("localize", "refine", "walk", "segment")}
+    about: dict[str, Any] = {name: step.get("settings") for name, step in made.items()}
+    about["localize"] = {**(about["localize"] or {}), **made["localize"].get("results", {})}
+    about["method"] = context.settings.method
+    models = [made[name].get("inputs", {}).get("model") for name in ("localize", "segment")]
+    about["model"], about["segmenter"] = models[0] or models[1], models[1] or models[0]
+    return about
+
+
+def evaluate(plan: _Plan, context: Context) -> dict[str, Any]:
+    """Score what lies in the run folder; one file ``scores/<split>-<what>.json`` each.
 
     Args:
-        config: What, and how.
+        plan: What `EVALUATE.prepare` gave.
         context: The run.
-        about: What the scores should say about where the predictions came from: "method", "model" and
-            "segmenter" (their checksums), and the settings of "localize", "refine", "walk" and "segment".
 
     Returns:
         {what: mIoU}.
@@ -64,12 +118,10 @@ def evaluate(config: EvaluateConfig, context: Context, about: Mapping[str, Any])
         Stopped: A stop signal came.
         UserError: A prediction or a mask is missing, damaged or of another size.
     """
-    dataset, runtime = open_part(context.data, config.split, masks=True), context.runtime
-    if config.limit is not None and config.limit < len(dataset):
-        dataset = dataset.subset(range(config.limit))
+    config, dataset, runtime = plan.config, plan.dataset, context.runtime
     background = None if config.background == "best" else float(config.background)
     results: dict[str, Any] = {}
-    for what in _wanted(config, context, dataset):
+    for what in plan.wanted:
         scorer: Scorer
         pictures = _is_picture(what, context, dataset)
         if pictures:
@@ -82,9 +134,12 @@ def evaluate(config: EvaluateConfig, context: Context, about: Mapping[str, Any])
                 task.advance(runtime.world)
                 stop.check("scoring stopped")
         record = scorer.record(runtime.reduce(scorer.counts()).cpu(), config.absent)
-        record |= _provenance(what, pictures, context, dataset, about)
+        record |= _provenance(what, pictures, context, dataset, plan.about)
+        maker = _MAKERS[what] if pictures else "localize"
+        # Masks that a person corrected are worth scoring, but they are not what the model said.
+        record["changed_files"] = plan.changed[maker]
         if runtime.is_main:
-            write_json(context.folder / "scores" / f"{dataset.split}-{what}.json", _ordered(record))
+            write_json(context.out / "scores" / f"{dataset.split}-{what}.json", _ordered(record))
         results[what] = record["miou"]
     return results
 
@@ -150,3 +205,15 @@ def _provenance(
 def _ordered(record: Mapping[str, Any]) -> dict[str, Any]:
     first = ("what", "split", "images", "miou", "threshold", "threshold_source", "tags", "absent_policy")
     return {k: record[k] for k in first} | {k: v for k, v in record.items() if k not in first}
+
+
+EVALUATE = Step(
+    "evaluate",
+    writes=("scores",),
+    reads=_reads,
+    prepare=_prepare,
+    work=evaluate,
+    check=_check,
+    needless=_needless,
+)
+"""Maps, labels and masks to scores."""

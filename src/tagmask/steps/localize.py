@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
-from torch import Tensor
 
-from tagmask.data.parts import Part, open_part
+from tagmask import methods
+from tagmask.data import TagDataset
+from tagmask.data.parts import Part
 from tagmask.errors import ConfigError, DataError
 from tagmask.inference.views import MapConfig, image_maps, image_tags, map_kinds, map_views
 from tagmask.models.trained import Trained
 from tagmask.ops.maps import present_classes, take_classes
-from tagmask.steps.base import Context, each_image
+from tagmask.steps.base import Context, Settings, Step, data_checksum, each_image, plain
 from tagmask.store.files import file_for
 from tagmask.store.maps import save_maps
 from tagmask.types import Batch
 
-__all__ = ["LocalizeConfig", "localize"]
+__all__ = ["LOCALIZE", "LocalizeConfig", "localize"]
 
 
 class LocalizeConfig(MapConfig):
@@ -33,22 +35,34 @@ class LocalizeConfig(MapConfig):
     """Only so many images, from the first."""
 
 
-def localize(config: LocalizeConfig, context: Context, trained: Trained) -> dict[str, Any]:
-    """Write the maps of the present classes of every image to ``maps/<kind>/<name>.npz``.
+@dataclass(frozen=True)
+class _Plan:
+    """What is known to be possible before the first map is written."""
 
-    Args:
-        config: How.
-        context: The run; images whose maps are there are left alone.
-        trained: The method.
+    config: LocalizeConfig
+    trained: Trained
+    dataset: TagDataset
+    kinds: tuple[str, ...]
 
-    Returns:
-        Figures worth keeping: images, kinds, the part.
 
-    Raises:
-        Stopped: A stop signal came; finished images are kept.
-        UserError: The images, tags or settings do not allow it.
-    """
-    dataset = open_part(context.data, config.split)
+def _check(config: LocalizeConfig, context: Context) -> None:
+    kind = methods.get(context.settings.method)
+    if kind.map_kinds:
+        map_kinds(kind, config.kinds)
+    _tagged(config, context.data.open(config.split))
+
+
+def _needless(context: Context) -> str | None:
+    made = methods.get(context.settings.method).map_kinds
+    return None if made else f"{context.settings.method} makes no maps"
+
+
+def _reads(config: LocalizeConfig, context: Context) -> dict[str, Any]:
+    return {"model": context.models.checksum(), "data": data_checksum(context, config.split)}
+
+
+def _prepare(config: LocalizeConfig, context: Context) -> _Plan:
+    trained, dataset = context.models.get(), context.data.open(config.split)
     if dataset.classes != trained.classes:
         raise DataError(
             f"the model knows {', '.join(trained.classes.names)}, the data set "
@@ -56,14 +70,45 @@ def localize(config: LocalizeConfig, context: Context, trained: Trained) -> dict
         )
     if config.limit is not None and config.limit < len(dataset):
         dataset = dataset.subset(range(config.limit))
-    method, runtime = trained.method.to(context.runtime.device), context.runtime
-    kinds = map_kinds(method, config.kinds)
+    _tagged(config, dataset)
+    kinds = map_kinds(trained.method, config.kinds)
     if not kinds:
         raise ConfigError(f"{trained.name} makes no class maps; leave out the step localize")
-    folder = context.folder / "maps"
+    return _Plan(config, trained, dataset, kinds)
+
+
+def _tagged(config: LocalizeConfig, dataset: TagDataset) -> None:
+    count = len(dataset) if config.limit is None else min(config.limit, len(dataset))
+    untagged = next((i for i in range(count) if not dataset.has_tags(i)), None)
+    if config.tags == "dataset" and untagged is not None:
+        raise DataError(
+            f"'{dataset.names[untagged]}' has no tags; give them with --tags, or let the model predict them "
+            "(--set localize.tags=classifier)"
+        )
+
+
+def localize(plan: _Plan, context: Context) -> dict[str, Any]:
+    """Write the maps of the present classes of every image to ``maps/<kind>/<name>.npz``.
+
+    Args:
+        plan: What `LOCALIZE.prepare` gave.
+        context: The run; images whose maps are there and whole are left alone.
+
+    Returns:
+        Figures worth keeping: images, kinds, the part.
+
+    Raises:
+        Stopped: A stop signal came; finished images are kept.
+        UserError: An image cannot be read.
+    """
+    config, trained, dataset, kinds = plan.config, plan.trained, plan.dataset, plan.kinds
+    method, runtime = trained.method.to(context.runtime.device), context.runtime
+    folder = context.out / "maps"
 
     def work(index: int, batch: Batch) -> None:
-        tags = _tags(config, dataset.has_tags(index), batch, trained, context)
+        tags = batch.tags
+        if config.tags != "dataset":
+            tags = image_tags(method, batch.images, runtime, config.tags)
         maps = image_maps(method, batch.images, runtime, config, tags)
         keys, valid = present_classes(tags)
         chosen = keys[0][valid[0]]
@@ -79,12 +124,19 @@ def localize(config: LocalizeConfig, context: Context, trained: Trained) -> dict
     return {"images": len(dataset), "split": dataset.split, "kinds": list(kinds), "views": views}
 
 
-def _tags(config: LocalizeConfig, tagged: bool, batch: Batch, trained: Trained, context: Context) -> Tensor:
-    if config.tags != "dataset":
-        return image_tags(trained.method, batch.images, context.runtime, config.tags)
-    if not tagged:
-        raise DataError(
-            f"'{batch.names[0]}' has no tags; give them with --tags, or let the model predict them "
-            "(--set localize.tags=classifier)"
-        )
-    return batch.tags
+def _decides(config: LocalizeConfig, settings: Settings) -> dict[str, Any]:
+    return {**plain(config), "precision": settings.runtime.precision}
+
+
+LOCALIZE = Step(
+    "localize",
+    writes=("maps",),
+    reads=_reads,
+    prepare=_prepare,
+    work=localize,
+    check=_check,
+    needless=_needless,
+    decides=_decides,
+    smaller="Lower localize.size or leave out the largest of localize.scales, or use --precision bf16",
+)
+"""Images to class maps."""

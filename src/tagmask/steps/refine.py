@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,19 +12,21 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from tagmask import methods
 from tagmask.config import Config
-from tagmask.data.parts import Part, open_part
-from tagmask.errors import ConfigError, DataError
-from tagmask.inference.crf import crf_preset, refine_by_crf
+from tagmask.data import TagDataset
+from tagmask.data.parts import Part
+from tagmask.errors import DataError
+from tagmask.inference.crf import CRFName, crf_preset, refine_by_crf
 from tagmask.ops.labels import labels_from_maps, labels_with_ignore, refine_labels
 from tagmask.ops.pixel_refinement import PAR_DILATIONS, par
-from tagmask.steps.base import Context, each_image
+from tagmask.steps.base import Context, Step, data_checksum, each_image, with_maps
 from tagmask.store.files import file_for
 from tagmask.store.labels import write_mask
 from tagmask.store.maps import load_maps
 from tagmask.types import Batch
 
-__all__ = ["RefineConfig", "refine"]
+__all__ = ["REFINE", "RefineConfig", "image_labels", "refine"]
 
 
 class RefineConfig(Config):
@@ -44,7 +48,7 @@ class RefineConfig(Config):
     """Steps of pixel-adaptive refinement."""
     shrink: int = Field(default=2, ge=1)
     """Pixel-adaptive refinement runs at 1/shrink of the size."""
-    crf: str = "more_seeds"
+    crf: CRFName = "more_seeds"
     """Parameters of the CRF by name: psa_softmax, label_50_5, more_seeds, afa, weaktr_voc, ..."""
     power: float | tuple[float, float] | None = None
     """In the CRF, background is (1 - largest map) to this power instead of a constant. Two powers take the
@@ -60,34 +64,55 @@ class RefineConfig(Config):
         return self
 
 
-def refine(config: RefineConfig, context: Context) -> dict[str, Any]:
-    """Write a pseudo label for every image to ``labels/<name>.png``, 255 where undecided.
+@dataclass(frozen=True)
+class _Plan:
+    """What is known to be possible before the first label is written."""
+
+    config: RefineConfig
+    source: Path
+    dataset: TagDataset
+
+
+def _check(config: RefineConfig, context: Context) -> None:
+    context.data.open(config.split)
+
+
+def _needless(context: Context) -> str | None:
+    made = methods.get(context.settings.method).map_kinds
+    return None if made else f"{context.settings.method} makes no maps"
+
+
+def _reads(config: RefineConfig, context: Context) -> dict[str, Any]:
+    maps = context.manifest.checksum(context.folder / "maps")
+    return {"maps": maps, "data": data_checksum(context, config.split)}
+
+
+def _prepare(config: RefineConfig, context: Context) -> _Plan:
+    source = context.folder / "maps" / config.maps
+    dataset = with_maps(context.data.open(config.split), source, "refine.maps")
+    return _Plan(config, source, dataset)
+
+
+def refine(plan: _Plan, context: Context) -> dict[str, Any]:
+    """Write a pseudo label for every image that has maps to ``labels/<name>.png``, 255 where undecided.
 
     Args:
-        config: How.
-        context: The run; reads ``maps/<kind>/``; images whose label is there are left alone.
+        plan: What `REFINE.prepare` gave.
+        context: The run; images whose label is there and whole are left alone.
 
     Returns:
-        Figures worth keeping: images, and the share of undecided pixels.
+        Figures worth keeping: images, the part.
 
     Raises:
         Stopped: A stop signal came; finished images are kept.
-        UserError: Maps are missing or damaged, or an image cannot be read.
+        UserError: Maps are damaged, or an image cannot be read.
     """
-    source = context.folder / "maps" / config.maps
-    if not source.is_dir():
-        made = sorted(p.name for p in source.parent.glob("*") if p.is_dir())
-        raise ConfigError(
-            f"no maps of kind '{config.maps}' in {source.parent} (there are: {', '.join(made) or 'none'}); "
-            "run localize first, or set refine.maps"
-        )
-    dataset, folder = open_part(context.data, config.split), context.folder / "labels"
-    dataset = dataset.subset(i for i, n in enumerate(dataset.names) if file_for(source, n, ".npz").exists())
+    config, dataset, folder = plan.config, plan.dataset, context.out / "labels"
     palette = dataset.classes.palette
 
     def work(index: int, batch: Batch) -> None:
         name = batch.names[0]
-        loaded = load_maps(file_for(source, name, ".npz"))
+        loaded = load_maps(file_for(plan.source, name, ".npz"))
         height, width = batch.images.shape[2:]
         if loaded.maps.shape[1:] != (height, width):
             raise DataError(f"the maps of '{name}' are not of the image's size; localize it again")
@@ -128,3 +153,17 @@ def image_labels(images: Tensor, maps: Tensor, keys: Tensor, config: RefineConfi
     if config.background is not None:
         return labels_from_maps(maps, present, config.background, keys=keys)
     return labels_with_ignore(maps, present, high, low, keys=keys)
+
+
+REFINE = Step(
+    "refine",
+    writes=("labels",),
+    reads=_reads,
+    prepare=_prepare,
+    work=refine,
+    check=_check,
+    needless=_needless,
+    smaller="Take refine.method=none, or smaller images",
+    by_hand=True,
+)
+"""Class maps to pseudo labels."""

@@ -1,10 +1,11 @@
-"""One page about a run, from what its stages left on disk."""
+"""One page about a run, from what its steps left on disk."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,18 @@ from pydantic import Field
 
 from tagmask import __version__
 from tagmask.config import Config
-from tagmask.data.parts import Part, has_masks, open_part
+from tagmask.data import TagDataset
+from tagmask.data.parts import Part
 from tagmask.data.readers.regular import read_text
 from tagmask.inference.views import MapConfig
 from tagmask.models.trained import Trained
 from tagmask.report.figures import Curve, curves
 from tagmask.report.page import Cell, Figure, Page, Table, render
-from tagmask.steps.base import Context
+from tagmask.steps.base import Context, Step
 from tagmask.steps.panels import examples, said, token_plane
 from tagmask.store.files import atomic_write
 
-__all__ = ["ReportConfig", "report"]
+__all__ = ["REPORT", "ReportConfig", "report"]
 
 _NO_LOSS = {"step", "lr", "skipped", "steps_per_second", "images_per_second"}
 
@@ -37,21 +39,41 @@ class ReportConfig(Config):
     """Images whose class tokens are drawn, for methods that have class tokens."""
 
 
-def report(
-    config: ReportConfig,
-    context: Context,
-    settings: Mapping[str, Any],
-    steps: Mapping[str, Mapping[str, Any]],
-    trained: Trained | None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Plan:
+    """What the page is made of."""
+
+    config: ReportConfig
+    settings: Mapping[str, Any]
+    steps: Mapping[str, Mapping[str, Any]]
+    dataset: TagDataset
+    trained: Trained | None
+
+
+def _reads(config: ReportConfig, context: Context) -> dict[str, Any]:
+    manifest = context.manifest
+    return {
+        name: {output: manifest.on_disk(output) for output in step["outputs"]} if "outputs" in step else None
+        for name, step in manifest.steps.items()
+        if name != "report"
+    }
+
+
+def _prepare(config: ReportConfig, context: Context) -> _Plan:
+    settings = context.settings.model_dump(mode="json")
+    split = settings["localize"]["split"]
+    part: Part = "auto" if split == "both" else split
+    dataset = context.data.open(part, masks=context.data.has_masks(part))
+    there = settings["checkpoint"] or (context.folder / "model").is_dir()
+    return _Plan(config, settings, context.manifest.steps, dataset, context.models.get() if there else None)
+
+
+def report(plan: _Plan, context: Context) -> dict[str, Any]:
     """Write ``report.html``: one file without anything from outside.
 
     Args:
-        config: What is on it.
+        plan: What `REPORT.prepare` gave.
         context: The run.
-        settings: All settings of the run, as plain values.
-        steps: The manifest's steps.
-        trained: The model, for its class tokens.
 
     Returns:
         The size of the page in bytes.
@@ -61,10 +83,8 @@ def report(
     """
     if not context.runtime.is_main:
         return {}
-    folder, split = context.folder, settings["localize"]["split"]
-    part: Part = "auto" if split == "both" else split
-    masks = has_masks(context.data, part)
-    dataset = open_part(context.data, part, masks=masks)
+    config, settings, steps, folder = plan.config, plan.settings, plan.steps, context.folder
+    dataset, trained = plan.dataset, plan.trained
     records = [json.loads(read_text(path)) for path in sorted((folder / "scores").glob("*.json"))]
     records.sort(key=lambda record: _ORDER.index(record["what"]) if record["what"] in _ORDER else 9)
     tokens = None
@@ -72,7 +92,7 @@ def report(
         size = MapConfig(size=settings["localize"]["size"])
         tokens = token_plane(context, dataset, trained, size, config.tokens)
     page = Page(
-        title=f"{_method_name(settings, trained)} on {Path(str(context.data.root)).name}",
+        title=f"{_method_name(settings, trained)} on {Path(str(settings['data']['root'])).name}",
         lead=_lead(steps, records[0]["images"] if records else len(dataset), dataset.split),
         headline=[(f"mean IoU, {_said(r)}", f"{100 * r['miou']:.1f}") for r in records],
         settings=_settings(settings, steps),
@@ -86,7 +106,7 @@ def report(
         details={"All settings": yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)},
     )
     text = render(page)
-    with atomic_write(folder / "report.html") as target:
+    with atomic_write(context.out / "report.html") as target:
         target.write_text(text, encoding="utf-8")
     return {"bytes": len(text.encode())}
 
@@ -231,3 +251,7 @@ def _where(record: Mapping[str, Any]) -> str:
     parts.append("mirrored views too" if record["flip"] else "no mirrored views")
     parts.append("CRF" if record["crf"] else "no CRF")
     return ", ".join(parts) + "."
+
+
+REPORT = Step("report", ("report.html",), reads=_reads, prepare=_prepare, work=report, anew=True)
+"""One page about a run; asked for by name it is written again, since its looks are not among its inputs."""

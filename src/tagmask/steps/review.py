@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,23 @@ from torch import Tensor
 from tagmask import __version__
 from tagmask.config import Config
 from tagmask.data import TagDataset
-from tagmask.data.parts import Part, open_part
+from tagmask.data.parts import Part
 from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError
 from tagmask.inference.predictor import Predictor, Use, remembered_use
-from tagmask.inference.views import MapConfig, image_maps, image_tags
+from tagmask.inference.views import MapConfig, image_maps, image_tags, map_kinds
 from tagmask.models.trained import Trained
 from tagmask.report.panels import class_colours, label_picture, picture_uri
 from tagmask.report.review_page import Entry, ReviewPage, TagLine, render_review
 from tagmask.review.queue import Doubt, Row, rank, tag_doubts
 from tagmask.review.signals import Evidence, shares, signals
-from tagmask.steps.base import Context, each_image
+from tagmask.steps.base import Context, Step, data_checksum, each_image
 from tagmask.steps.scoring import read_maps
 from tagmask.store.files import atomic_write, file_for, write_json
 from tagmask.store.labels import read_mask
 from tagmask.types import Batch
 
-__all__ = ["ReviewConfig", "read_row", "review"]
+__all__ = ["REVIEW", "ReviewConfig", "read_row", "review"]
 
 _PICTURE_SIDE = 240
 
@@ -55,16 +56,38 @@ class ReviewConfig(Config):
     """So many images, from the worst, are shown on the page."""
 
 
-def review(config: ReviewConfig, context: Context, trained: Trained) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Plan:
+    """What is known to be possible before the first image is looked at."""
+
+    config: ReviewConfig
+    trained: Trained
+    dataset: TagDataset
+
+
+def _reads(config: ReviewConfig, context: Context) -> dict[str, Any]:
+    manifest = context.manifest
+    inputs: dict[str, Any] = {name: manifest.checksum(context.folder / name) for name in ("maps", "labels")}
+    model = context.models.checksum(context.models.segmenter_name)
+    inputs |= {"model": model, "data": data_checksum(context, config.split)}
+    return {**inputs, "masks": manifest.checksum(context.folder / "masks")}
+
+
+def _prepare(config: ReviewConfig, context: Context) -> _Plan:
+    trained = context.models.segmenter()
+    map_kinds(trained.method, [k for k in config.kinds or () if not (context.folder / "maps" / k).is_dir()])
+    return _Plan(config, trained, context.data.open(config.split))
+
+
+def review(plan: _Plan, context: Context) -> dict[str, Any]:
     """Write ``review/``: ``index.html``, ``queue.csv`` (worst first), ``tag_doubts.csv``, ``signals/``.
 
     The mask in question is the one in ``masks/``; where there is none, what the model says now. The opinions
     it is compared with are the maps and labels in the run folder; maps that are not there are made.
 
     Args:
-        config: Which images.
+        plan: What `REVIEW.prepare` gave.
         context: The run.
-        trained: The model whose masks these are.
 
     Returns:
         Figures: images, tag doubts, median score.
@@ -73,8 +96,8 @@ def review(config: ReviewConfig, context: Context, trained: Trained) -> dict[str
         Stopped: A stop signal came; finished images are kept.
         UserError: Images, masks or maps cannot be read.
     """
-    dataset, out = open_part(context.data, config.split), context.folder / "review"
-    looker = _Looker(config, context, trained, dataset)
+    config, dataset, out = plan.config, plan.dataset, context.out / "review"
+    looker = _Looker(config, context, plan.trained, dataset)
     each_image(
         context, dataset, "review", lambda name: [file_for(out / "signals", name, ".json")], looker.look
     )
@@ -99,6 +122,7 @@ class _Looker:
 
     def __init__(self, config: ReviewConfig, context: Context, trained: Trained, dataset: TagDataset) -> None:
         self.config, self.folder, self.dataset = config, context.folder, dataset
+        self.out = context.out / "review" / "signals"
         self.runtime = context.runtime
         self.method = trained.method.to(context.runtime.device).eval()
         use = remembered_use(trained.meta)
@@ -137,7 +161,7 @@ class _Looker:
             "tags": None if tags is None else list(tags),
             "chances": [round(value, 5) for value in self._chances(images)],
         }
-        write_json(file_for(self.folder / "review" / "signals", batch.names[0], ".json"), record)
+        write_json(file_for(self.out, batch.names[0], ".json"), record)
 
     def mask(self, index: int) -> NDArray[np.uint8] | None:
         """The mask on disk, at the image's own size."""
@@ -275,3 +299,7 @@ def _pictures(dataset: TagDataset, looker: _Looker, index: int) -> tuple[str, ..
     if mask is not None and mask.shape == image.shape[:2]:
         found.append(picture_uri(label_picture(image, mask), _PICTURE_SIDE))
     return tuple(found)
+
+
+REVIEW = Step("review", ("review",), reads=_reads, prepare=_prepare, work=review)
+"""Which masks and tags to look at first."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from tagmask.data.parts import Part, open_part
+from tagmask import methods
+from tagmask.data import TagDataset
+from tagmask.data.parts import Part
 from tagmask.errors import ConfigError, DataError
-from tagmask.inference.crf import crf_preset, segment_by_crf
+from tagmask.inference.crf import CRFName, crf_preset, segment_by_crf
 from tagmask.inference.views import SegmentationConfig, image_scores
 from tagmask.models.trained import Trained
 from tagmask.ops.labels import strongest
-from tagmask.steps.base import Context, each_image
+from tagmask.steps.base import Context, Settings, Step, data_checksum, each_image, plain
 from tagmask.store.files import file_for
 from tagmask.store.labels import write_mask
 from tagmask.types import Batch
 
-__all__ = ["SegmentConfig", "segment"]
+__all__ = ["SEGMENT", "SegmentConfig", "segment"]
 
 
 class SegmentConfig(SegmentationConfig):
@@ -26,7 +29,7 @@ class SegmentConfig(SegmentationConfig):
 
     split: Part = "auto"
     """Images to segment: train, val, or auto for val if there is one."""
-    crf: str | None = None
+    crf: CRFName | None = None
     """Clean the masks by a dense CRF with these parameters: more, afa, seg38, weaktr_voc, ..."""
     tags: Literal["none", "dataset"] = "none"
     """With "dataset", only tagged classes may appear in a mask."""
@@ -34,37 +37,74 @@ class SegmentConfig(SegmentationConfig):
     """Only so many images, from the first."""
 
 
-def segment(config: SegmentConfig, context: Context, trained: Trained) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Plan:
+    """What is known to be possible before the first mask is written."""
+
+    config: SegmentConfig
+    trained: Trained
+    dataset: TagDataset
+
+
+def _check(config: SegmentConfig, context: Context) -> None:
+    _tagged(config, context.data.open(config.split))
+
+
+def _needless(context: Context) -> str | None:
+    settings = context.settings
+    if settings.student is not None or methods.get(settings.method).segments:
+        return None
+    return f"{settings.method} does not segment"
+
+
+def _reads(config: SegmentConfig, context: Context) -> dict[str, Any]:
+    model = context.models.checksum(context.models.segmenter_name)
+    return {"model": model, "data": data_checksum(context, config.split)}
+
+
+def _prepare(config: SegmentConfig, context: Context) -> _Plan:
+    trained, dataset = context.models.segmenter(), context.data.open(config.split)
+    if not trained.method.segments:
+        raise ConfigError(
+            f"{trained.name} does not segment; train a segmenter on its labels, or leave out the step segment"
+        )
+    if config.limit is not None and config.limit < len(dataset):
+        dataset = dataset.subset(range(config.limit))
+    _tagged(config, dataset)
+    return _Plan(config, trained, dataset)
+
+
+def _tagged(config: SegmentConfig, dataset: TagDataset) -> None:
+    count = len(dataset) if config.limit is None else min(config.limit, len(dataset))
+    untagged = next((i for i in range(count) if not dataset.has_tags(i)), None)
+    if config.tags == "dataset" and untagged is not None:
+        raise DataError(
+            f"'{dataset.names[untagged]}' has no tags, and segment.tags is dataset; set it to none"
+        )
+
+
+def segment(plan: _Plan, context: Context) -> dict[str, Any]:
     """Write the mask of every image to ``masks/<name>.png``.
 
     Args:
-        config: How.
-        context: The run; images whose mask is there are left alone.
-        trained: The method.
+        plan: What `SEGMENT.prepare` gave.
+        context: The run; images whose mask is there and whole are left alone.
 
     Returns:
         Figures worth keeping: images, the part.
 
     Raises:
         Stopped: A stop signal came; finished images are kept.
-        UserError: The images or settings do not allow it.
+        UserError: An image cannot be read.
     """
-    method, runtime = trained.method.to(context.runtime.device), context.runtime
-    if not method.segments:
-        raise ConfigError(
-            f"{trained.name} does not segment; train a segmenter on its labels, or leave out the step segment"
-        )
-    dataset = open_part(context.data, config.split)
-    if config.limit is not None and config.limit < len(dataset):
-        dataset = dataset.subset(range(config.limit))
-    folder, palette = context.folder / "masks", trained.classes.palette
+    config, dataset, runtime = plan.config, plan.dataset, context.runtime
+    method = plan.trained.method.to(runtime.device)
+    folder, palette = context.out / "masks", plan.trained.classes.palette
     crf = crf_preset(config.crf) if config.crf else None
 
     def work(index: int, batch: Batch) -> None:
-        by_tags = config.tags == "dataset"
-        if by_tags and not dataset.has_tags(index):
-            raise DataError(f"'{batch.names[0]}' has no tags, and segment.tags is dataset; set it to none")
-        scores = image_scores(method, batch.images, runtime, config, batch.tags if by_tags else None)
+        tags = batch.tags if config.tags == "dataset" else None
+        scores = image_scores(method, batch.images, runtime, config, tags)
         labels = strongest(scores)
         if crf is not None:
             labels = segment_by_crf(batch.images, scores, crf, config.probabilities)
@@ -73,3 +113,22 @@ def segment(config: SegmentConfig, context: Context, trained: Trained) -> dict[s
 
     each_image(context, dataset, "segment", lambda name: [file_for(folder, name, ".png")], work)
     return {"images": len(dataset), "split": dataset.split}
+
+
+def _decides(config: SegmentConfig, settings: Settings) -> dict[str, Any]:
+    return {**plain(config), "precision": settings.runtime.precision}
+
+
+SEGMENT = Step(
+    "segment",
+    writes=("masks",),
+    reads=_reads,
+    prepare=_prepare,
+    work=segment,
+    check=_check,
+    needless=_needless,
+    decides=_decides,
+    smaller="Lower segment.size or leave out the largest of segment.scales, or use --precision bf16",
+    by_hand=True,
+)
+"""Images to masks."""

@@ -11,22 +11,20 @@ from typing import Any
 
 from tagmask.data import TagDataset
 from tagmask.data.loader import TrainBatches, train_batches
-from tagmask.data.parts import has_masks, open_part
-from tagmask.data.transforms.base import make_view
 from tagmask.engine.log import CsvLog, Task, TensorBoardLog, figures_text
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method
-from tagmask.models.trained import build_method, load_trained, save_method
-from tagmask.steps.base import Context
+from tagmask.models.trained import load_trained, save_method
+from tagmask.steps.base import Context, Settings, Step, data_checksum, plain
+from tagmask.steps.fitting import Job, Plan, check_training, prepare_training, share_batch
+from tagmask.store.ledger import fingerprint
 from tagmask.training.checkpoints import Checkpoints
 from tagmask.training.config import TrainConfig
 from tagmask.training.corrections import (
     BothBatches,
     Corrections,
     WithCorrections,
-    begin_from,
     corrected_images,
-    steps_before,
 )
 from tagmask.training.loop import Hooks, fit
 from tagmask.training.optim import build_optimizer
@@ -35,7 +33,7 @@ from tagmask.training.state import Progress, capture, restore
 from tagmask.training.validate import validate_method
 from tagmask.types import OptimPlan
 
-__all__ = ["TrainConfig", "train"]
+__all__ = ["TRAIN", "TrainConfig", "train"]
 
 
 _NOT_SHOWN = ("lr", "grad_norm", "skipped", "steps_per_second")
@@ -57,78 +55,54 @@ class _Run:
     scores: list[CsvLog | TensorBoardLog] = field(default_factory=list)
 
 
-def train(
-    config: TrainConfig,
-    context: Context,
-    name: str,
-    values: Mapping[str, Any],
-    extra: Mapping[str, Any],
-    resume: bool = False,
-) -> dict[str, Any]:
+def train(plan: Plan, context: Context) -> dict[str, Any]:
     """Fit a method and write its model folder.
 
-    Reads the images and tags of the part to learn from; if there are masks for the part to score on, reads
-    those for the curves. Writes ``train/`` (log.csv, scores.csv, events, checkpoints/, best/) and ``model/``.
+    Learns from the images and tags of the part to learn from; if there are masks for the part to score on,
+    uses those for the curves. Writes ``train/`` (log.csv, scores.csv, events, checkpoints/, best/) and
+    ``model/``.
 
     Args:
-        config: How.
+        plan: What `prepare_training` gave.
         context: The run.
-        name: The method's key.
-        values: The method's settings.
-        extra: What the model folder should remember about its use.
-        resume: Continue from the newest saved state, if there is one.
 
     Returns:
         Figures worth keeping: iterations, skipped updates, best and last scores.
 
     Raises:
         Stopped: A stop signal came; the state was saved.
-        UserError: Settings, data, weights or the disk do not allow it.
+        UserError: Corrections or images cannot be read, or the disk refuses.
     """
-    runtime = context.runtime
-    dataset = open_part(context.data, "train")
-    view = make_view(config.view, config.size, **config.view_settings)
-    runtime.reseed()
-    method = build_method(name, values, dataset.num_classes, "model")
-    if config.gradient_checkpointing:
-        _recompute(method)
-    corrections = _corrections(config, context, dataset, method)
-    if corrections is not None:
-        dataset = corrections.dataset
-    checkpoints = Checkpoints(context.folder / "train" / "checkpoints", config.keep)
-    newest = checkpoints.newest() if resume else None
-    before = steps_before(config.start)
-    if newest is None and config.start is not None:
-        begin_from(config.start, method, name, dataset)
-    elif newest is None:
-        # A resumed run's weights come from its state; the pretrained file need not be there any more.
-        method.initialise(str(method.config.weights))
-    plain = config.start is None and corrections is None
-    module = method if plain else WithCorrections(method, before, config.corrections_weight)
+    job, config, runtime, method = plan.job, plan.job.config, context.runtime, plan.method
+    corrections = _corrections(config, context, plan.dataset, method)
+    dataset = plan.dataset if corrections is None else corrections.dataset
+    checkpoints = Checkpoints(context.out / "train" / "checkpoints", config.keep)
+    newest, before = plan.newest, plan.before
+    plain_training = config.start is None and corrections is None
+    module = method if plain_training else WithCorrections(method, before, config.corrections_weight)
     wrapped = runtime.wrap(module, method.sync_norms)
-    plan = _paced(method.optim_plan(config.iterations), config.rate)
-    optimizer = build_optimizer(plan)
+    optim = _paced(method.optim_plan(config.iterations), config.rate)
+    optimizer = build_optimizer(optim)
     done = int(newest[1]["progress"]["step"]) if newest else 0
-    batches = _batches(config, context, dataset, view, done, corrections)
-    extra = {**extra, "before": before} if before else extra
-    truth = _truth(config, context, method)
+    batches = _batches(config, context, dataset, plan.view, done, corrections)
+    extra = {"use": job.use, "before": before} if before else {"use": job.use}
     with ExitStack() as stack:
         task = stack.enter_context(context.display.task("train", config.iterations, done))
-        records = Records(context.folder / "train", runtime.rank, done)
-        run = _Run(config, context, name, method, dataset, Progress(), task, records)
+        records = Records(context.out / "train", runtime.rank, done)
+        run = _Run(config, context, job.name, method, dataset, Progress(), task, records)
         _open_logs(run, stack, done)
         # Last of all: opening loaders and logs draws random numbers, which a resumed run must not see.
         if newest is not None:
             run.progress = restore(method, optimizer, runtime, *newest)
         hooks = Hooks(
             log=lambda step, figures: _on_log(run, batches, step, figures),
-            evaluate=lambda step: _on_evaluate(run, truth, extra, step),
+            evaluate=lambda step: _on_evaluate(run, plan.truth, extra, step),
             save=lambda step: _on_save(run, checkpoints, capture(method, optimizer, runtime, run.progress)),
             skipped=records.skipped,
             tick=lambda step: task.advance(),
         )
         try:
-            fit(wrapped, batches, optimizer, plan, runtime, config.loop(), run.progress, hooks)
+            fit(wrapped, batches, optimizer, optim, runtime, config.loop(), run.progress, hooks)
         finally:
             records.broken(batches.broken)
     return _finish(run, extra)
@@ -139,8 +113,9 @@ def _corrections(
 ) -> Corrections | None:
     if config.corrections is None:
         return None
-    truth = context.data.masks or (context.data.root or Path()) / "masks"
-    folder = context.folder / "train" / "corrections"
+    data = context.settings.data
+    truth = data.masks or (data.root or Path()) / "masks"
+    folder = context.out / "train" / "corrections"
     return corrected_images(
         config.corrections, folder, dataset, type(method), truth, context.runtime, context.display
     )
@@ -151,17 +126,6 @@ def _paced(plan: OptimPlan, rate: float) -> OptimPlan:
     return replace(plan, groups=[replace(group, lr=group.lr * rate) for group in plan.groups])
 
 
-def _recompute(method: Method) -> None:
-    able = [module for module in method.modules() if hasattr(module, "gradient_checkpointing")]
-    if not able:
-        raise ConfigError(
-            "train.gradient_checkpointing works with ViT and Mix Transformer backbones only; leave it out, "
-            "and raise train.accumulate to save memory"
-        )
-    for module in able:
-        module.gradient_checkpointing = True  # type: ignore[assignment]
-
-
 def _batches(
     config: TrainConfig,
     context: Context,
@@ -170,13 +134,7 @@ def _batches(
     step: int,
     corrections: Corrections | None,
 ) -> TrainBatches | BothBatches:
-    runtime = context.runtime
-    parts = runtime.world * config.accumulate
-    if config.batch_size % parts:
-        raise ConfigError(
-            f"train.batch_size {config.batch_size} cannot be shared by {runtime.world} processes with "
-            f"{config.accumulate} micro-batches each; it must be a multiple of {parts}"
-        )
+    runtime, parts = context.runtime, share_batch(config, context)
     workers = config.workers
     if workers is None:
         # On a CPU, readers would take the cores that compute.
@@ -210,21 +168,10 @@ def _batches(
     return BothBatches(batches, make(corrections.corrected, config.corrections_batch, corrections.labels))
 
 
-def _truth(config: TrainConfig, context: Context, method: Method) -> TagDataset | None:
-    """The images to score on along the way, if they have masks and the method makes something to score."""
-    scored = bool(method.map_kinds) or method.segments
-    if not config.eval_every or not scored or not has_masks(context.data, "auto"):
-        return None
-    dataset = open_part(context.data, "auto", masks=True)
-    if config.eval_images is None or config.eval_images >= len(dataset):
-        return dataset
-    return dataset.subset(range(config.eval_images))
-
-
 def _open_logs(run: _Run, stack: ExitStack, step: int) -> None:
     if not run.context.runtime.is_main:
         return
-    folder = run.context.folder / "train"
+    folder = run.context.out / "train"
     run.logs.append(CsvLog(folder / "log.csv", step))
     run.scores.append(CsvLog(folder / "scores.csv", step))
     if run.config.tensorboard:
@@ -266,7 +213,7 @@ def _on_evaluate(run: _Run, truth: TagDataset | None, extra: Mapping[str, Any], 
     if progress.best is None or scores[key] > progress.best:
         progress.best, progress.best_step = scores[key], step
         if run.context.runtime.is_main:
-            folder = run.context.folder / "train" / "best"
+            folder = run.context.out / "train" / "best"
             save_method(folder, run.method, run.name, run.dataset.classes, scores, {**extra, "step": step})
 
 
@@ -277,7 +224,7 @@ def _on_save(run: _Run, checkpoints: Checkpoints, state: tuple[dict[str, Any], d
 
 
 def _finish(run: _Run, extra: Mapping[str, Any]) -> dict[str, Any]:
-    progress, folder = run.progress, run.context.folder
+    progress, folder = run.progress, run.context.out
     best = folder / "train" / "best"
     if run.context.runtime.is_main:
         extra = {**extra, "step": progress.step, "chosen": "last"}
@@ -301,10 +248,64 @@ def _use_best(run: _Run, best: Path, extra: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{best} belongs to other classes; delete it and train again")
     chosen = {**extra, "chosen": "best", "step": trained.meta["extra"]["step"]}
     save_method(
-        run.context.folder / "model",
+        run.context.out / "model",
         trained.method,
         run.name,
         trained.classes,
         trained.meta["metrics"],
         chosen,
     )
+
+
+def _check(config: TrainConfig, context: Context) -> None:
+    check_training(config, context.settings.method, context)
+
+
+def _needless(context: Context) -> str | None:
+    given = context.settings.checkpoint
+    return None if given is None else f"the model is {given}"
+
+
+def _decides(config: TrainConfig, settings: Settings) -> dict[str, Any]:
+    about = {"method": settings.method, "model": dict(settings.model), **plain(config)}
+    return about | {"precision": settings.runtime.precision, "seed": settings.runtime.seed}
+
+
+def _reads(config: TrainConfig, context: Context) -> dict[str, Any]:
+    inputs: dict[str, Any] = {"data": data_checksum(context, "train")}
+    if config.labels is not None:
+        inputs["labels"] = fingerprint(config.labels)["sha256"]
+    if config.corrections is not None:
+        inputs["corrections"] = fingerprint(config.corrections)["sha256"]
+    if config.start is not None:
+        inputs["start"] = load_trained(config.start).checksum
+    return inputs
+
+
+def _prepare(config: TrainConfig, context: Context) -> Plan:
+    settings = context.settings
+    values = settings.model_dump(mode="json")
+    # How the run uses the model later is how others should use it, too.
+    use = {
+        "localize": values["localize"],
+        "segment": values["segment"],
+        "background": values["evaluate"]["background"],
+    }
+    return prepare_training(Job(config, settings.method, settings.model, use), context)
+
+
+TRAIN = Step(
+    "train",
+    writes=("model",),
+    reads=_reads,
+    prepare=_prepare,
+    work=train,
+    check=_check,
+    needless=_needless,
+    decides=_decides,
+    private=("train",),
+    places=("labels", "corrections", "start"),
+    smaller="It was not the update itself: lower train.eval_maps.size, or leave evaluation out with "
+    "train.eval_every=0",
+)
+"""Images and tags to a model."""

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tagmask import __version__
 from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError
-from tagmask.store.files import digest, sha256, write_json
+from tagmask.store.files import digest, write_json
+from tagmask.store.ledger import (
+    FileState,
+    file_state,
+    fingerprint,
+    is_whole,
+    read_list,
+    stat_digest,
+    tree_files,
+    write_list,
+)
 
-__all__ = ["Manifest"]
+__all__ = ["LISTS", "Manifest", "new_record"]
 
+LISTS = ".checksums"
+"""Folder in a run folder with one list of files a step."""
 _FORMAT = 1
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 
@@ -47,7 +58,8 @@ class Manifest:
                 raise ValueError("unexpected content")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
-                f"{self.path} is damaged ({error}); delete it to do every step again, or choose another --out"
+                f"{self.path} is damaged ({error}); delete it and do every step again with 'tagmask run "
+                "... --overwrite', or choose another --out"
             ) from None
         if number > _FORMAT:
             raise DataError(f"{self.path} comes from a newer tagmask; update tagmask or choose another --out")
@@ -59,6 +71,7 @@ class Manifest:
         settings: Mapping[str, Any],
         inputs: Mapping[str, Any],
         defaults: Mapping[str, Any] | None = None,
+        places: Iterable[str] = (),
     ) -> bool:
         """Whether a step was finished with these settings and inputs and its outputs are unchanged.
 
@@ -67,11 +80,12 @@ class Manifest:
             settings: Everything that decides about the result, as plain values.
             inputs: Label to checksum (or other plain value) of what the step reads.
             defaults: Values of settings that the record does not know: it may be older than they are.
+            places: Settings that name files, whose content is among the inputs: where they lie is all one.
         """
         step = self.steps.get(name, {})
-        if step.get("status") != "done" or not self.same_work(name, settings, inputs, defaults):
+        if step.get("status") != "done" or not self.same_work(name, settings, inputs, defaults, places):
             return False
-        return all(self._unchanged(path, known) for path, known in step.get("outputs", {}).items())
+        return not self.differences(name)
 
     def same_work(
         self,
@@ -79,26 +93,87 @@ class Manifest:
         settings: Mapping[str, Any],
         inputs: Mapping[str, Any],
         defaults: Mapping[str, Any] | None = None,
+        places: Iterable[str] = (),
     ) -> bool:
         """Whether the last attempt at a step, finished or not, had these settings and inputs."""
         step = self.steps.get(name)
         if step is None or not isinstance(step.get("settings"), dict):
             return False
-        before = {**(defaults or {}), **step["settings"]}
-        return digest([before, step.get("inputs")]) == digest([dict(settings), dict(inputs)])
+        left_out = set(places)
+        before = {k: v for k, v in {**(defaults or {}), **step["settings"]}.items() if k not in left_out}
+        now = {k: v for k, v in settings.items() if k not in left_out}
+        return digest([before, step.get("inputs")]) == digest([now, dict(inputs)])
+
+    def differences(self, name: str, private: bool = False) -> dict[str, str]:
+        """What is no longer as a finished step left it.
+
+        Args:
+            name: The step.
+            private: Look at the files that it wrote for itself, too.
+
+        Returns:
+            Path in the run folder to "missing", "changed" or "not from this step". Where the record does
+            not know single files, the path of the whole output.
+        """
+        record = self.steps.get(name, {})
+        if record.get("status") != "done":
+            return {}
+        known = {**record.get("outputs", {}), **(record.get("private", {}) if private else {})}
+        found: dict[str, str] = {}
+        rows: dict[str, FileState] | None = None
+        for output, state in known.items():
+            path = self.folder / output
+            if path.exists() and stat_digest(path) == state["stat"]:
+                continue
+            rows = self.files(name) if rows is None else rows
+            found |= self._differences(output, state, rows)
+        return found
+
+    def _differences(
+        self, output: str, state: Mapping[str, Any], rows: Mapping[str, FileState]
+    ) -> dict[str, str]:
+        path = self.folder / output
+        parent = PurePosixPath(output).parent
+        own = {row: known for row, known in rows.items() if PurePosixPath(row).is_relative_to(output)}
+        named = {PurePosixPath(row).relative_to(parent).as_posix(): known for row, known in own.items()}
+        if fingerprint(path, named)["sha256"] != state["sha256"]:
+            # The list is from an older version, lost or damaged: only the whole is known.
+            if not path.exists():
+                return {output: "missing"}
+            return {} if fingerprint(path)["sha256"] == state["sha256"] else {output: "changed"}
+        found = {}
+        for row, known in own.items():
+            file = self.folder / row
+            if not is_whole(file, known):
+                found[row] = "changed" if file.exists() else "missing"
+        for file in tree_files(path):
+            row = file.relative_to(self.folder).as_posix()
+            if row not in own:
+                found[row] = "not from this step"
+        return found
+
+    def files(self, name: str) -> dict[str, FileState]:
+        """The files that a finished step made, by their path in the run folder, as far as they are listed."""
+        return read_list(self.folder / LISTS / f"{name}.jsonl")
 
     def begin(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-        """Note that a step starts."""
-        self.steps[name] = {
-            "status": "running",
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "settings": dict(settings),
-            "inputs": dict(inputs),
-            "versions": _versions(),
-        }
+        """Note that a step starts; the record of a finished one stays until there is a new result."""
+        if self.steps.get(name, {}).get("status") == "done":
+            return
+        self.steps[name] = new_record(settings, inputs)
         self._write()
 
-    def finish(self, name: str, outputs: list[Path], seconds: float, results: Mapping[str, Any]) -> None:
+    def finish(
+        self,
+        name: str,
+        outputs: Iterable[Path],
+        seconds: float,
+        results: Mapping[str, Any],
+        *,
+        record: Mapping[str, Any] | None = None,
+        rows: Mapping[str, FileState] | None = None,
+        private: Iterable[Path] = (),
+    ) -> None:
         """Note that a step is done, with the checksums of what it wrote.
 
         Args:
@@ -106,74 +181,96 @@ class Manifest:
             outputs: Files and folders inside the run folder.
             seconds: How long it took.
             results: Figures worth reading later.
+            record: What was noted when it began, if not what `begin` noted.
+            rows: Files that were made, by their path in the run folder; read from the disk if None.
+            private: Further files and folders that the step wrote for itself.
         """
-        self.steps[name] |= {
+        outputs, private = list(outputs), list(private)
+        if rows is None:
+            made = [file for path in (*outputs, *private) for file in tree_files(path)]
+            rows = {file.relative_to(self.folder).as_posix(): file_state(file) for file in made}
+        self.steps[name] = {
+            **(record or self.steps[name]),
             "status": "done",
             "seconds": round(seconds, 1),
-            "outputs": {path.relative_to(self.folder).as_posix(): fingerprint(path) for path in outputs},
+            "outputs": {self._key(path): self._fingerprint(path, rows) for path in outputs},
+            "private": {self._key(path): self._fingerprint(path, rows) for path in private},
             "results": dict(results),
         }
+        self.steps[name].pop("reason", None)
+        write_list(self.folder / LISTS / f"{name}.jsonl", rows)
         self._write()
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _fingerprint(self, path: Path, rows: Mapping[str, FileState]) -> dict[str, Any]:
+        output = PurePosixPath(self._key(path))
+        own = {
+            PurePosixPath(row).relative_to(output.parent).as_posix(): state
+            for row, state in rows.items()
+            if PurePosixPath(row).is_relative_to(output)
+        }
+        return fingerprint(path, own)
 
     def stop(self, name: str, status: str, reason: str) -> None:
         """Note that a step ended early ("stopped" by the user or the system, or "failed")."""
-        if name in self.steps:
+        if self.steps.get(name, {}).get("status", "done") != "done":
             self.steps[name] |= {"status": status, "reason": reason}
             self._write()
 
-    def checksum(self, path: Path) -> str | None:
-        """Checksum of an output that some finished step recorded, or None."""
-        key = path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else None
-        for step in self.steps.values():
-            if key in step.get("outputs", {}):
-                return str(step["outputs"][key]["sha256"])
-        return None
+    def maker(self, output: str) -> str | None:
+        """The step whose record knows an output."""
+        return next((n for n, step in self.steps.items() if output in step.get("outputs", {})), None)
 
-    def _unchanged(self, path: str, known: Mapping[str, Any]) -> bool:
-        target = self.folder / path
-        if not target.exists():
-            return False
-        # Names, sizes and times first: reading gigabytes again is needed only when these differ.
-        same = _stat_digest(target) == known["stat"] or fingerprint(target)["sha256"] == known["sha256"]
-        return bool(same)
+    def on_disk(self, output: str) -> dict[str, Any] | None:
+        """Checksum, quick digest and count of an output as it lies there now; None if it does not.
+
+        What a record says is believed only while sizes and times are what they were.
+        """
+        path = self.folder / output
+        if not path.exists():
+            return None
+        maker = self.maker(output)
+        known: dict[str, Any] = self.steps[maker]["outputs"][output] if maker else {}
+        if known and stat_digest(path) == known["stat"]:
+            return known
+        seen = fingerprint(path)
+        return known if known and known["sha256"] == seen["sha256"] else seen
+
+    def checksum(self, path: Path) -> str | None:
+        """Checksum of what lies at a path now; None if nothing does, or it is not in the run folder."""
+        if not path.is_relative_to(self.folder):
+            return None
+        found = self.on_disk(path.relative_to(self.folder).as_posix())
+        return None if found is None else str(found["sha256"])
 
     def _write(self) -> None:
         write_json(self.path, {"format": _FORMAT, "tagmask": __version__, "steps": self.steps})
+
+
+def new_record(settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a step that starts now."""
+    return {
+        "status": "running",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "settings": dict(settings),
+        "inputs": dict(inputs),
+        "versions": _versions(),
+    }
 
 
 def _sound(steps: Any) -> bool:
     """Whether what a file says about steps has the form it was written in."""
     if not isinstance(steps, dict) or not all(isinstance(step, dict) for step in steps.values()):
         return False
-    parts = [
-        step.get(key, {}) for step in steps.values() for key in ("settings", "inputs", "results", "outputs")
-    ]
+    keys = ("settings", "inputs", "results", "outputs", "private")
+    parts = [step.get(key, {}) for step in steps.values() for key in keys]
     if not all(isinstance(part, dict) for part in parts):
         return False
-    outputs = [known for step in steps.values() for known in step.get("outputs", {}).values()]
-    return all(isinstance(known, dict) and {"sha256", "stat"} <= known.keys() for known in outputs)
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Checksum over the content of a file or folder, quick digest of names, sizes and times, and count."""
-    files = _files(path)
-    total = hashlib.sha256()
-    for file in files:
-        total.update(f"{file.relative_to(path.parent).as_posix()} {sha256(file)}\n".encode())
-    return {"sha256": total.hexdigest(), "stat": _stat_digest(path), "files": len(files)}
-
-
-def _stat_digest(path: Path) -> str:
-    rows = [
-        (f.relative_to(path.parent).as_posix(), f.stat().st_size, f.stat().st_mtime_ns) for f in _files(path)
-    ]
-    return digest(rows)
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    return sorted(f for f in path.rglob("*") if f.is_file() and ".partial" not in f.parts)
+    files = [step.get(key, {}) for step in steps.values() for key in ("outputs", "private")]
+    known = [state for part in files for state in part.values()]
+    return all(isinstance(state, dict) and {"sha256", "stat"} <= state.keys() for state in known)
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,132 @@
+"""What a training needs before its first update: looked at, built and loaded, and nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tagmask import methods
+from tagmask.data import TagDataset
+from tagmask.data.transforms.base import make_view
+from tagmask.errors import ConfigError, DataError, nearest
+from tagmask.inference.views import map_kinds
+from tagmask.methods.base import Method
+from tagmask.models.trained import build_method
+from tagmask.steps.base import Context
+from tagmask.training.checkpoints import Checkpoints
+from tagmask.training.config import TrainConfig
+from tagmask.training.corrections import begin_from, steps_before
+
+__all__ = ["Job", "Plan", "check_training", "prepare_training", "share_batch"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A method to fit, and how.
+
+    Attributes:
+        config: How long, on what views.
+        name: The method's key.
+        model: The method's settings.
+        use: How the model will be used, for its header.
+    """
+
+    config: TrainConfig
+    name: str
+    model: Mapping[str, Any]
+    use: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known to be possible before the first update: everything is built and loaded."""
+
+    job: Job
+    method: Method
+    dataset: TagDataset
+    view: Any
+    truth: TagDataset | None
+    newest: tuple[dict[str, Any], dict[str, Any]] | None
+    before: int
+
+
+def check_training(config: TrainConfig, name: str, context: Context) -> None:
+    """Refuse what can be seen to be wrong without building anything.
+
+    Raises:
+        UserError: A choice, a path or the data does not fit.
+    """
+    kind = methods.get(name)
+    make_view(config.view, config.size, **config.view_settings)
+    if kind.map_kinds:
+        kinds = map_kinds(kind, config.eval_maps.kinds)
+        known = (*kinds, *(("segmentation",) if kind.segments else ()))
+        best = config.best_by
+        if best is not None and best not in known:
+            raise ConfigError(f"train.best_by: no score is called '{best}'. {nearest(best, known)}")
+    for what in ("labels", "corrections", "start"):
+        path = getattr(config, what)
+        if path is not None and not path.exists():
+            raise DataError(f"train.{what}: {path} does not exist")
+    share_batch(config, context)
+    context.data.open("train")
+
+
+def prepare_training(job: Job, context: Context) -> Plan:
+    """Build the method, load its weights or the newest saved state, open the data; nothing is written.
+
+    Raises:
+        UserError: Settings, data or weights do not allow it.
+    """
+    config, runtime = job.config, context.runtime
+    check_training(config, job.name, context)
+    dataset = context.data.open("train")
+    view = make_view(config.view, config.size, **config.view_settings)
+    runtime.reseed()
+    method = build_method(job.name, job.model, dataset.num_classes, "model")
+    if config.gradient_checkpointing:
+        _recompute(method)
+    checkpoints = Checkpoints(context.out / "train" / "checkpoints", config.keep)
+    newest = checkpoints.newest() if context.goes_on else None
+    if newest is None and config.start is not None:
+        begin_from(config.start, method, job.name, dataset)
+    elif newest is None:
+        # A resumed run's weights come from its state; the pretrained file need not be there any more.
+        method.initialise(str(method.config.weights))
+    truth = _truth(config, context, method)
+    return Plan(job, method, dataset, view, truth, newest, steps_before(config.start))
+
+
+def _recompute(method: Method) -> None:
+    able = [module for module in method.modules() if hasattr(module, "gradient_checkpointing")]
+    if not able:
+        raise ConfigError(
+            "train.gradient_checkpointing works with ViT and Mix Transformer backbones only; leave it out, "
+            "and raise train.accumulate to save memory"
+        )
+    for module in able:
+        module.gradient_checkpointing = True  # type: ignore[assignment]
+
+
+def share_batch(config: TrainConfig, context: Context) -> int:
+    """Into how many parts a batch goes: processes times micro-batches."""
+    world = context.runtime.world
+    parts = world * config.accumulate
+    if config.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size {config.batch_size} cannot be shared by {world} processes with "
+            f"{config.accumulate} micro-batches each; it must be a multiple of {parts}"
+        )
+    return parts
+
+
+def _truth(config: TrainConfig, context: Context, method: Method) -> TagDataset | None:
+    """The images to score on along the way, if they have masks and the method makes something to score."""
+    scored = bool(method.map_kinds) or method.segments
+    if not config.eval_every or not scored or not context.data.has_masks("auto"):
+        return None
+    dataset = context.data.open("auto", masks=True)
+    if config.eval_images is None or config.eval_images >= len(dataset):
+        return dataset
+    return dataset.subset(range(config.eval_images))

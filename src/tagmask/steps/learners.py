@@ -1,0 +1,96 @@
+"""The second networks of a multi-stage method: they learn from labels that earlier steps wrote."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tagmask.config import Config
+from tagmask.errors import ConfigError
+from tagmask.steps.base import Context, Settings, Step, data_checksum, plain
+from tagmask.steps.fitting import Job, Plan, check_training, prepare_training
+from tagmask.steps.scoring import PICTURES
+from tagmask.steps.train import TrainConfig, train
+
+__all__ = ["AFFINITY", "STUDENT", "Learner"]
+
+
+class Learner(Config):
+    """A second network of a multi-stage method, trained on labels that earlier steps wrote."""
+
+    method: str
+    """Key of the method."""
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the method, see `tagmask show METHOD`."""
+    checkpoint: Path | None = None
+    """Use this model folder, or this published checkpoint of the method, instead of training."""
+    labels: Literal["label", "walk"] = "label"
+    """What to learn from: the labels of refine, or of the random walk."""
+    train: TrainConfig = TrainConfig()
+    """How it is trained."""
+
+
+def _learner(name: str) -> Step:
+    def needless(context: Context) -> str | None:
+        config = getattr(context.settings, name)
+        if config is None:
+            return ""
+        return None if config.checkpoint is None else f"the model is {config.checkpoint}"
+
+    def given(config: Learner | None) -> Learner:
+        if config is None:
+            raise ConfigError(f"this run has no {name}; choose a recipe with one, or set {name}.method")
+        return config
+
+    def inside(context: Context) -> Context:
+        return replace(context, out=context.out / name)
+
+    def check(config: Learner | None, context: Context) -> None:
+        learner = given(config)
+        check_training(learner.train, learner.method, context)
+
+    def decides(config: Learner | None, settings: Settings) -> dict[str, Any]:
+        learner, runtime = given(config), settings.runtime
+        about = {"method": learner.method, "model": learner.model, **plain(learner.train)}
+        return about | {"precision": runtime.precision, "seed": runtime.seed}
+
+    def reads(config: Learner | None, context: Context) -> dict[str, Any]:
+        source = context.folder / PICTURES[given(config).labels]
+        return {"data": data_checksum(context, "train"), "labels": context.manifest.checksum(source)}
+
+    def prepare(config: Learner | None, context: Context) -> Plan:
+        learner = given(config)
+        source = context.folder / PICTURES[learner.labels]
+        if not source.is_dir():
+            raise ConfigError(f"{name} learns from {source}, which is not there; run earlier steps first")
+        chosen = learner.train.model_copy(update={"labels": source})
+        use = {"segment": context.settings.model_dump(mode="json")["segment"]}
+        return prepare_training(Job(chosen, learner.method, learner.model, use), inside(context))
+
+    def work(plan: Plan, context: Context) -> dict[str, Any]:
+        return train(plan, inside(context))
+
+    return Step(
+        name,
+        writes=(f"{name}/model",),
+        reads=reads,
+        prepare=prepare,
+        work=work,
+        check=check,
+        needless=needless,
+        decides=decides,
+        private=(f"{name}/train",),
+        made=("labels",),
+        places=("labels", "corrections", "start"),
+        smaller=f"Lower {name}.train.batch_size, or raise {name}.train.accumulate",
+    )
+
+
+AFFINITY = _learner("affinity")
+"""Pseudo labels to a network that knows which neighbouring pixels belong together."""
+
+STUDENT = _learner("student")
+"""Labels to the segmentation network at the end of a multi-stage method."""
