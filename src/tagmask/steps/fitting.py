@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tagmask import methods
@@ -16,9 +17,9 @@ from tagmask.models.trained import build_method
 from tagmask.steps.base import Context
 from tagmask.training.checkpoints import Checkpoints
 from tagmask.training.config import TrainConfig
-from tagmask.training.corrections import begin_from, steps_before
+from tagmask.training.corrections import begin_from, may_teach, steps_before
 
-__all__ = ["Job", "Plan", "check_training", "prepare_training", "share_batch"]
+__all__ = ["Job", "Plan", "check_training", "prepare_training", "share_batch", "true_masks"]
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,26 @@ def check_training(config: TrainConfig, name: str, context: Context) -> None:
     """
     kind = methods.get(name)
     make_view(config.view, config.size, **config.view_settings)
-    if kind.map_kinds:
+    for what in ("labels", "corrections", "start"):
+        path = getattr(config, what)
+        if path is not None and not path.exists():
+            raise DataError(f"train.{what}: {path} does not exist")
+    if config.corrections is not None:
+        may_teach(config.corrections, true_masks(context), kind)
+    if kind.map_kinds and config.eval_every:
         kinds = map_kinds(kind, config.eval_maps.kinds)
         known = (*kinds, *(("segmentation",) if kind.segments else ()))
         best = config.best_by
         if best is not None and best not in known:
             raise ConfigError(f"train.best_by: no score is called '{best}'. {nearest(best, known)}")
-    for what in ("labels", "corrections", "start"):
-        path = getattr(config, what)
-        if path is not None and not path.exists():
-            raise DataError(f"train.{what}: {path} does not exist")
     share_batch(config, context)
     context.data.open("train")
+
+
+def true_masks(context: Context) -> Path:
+    """The folder of true masks, which a training must not learn from."""
+    data = context.settings.data
+    return data.masks or (data.root or Path()) / "masks"
 
 
 def prepare_training(job: Job, context: Context) -> Plan:

@@ -16,7 +16,7 @@ from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method
 from tagmask.models.trained import load_trained, save_method
 from tagmask.steps.base import Context, Settings, Step, data_checksum, plain
-from tagmask.steps.fitting import Job, Plan, check_training, prepare_training, share_batch
+from tagmask.steps.fitting import Job, Plan, check_training, prepare_training, share_batch, true_masks
 from tagmask.store.ledger import fingerprint
 from tagmask.training.checkpoints import Checkpoints
 from tagmask.training.config import TrainConfig
@@ -113,8 +113,7 @@ def _corrections(
 ) -> Corrections | None:
     if config.corrections is None:
         return None
-    data = context.settings.data
-    truth = data.masks or (data.root or Path()) / "masks"
+    truth = true_masks(context)
     folder = context.out / "train" / "corrections"
     return corrected_images(
         config.corrections, folder, dataset, type(method), truth, context.runtime, context.display

@@ -129,6 +129,29 @@ def begin_from(start: Path, method: Method, name: str, dataset: TagDataset) -> N
         raise CheckpointError(f"{start} does not fit these settings of {name}: {one_line(error)}") from None
 
 
+def may_teach(source: Path, truth: Path, method: type[Method]) -> None:
+    """Refuse corrections that no training may use.
+
+    Args:
+        source: Folder of masks, or what an annotation tool exported.
+        truth: Folder of the true masks, which must not be learned from.
+        method: What is trained.
+
+    Raises:
+        ConfigError: The method does not segment, or the source is the folder of true masks.
+    """
+    if not method.segments:
+        raise ConfigError(
+            f"{method.__name__} does not segment, so corrected masks cannot teach it; give them to its "
+            "segmenter, or use a single-stage method (more, afa)"
+        )
+    if source.resolve() == truth.resolve():
+        raise ConfigError(
+            f"{source} is the folder of true masks that scores are computed on; corrections are masks that "
+            "you made for some training images, in a place of their own"
+        )
+
+
 def corrected_images(
     source: Path,
     folder: Path,
@@ -153,16 +176,7 @@ def corrected_images(
         ConfigError: The method does not segment, or the source is the folder of true masks.
         DataError: The corrections cannot be read or do not fit the images.
     """
-    if not method.segments:
-        raise ConfigError(
-            f"{method.__name__} does not segment, so corrected masks cannot teach it; give them to its "
-            "segmenter, or use a single-stage method (more, afa)"
-        )
-    if source.resolve() == truth.resolve():
-        raise ConfigError(
-            f"{source} is the folder of true masks that scores are computed on; corrections are masks that "
-            "you made for some training images, in a place of their own"
-        )
+    may_teach(source, truth, method)
     tags: dict[str, set[int]] = {}
     tally = Tally()
     for name, mask in read_annotations(source, Subjects.of_dataset(dataset), tally=tally):
