@@ -65,7 +65,7 @@ Image.open(folder / "picture.png").convert("P", palette=Image.Palette.ADAPTIVE)
 # A folder in the Hugging Face convention: weights, configuration, model card.
 
 # %%
-published = model.save_pretrained(folder / "published", data="160 drawn scenes", licence="apache-2.0")
+published = model.save_pretrained(folder / "published", data="160 drawn scenes", license="apache-2.0")
 again = tagmask.Model.from_pretrained(published, device="cpu")
 assert (again.predict(dataset.image(0), tags=tags).mask == result.mask).all()
 print(sorted(path.name for path in published.iterdir()))

@@ -14,16 +14,20 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from tagmask.config import validate
+from tagmask.data import ClassTable
 from tagmask.data.readers.images import read_image, rgb_tensor
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import CheckpointError, DataError
 from tagmask.export.write import ExportConfig, export_model
 from tagmask.inference.predictor import remembered_use
 from tagmask.inference.views import image_maps, image_scores, image_tags
+from tagmask.methods.base import Method
 from tagmask.models.card import model_card, run_facts
+from tagmask.models.checkpoint import save_model
 from tagmask.models.hub import fetch_folder, push_folder, save_pretrained
 from tagmask.models.result import Result
-from tagmask.models.trained import Trained, load_trained
+from tagmask.models.trained import Trained, from_module, load_trained, save_method
+from tagmask.names import deprecated
 from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.ops.maps import present_classes, take_classes
 
@@ -99,6 +103,43 @@ class Model:
         arrays = {kind: value[0].cpu().numpy() for kind, value in maps.items()}
         return Result(pixels, mask, arrays, tuple(keys[0].tolist()), self._trained.classes)
 
+    @classmethod
+    def from_method(
+        cls, method: Method, classes: ClassTable | Sequence[str], *, precision: str = "fp32"
+    ) -> Model:
+        """A method that a loop of one's own trained, ready to predict and to be saved.
+
+        Args:
+            method: The module, where it is; it is switched to evaluation.
+            classes: Names of its foreground classes.
+            precision: See `load`.
+
+        Raises:
+            ConfigError: It is no method, keeps no settings, or has another number of classes.
+        """
+        trained = from_module(method, classes)
+        device = str(next(method.parameters()).device)
+        return cls(trained, Runtime.create(device, precision, seed=None))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a model folder, which `load` and every command read.
+
+        Args:
+            folder: Made if missing.
+
+        Returns:
+            The folder.
+
+        Raises:
+            CheckpointError: It cannot be written; an earlier model there still loads.
+        """
+        target, trained = Path(folder).expanduser(), self._trained
+        if trained.meta:
+            save_model(target, self.method.state_dict(), trained.meta)
+        else:
+            save_method(target, self.method, trained.name, trained.classes, {}, {})
+        return target
+
     def export(self, path: str | Path, **settings: Any) -> dict[str, Any]:
         """Write the model to one file that needs no tagmask, after checking it against PyTorch.
 
@@ -123,8 +164,9 @@ class Model:
         finally:
             self.method.to(self._runtime.device)
 
+    @deprecated("0.2", arguments={"licence": "license"})
     def save_pretrained(
-        self, folder: str | Path, *, name: str | None = None, data: str = "", licence: str = "other"
+        self, folder: str | Path, *, name: str | None = None, data: str = "", license: str = "other"
     ) -> Path:
         """Write the model in the layout of the Hugging Face hub.
 
@@ -132,7 +174,7 @@ class Model:
             folder: Gets ``model.safetensors``, ``config.json`` and the model card ``README.md``.
             name: What the card calls the model; the folder's name if None.
             data: What it was trained on, in words, for the card.
-            licence: Licence identifier of the hub, for example "apache-2.0".
+            license: License identifier of the hub, for example "apache-2.0".
 
         Returns:
             The folder.
@@ -144,15 +186,16 @@ class Model:
         if not meta:
             raise CheckpointError("a published checkpoint has no header of ours; save it from a run folder")
         facts = run_facts(self._source) if self._source is not None else run_facts(target)
-        card = model_card(meta, facts, name or target.name, data, licence)
+        card = model_card(meta, facts, name or target.name, data, license)
         return save_pretrained(target, self.method.state_dict(), meta, card)
 
+    @deprecated("0.2", arguments={"licence": "license"})
     def push_to_hub(
         self,
         repo: str,
         *,
         data: str = "",
-        licence: str = "other",
+        license: str = "other",
         private: bool = False,
         message: str = "Upload a tagmask model",
         token: str | None = None,
@@ -163,7 +206,7 @@ class Model:
         Args:
             repo: "owner/name"; made if missing.
             data: For the card.
-            licence: For the card.
+            license: For the card.
             private: Visibility of a new repository.
             message: Of the commit.
             token: Access token; what huggingface_hub finds by itself if None.
@@ -176,7 +219,7 @@ class Model:
             CheckpointError: The hub refuses or cannot be reached.
         """
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, name=repo, data=data, licence=licence)
+            self.save_pretrained(folder, name=repo, data=data, license=license)
             return push_folder(
                 Path(folder), repo, private=private, message=message, token=token, endpoint=endpoint
             )

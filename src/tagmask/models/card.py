@@ -1,4 +1,4 @@
-"""The page of a published model: what it was trained on and how, how well it does, under which licence."""
+"""The page of a published model: what it was trained on and how, how well it does, under which license."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def model_card(meta: Mapping[str, Any], facts: Facts, name: str, data: str, licence: str) -> str:
+def model_card(meta: Mapping[str, Any], facts: Facts, name: str, data: str, license: str) -> str:
     """Markdown with the header the hub reads.
 
     Args:
@@ -57,12 +57,12 @@ def model_card(meta: Mapping[str, Any], facts: Facts, name: str, data: str, lice
         facts: See `run_facts`.
         name: What the model is called.
         data: What it was trained on, in words; may be empty.
-        licence: Identifier of the hub, such as "apache-2.0" or "other".
+        license: Identifier of the hub, such as "apache-2.0" or "other".
     """
     header: dict[str, Any] = {
         "library_name": "tagmask",
         "pipeline_tag": "image-segmentation",
-        "license": licence,
+        "license": license,
         "tags": ["weakly-supervised-segmentation", str(meta["method"])],
     }
     if results := _results(facts["scores"], name):
@@ -91,7 +91,7 @@ def model_card(meta: Mapping[str, Any], facts: Facts, name: str, data: str, lice
         "## Settings of the method\n",
         _table(("setting", "value"), list(meta["settings"].items())),
         "## Licence\n",
-        f"{_LICENCES.get(licence, licence)}\n",
+        f"{_LICENSES.get(license, license)}\n",
         "## Limits\n",
         "Masks learned from tags cover what tells a class apart, which may be less or more than the object: "
         "look at masks before you rely on them. Pictures unlike the training data were not measured.",
@@ -99,7 +99,7 @@ def model_card(meta: Mapping[str, Any], facts: Facts, name: str, data: str, lice
     return "\n".join(part for part in parts if part) + "\n"
 
 
-_LICENCES = {"other": "Not stated by the publisher. Pretrained parts keep their authors' licences."}
+_LICENSES = {"other": "Not stated by the publisher. Pretrained parts keep their authors' licenses."}
 
 
 def _results(scores: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:

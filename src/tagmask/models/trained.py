@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from tagmask import methods
 from tagmask.backbones.weights import load_strictly, read_weights
 from tagmask.config import validate
 from tagmask.data import ClassTable
-from tagmask.errors import CheckpointError, one_line
-from tagmask.methods.base import Method
+from tagmask.errors import CheckpointError, ConfigError, one_line
+from tagmask.methods.base import Method, MethodConfig
 from tagmask.models.checkpoint import load_model, save_model, weight_file
 from tagmask.store.files import sha256
 from tagmask.types import IGNORE
 
-__all__ = ["Trained", "build_method", "load_published", "load_trained", "save_method"]
+__all__ = ["Trained", "build_method", "from_module", "load_published", "load_trained", "save_method"]
 
 _SPARE_NUMBERS = 1 << 26
 _SPARE_TENSORS = 1000
@@ -91,14 +91,41 @@ def save_method(
     Raises:
         CheckpointError: It cannot be written; an earlier model there is unchanged.
     """
-    meta = {
+    return save_model(folder, method.state_dict(), _header(method, name, classes, metrics, extra))
+
+
+def _header(
+    method: Method, name: str, classes: ClassTable, metrics: Mapping[str, Any], extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
         "method": name,
         "settings": method.config_values(),
         "classes": {"names": list(classes.names), "ignore": classes.ignore_index},
         "metrics": dict(metrics),
         "extra": dict(extra),
     }
-    return save_model(folder, method.state_dict(), meta)
+
+
+def from_module(method: Method, classes: ClassTable | Sequence[str]) -> Trained:
+    """A method that was trained elsewhere, with its classes.
+
+    Args:
+        method: The module; its class is registered if it has no name yet.
+        classes: What its outputs mean.
+
+    Raises:
+        ConfigError: It is no method, holds no settings, or has another number of classes.
+        DataError: These are no class names.
+    """
+    if not isinstance(method, Method):
+        raise ConfigError(f"a method is an instance of tagmask.methods.Method, got {type(method).__name__}")
+    name = methods.name_of(type(method))
+    if not isinstance(getattr(method, "config", None), MethodConfig):
+        raise ConfigError(f"{type(method).__name__} must keep its settings: self.config = config")
+    table = classes if isinstance(classes, ClassTable) else ClassTable(tuple(classes))
+    if table.num_classes != method.num_classes:
+        raise ConfigError(f"the method has {method.num_classes} classes, got {table.num_classes} names")
+    return Trained(method, name, table, "", _header(method, name, table, {}, {}))
 
 
 def load_trained(path: Path) -> Trained:

@@ -50,7 +50,7 @@ def same(first, second):
 
 def test_a_folder_comes_back_with_a_complete_card(run, tmp_path):
     model = tagmask.load(run, device="cpu")
-    folder = model.save_pretrained(tmp_path / "garden", data="12 photographs", licence="cc-by-4.0")
+    folder = model.save_pretrained(tmp_path / "garden", data="12 photographs", license="cc-by-4.0")
     assert {p.name for p in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     same(model, tagmask.Model.from_pretrained(folder, device="cpu"))
     same(model, tagmask.load(folder, device="cpu"))
@@ -92,7 +92,7 @@ def test_push_and_read_from_a_hub(run, tmp_path):
     model = tagmask.load(run, device="cpu")
     with hub() as server:
         where = {"endpoint": server.address, "token": "hf_test"}
-        url = model.push_to_hub("owner/garden", data="12 photographs", licence="mit", **where)
+        url = model.push_to_hub("owner/garden", data="12 photographs", license="mit", **where)
         assert url.startswith(server.address)
         assert "Bearer hf_test" in server.tokens
         files = server.files["owner/garden"]
