@@ -31,14 +31,19 @@ from tagmask.store.maps import load_maps, save_maps
 from tests.seams.pictures import CLASSES, LIGHTS, figures, grey_levels, photograph, stripes, write_folder
 
 SIZE = (48, 80)
-EXACT = {".png", ".bmp", ".tif", ".tiff", ".ppm"}
+EXACT = {".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pnm", ".pgm", ".pbm"}
+JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif"}
+MODES = {".pgm": "L", ".pbm": "1"}  # these endings hold no colours
 
 
 @pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
 @pytest.mark.parametrize("light", sorted(LIGHTS))
 def test_every_picture_file_keeps_channels_size_and_levels(tmp_path, suffix, light):
     path, own = tmp_path / f"a{suffix}", photograph(light, SIZE)
-    Image.fromarray(own).save(path, **({"quality": 98} if suffix in (".jpg", ".jpeg", ".webp") else {}))
+    settings = {"format": "JPEG"} if suffix == ".jif" else {}
+    quality = {"quality": 98} if suffix in JPEG | {".webp"} else {}
+    Image.fromarray(own).convert(MODES.get(suffix, "RGB")).save(path, **settings, **quality)
+    own = np.asarray(Image.fromarray(own).convert(MODES.get(suffix, "RGB")).convert("RGB"))
     found = read_image(path)
     assert found.shape == (*SIZE, 3)
     assert read_size(path) == SIZE

@@ -74,7 +74,7 @@ def test_no_network_names_the_ways_out(monkeypatch, tmp_path):
     with pytest.raises(CheckpointError, match="Ways out: connect") as error:
         hub_weights("vit_tiny_patch16_224")
     assert "long story" not in str(error.value)
-    assert "--weights none" in str(error.value)
+    assert 'weights="none"' in str(error.value)
     with pytest.raises(CheckpointError, match="no pretrained weights"):
         hub_weights("test_vit4")
 

@@ -51,7 +51,7 @@ FOREIGN_SUFFIXES = frozenset(
 """Endings of pictures that are not read here; a listing names them instead of passing over them."""
 CONVERT = "is a picture of a format that is not read here; save it as JPEG or PNG"
 """What is said of them."""
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")  # none of them starts another program
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF")  # none of them starts another program
 _ORIENTATION = 0x0112
 _BUFFER = 1 << 18
 _LIMIT = threading.Lock()
