@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -146,8 +147,7 @@ def evaluate(plan: _Plan, context: Context) -> dict[str, Any]:
 
 def _wanted(config: EvaluateConfig, context: Context, dataset: TagDataset) -> list[str]:
     maps = context.folder / "maps"
-    first = dataset.names[0]
-    on_disk = [p.name for p in sorted(maps.glob("*")) if file_for(p, first, ".npz").exists()]
+    on_disk = [p.name for p in sorted(maps.glob("*")) if _any(p, dataset, ".npz")]
     on_disk += ["fused"] if {"cam", "lam"} <= set(on_disk) and "fused" not in on_disk else []
     on_disk += [what for what in PICTURES if _is_picture(what, context, dataset) and what not in on_disk]
     if not (config.what or on_disk):
@@ -165,7 +165,12 @@ def _wanted(config: EvaluateConfig, context: Context, dataset: TagDataset) -> li
 
 def _is_picture(what: str, context: Context, dataset: TagDataset) -> bool:
     """Whether it lies there as label images. "walk" is a kind of maps, too: AFA's, and not PSA's labels."""
-    return what in PICTURES and file_for(context.folder / PICTURES[what], dataset.names[0], ".png").exists()
+    return what in PICTURES and _any(context.folder / PICTURES[what], dataset, ".png")
+
+
+def _any(folder: Path, dataset: TagDataset, suffix: str) -> bool:
+    """Whether a folder holds the file of any image; where others are missing, scoring says which."""
+    return folder.is_dir() and any(file_for(folder, name, suffix).exists() for name in dataset.names)
 
 
 def _provenance(

@@ -94,7 +94,7 @@ def _example(
     pictures = [Figure(picture_uri(image), "image", f"Image {name}")]
     present: dict[str, list[int]] = {}
     for kind in kinds:
-        loaded = read_maps(folder / "maps", kind, name)
+        loaded = read_maps(folder / "maps", kind, name, dataset.num_classes)
         present[kind] = [int(key) for key in loaded.keys]
         words = ", ".join(dataset.classes.names[key] for key in present[kind]) or "no class"
         picture = map_picture(image, loaded.maps, present[kind])

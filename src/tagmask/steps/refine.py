@@ -112,7 +112,7 @@ def refine(plan: _Plan, context: Context) -> dict[str, Any]:
 
     def work(index: int, batch: Batch) -> None:
         name = batch.names[0]
-        loaded = load_maps(file_for(plan.source, name, ".npz"))
+        loaded = load_maps(file_for(plan.source, name, ".npz"), dataset.num_classes)
         height, width = batch.images.shape[2:]
         if loaded.maps.shape[1:] != (height, width):
             raise DataError(f"the maps of '{name}' are not of the image's size; localize it again")

@@ -17,6 +17,7 @@ from tagmask.config import Config
 from tagmask.data import TagDataset
 from tagmask.data.parts import Part
 from tagmask.data.readers.regular import read_text
+from tagmask.errors import DataError
 from tagmask.inference.views import MapConfig
 from tagmask.models.trained import Trained
 from tagmask.report.figures import Curve, curves
@@ -27,6 +28,19 @@ from tagmask.store.files import atomic_write
 
 __all__ = ["REPORT", "ReportConfig", "report"]
 
+_IN_SCORES = {
+    "what",
+    "miou",
+    "classes",
+    "iou",
+    "images",
+    "split",
+    "tags",
+    "threshold",
+    "scales",
+    "flip",
+    "crf",
+}
 _NO_LOSS = {"step", "lr", "skipped", "steps_per_second", "images_per_second"}
 
 
@@ -85,7 +99,7 @@ def report(plan: _Plan, context: Context) -> dict[str, Any]:
         return {}
     config, settings, steps, folder = plan.config, plan.settings, plan.steps, context.folder
     dataset, trained = plan.dataset, plan.trained
-    records = [json.loads(read_text(path)) for path in sorted((folder / "scores").glob("*.json"))]
+    records = [_score(path) for path in sorted((folder / "scores").glob("*.json"))]
     records.sort(key=lambda record: _ORDER.index(record["what"]) if record["what"] in _ORDER else 9)
     tokens = None
     if trained is not None and trained.method.has_class_tokens and config.tokens:
@@ -121,6 +135,16 @@ _ARTIFACT_NOTE = (
     "Confusion: wrong pixels per right one (0 is perfect); artifacts, that is attention outside the class, "
     "raise it."
 )
+
+
+def _score(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(read_text(path))
+        if not isinstance(record, dict) or not record.keys() >= _IN_SCORES:
+            raise ValueError("unexpected content")
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); delete it and run evaluate again") from None
+    return record
 
 
 def _method_name(settings: Mapping[str, Any], trained: Trained | None) -> str:
@@ -164,7 +188,12 @@ def _read(path: Path) -> dict[str, Curve]:
     names = [name for name in (rows[0] if rows else ()) if name != "step"]
     found: dict[str, Curve] = {}
     for name in names:
-        kept = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+        try:
+            kept = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{path} is damaged ({error}); delete it, and the page has no such curve"
+            ) from None
         if kept:
             found[name] = ([x for x, _ in kept], [y for _, y in kept])
     return found

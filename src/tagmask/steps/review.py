@@ -182,7 +182,7 @@ class _Looker:
         missing = []
         for kind in self.kinds:
             if file_for(self.folder / "maps" / kind, name, ".npz").is_file():
-                loaded = read_maps(self.folder / "maps", kind, name)
+                loaded = read_maps(self.folder / "maps", kind, name, self.dataset.num_classes)
                 found[kind] = _nearest(self._cut(loaded.maps, loaded.keys), size)
             else:
                 missing.append(kind)

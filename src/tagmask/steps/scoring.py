@@ -113,7 +113,7 @@ class MapScorer:
             DataError: Its maps are missing, damaged or do not fit the truth.
         """
         name = self.dataset.names[index]
-        loaded = read_maps(self.folder, self.what, name)
+        loaded = read_maps(self.folder, self.what, name, self.dataset.num_classes)
         try:
             self.sweep.update(loaded.maps, loaded.keys, self.dataset.mask(index))
         except ValueError as error:
@@ -142,15 +142,21 @@ class MapScorer:
         }
 
 
-def read_maps(folder: Path, what: str, name: str) -> MapFile:
+def read_maps(folder: Path, what: str, name: str, num_classes: int | None = None) -> MapFile:
     """Maps of one image; "fused" is made from CAM and LAM where it is not on disk.
+
+    Args:
+        folder: ``maps/`` of the run.
+        what: Kind of maps.
+        name: The image.
+        num_classes: K; maps of other classes are refused. Any are taken if None.
 
     Raises:
         DataError: They are missing or damaged.
     """
     if what != "fused" or (folder / "fused").is_dir():
-        return load_maps(file_for(folder / what, name, ".npz"))
-    cam, lam = (load_maps(file_for(folder / kind, name, ".npz")) for kind in ("cam", "lam"))
+        return load_maps(file_for(folder / what, name, ".npz"), num_classes)
+    cam, lam = (load_maps(file_for(folder / k, name, ".npz"), num_classes) for k in ("cam", "lam"))
     if cam.maps.shape != lam.maps.shape or not np.array_equal(cam.keys, lam.keys):
         raise DataError(f"CAM and LAM of '{name}' do not belong together; localize again")
     if not len(cam.keys):

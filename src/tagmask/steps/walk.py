@@ -111,7 +111,7 @@ def walk(plan: _Plan, context: Context) -> dict[str, Any]:
 
     def work(index: int, batch: Batch) -> None:
         name = batch.names[0]
-        loaded = load_maps(file_for(plan.source, name, ".npz"))
+        loaded = load_maps(file_for(plan.source, name, ".npz"), dataset.num_classes)
         if loaded.maps.shape[1:] != tuple(batch.images.shape[2:]):
             raise DataError(f"the maps of '{name}' are not of the image's size; localize it again")
         maps = torch.from_numpy(loaded.maps).to(batch.images.device)

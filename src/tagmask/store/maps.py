@@ -59,10 +59,14 @@ def save_maps(
 
     Raises:
         ValueError: Maps and keys do not belong together.
-        DataError: The file cannot be written.
+        DataError: A value is not finite, or the file cannot be written.
     """
     if maps.ndim != 3 or keys.shape != maps.shape[:1]:
         raise ValueError(f"maps must be (n, H, W) with n keys, got {maps.shape} and keys {keys.shape}")
+    if not np.isfinite(maps).all():
+        raise DataError(
+            f"the maps for {path} hold values that are not finite; the model is broken, train again"
+        )
     arrays = {
         "maps": maps.astype(np.float16 if half else np.float32),
         "keys": keys.astype(np.int64),
@@ -78,11 +82,15 @@ def save_maps(
             archive.writestr(entry, buffer.getvalue(), compresslevel=1)
 
 
-def load_maps(path: Path) -> MapFile:
+def load_maps(path: Path, num_classes: int | None = None) -> MapFile:
     """Read the maps of one image.
 
+    Args:
+        path: The file.
+        num_classes: K; a key of K or more is refused. Any key is taken if None.
+
     Raises:
-        DataError: The file is missing, damaged, or not a map file.
+        DataError: The file is missing, damaged, not a map file, or holds what is no map of these classes.
     """
     try:
         with open_regular(path) as file, np.load(file, allow_pickle=False) as data:
@@ -93,6 +101,14 @@ def load_maps(path: Path) -> MapFile:
         raise DataError(
             f"{path} is not a readable map file ({error}); delete it and run localize again"
         ) from None
-    if maps.ndim != 3 or keys.shape != maps.shape[:1] or size.shape != (2,):
+    numbers = maps.dtype.kind in "fiu" and keys.dtype.kind in "iu"
+    if not numbers or maps.ndim != 3 or keys.shape != maps.shape[:1] or size.shape != (2,):
         raise DataError(f"{path} holds maps {maps.shape} for keys {keys.shape}; expected (n, H, W) and (n,)")
+    if not np.isfinite(maps).all():
+        raise DataError(f"{path} holds values that are not finite; delete it and run localize again")
+    most = np.inf if num_classes is None else num_classes
+    if len(keys) and (np.diff(keys).min(initial=1) < 1 or keys.min() < 0 or keys.max() >= most):
+        raise DataError(
+            f"{path} holds maps of classes {keys.tolist()}; expected ascending numbers from 0 to below {most}"
+        )
     return MapFile(keys.astype(np.int64), maps.astype(np.float32), (int(size[0]), int(size[1])))
