@@ -129,8 +129,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor, taps: Any, tapped: Any) -> PyramidFeatures:
-        return PyramidFeatures((self.network.raw[images.shape[2]],), {0: (images, images)} if taps else {})
+    def forward(self, images: Tensor, attention: Any, attended: Any) -> PyramidFeatures:
+        return PyramidFeatures((self.network.raw[images.shape[2]],), {0: (images, images)} if attention else {})
 
 
 class Pairs(nn.Module):
@@ -140,7 +140,7 @@ class Pairs(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, taps: Any) -> Tensor:
+    def forward(self, attention: Any) -> Tensor:
         return self.network.large_affinity
 
 

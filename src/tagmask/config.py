@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tagmask.errors import ConfigError, nearest
 
-__all__ = ["Config", "Scales", "apply_overrides", "read_yaml", "validate"]
+__all__ = [
+    "Config",
+    "Count",
+    "Power",
+    "Rate",
+    "Scales",
+    "Share",
+    "Weight",
+    "apply_overrides",
+    "read_yaml",
+    "validate",
+]
 
 _C = TypeVar("_C", bound="Config")
 _MOST = 100_000
@@ -27,12 +38,27 @@ def _usable(scales: tuple[float, ...]) -> tuple[float, ...]:
 Scales = Annotated[tuple[float, ...], AfterValidator(_usable)]
 """Resize factors of an image."""
 
+Rate = Annotated[float, Field(ge=0, le=100)]
+"""A learning rate."""
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+"""Factor of a loss, or decay of weights."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A part of a whole, a probability, or a value of a map."""
+Power = Annotated[float, Field(ge=0, le=100)]
+"""Exponent of a decay."""
+Count = Annotated[int, Field(ge=0, le=2**31)]
+"""How many, or a 0-based update."""
+
 
 class Config(BaseModel):
-    """Base of all settings: unknown keys are errors, values never change after validation."""
+    """Base of all settings: unknown keys are errors, numbers are finite, values never change."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
 
 

@@ -92,11 +92,11 @@ def test_conformer_small_is_a_start(tmp_path, wrapped, double):
         state[f"{head}.weight"], state[f"{head}.bias"] = torch.zeros(1000, width), torch.zeros(1000)
     path = write(tmp_path / "Conformer_small_patch16.pth", state, wrapped)
     with torch.device("meta"):
-        trunk = Conformer("conformer_small", double_class_token=double)
-        trunk.initialise(str(path))
+        network = Conformer("conformer_small", double_class_token=double)
+        network.initialise(str(path))
         del state["conv1.weight"]
         with pytest.raises(CheckpointError, match=r"missing: conv1\.weight"):
-            trunk.initialise(str(write(path, state, wrapped)))
+            network.initialise(str(write(path, state, wrapped)))
 
 
 def test_the_classifier_of_psa_is_a_start(tmp_path):

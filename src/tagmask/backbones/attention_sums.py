@@ -15,7 +15,7 @@ class Part:
     """One weighted sum.
 
     Attributes:
-        weights: One per tapped block, in their order; blocks of weight 0 cost nothing.
+        weights: One per block whose scores come in, in their order; blocks of weight 0 cost nothing.
         select: What to take of the head mean, (B, T, T) to (B, ...).
     """
 

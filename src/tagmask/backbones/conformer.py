@@ -20,7 +20,7 @@ from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from tagmask.backbones.weights import load_strictly, read_weights
 from tagmask.errors import CheckpointError, ConfigError, nearest
 
-__all__ = ["Conformer", "ConformerFeatures"]
+__all__ = ["Conformer", "ConformerFeatures", "is_conformer"]
 
 _SHAPES = {
     "conformer_tiny": {"ratio": 1},
@@ -234,21 +234,26 @@ class Conformer(nn.Module):
         x = self.conv_1(stem)[0]
         patches = self.trans_patch_conv(stem).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1)
-        tapped: dict[int, Tensor] = {}
+        kept: dict[int, Tensor] = {}
 
         def attend(index: int, block: nn.Module, tokens: Tensor) -> Tensor:
             if index not in scores:
                 fused: Tensor = block(tokens)
                 return fused
             tokens, found = _block_with_scores(block, tokens)
-            tapped[index] = found if reduce is None else reduce(found)
+            kept[index] = found if reduce is None else reduce(found)
             return tokens
 
         tokens = attend(0, self.trans_1, tokens)
         for index in range(1, self.depth):
             stage = self.get_submodule(f"conv_trans_{index + 1}")
             x, tokens = stage(x, tokens, self.double_class_token, partial(attend, index))
-        return ConformerFeatures(x, self.trans_norm(tokens), tapped)
+        return ConformerFeatures(x, self.trans_norm(tokens), kept)
+
+
+def is_conformer(name: str) -> bool:
+    """Whether a backbone's name means a Conformer, known or custom."""
+    return name in _SHAPES or name.partition(":")[0] == "conformer"
 
 
 def _shape(name: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Mix Transformer (MiT), the pyramid encoder of SegFormer (Xie et al., NeurIPS 2021), with attention taps.
+"""Mix Transformer (MiT), the pyramid encoder of SegFormer (Xie et al., NeurIPS 2021), with attention to read.
 
 Parameter names are those of the published weights, so that checkpoints of SegFormer's encoder and of methods
 built on it load without renaming; `mit_names.mit_names` reads the transformers library's names.
@@ -48,13 +48,13 @@ class PyramidFeatures:
 
     Attributes:
         maps: One feature map per stage, finest first, (B, D_i, h_i, w_i).
-        taps: Queries and keys of chosen blocks, {block index over the whole network: (q, k)}, each
-            (B', A, n, d) with B' the tapped images; queries are averaged over the cells of their key, so
+        attention: Queries and keys of chosen blocks, {block index over the whole network: (q, k)}, each
+            (B', A, n, d) with B' the attended images; queries are averaged over the cells of their key, so
             that q @ k^T is the square map of unscaled attention scores pooled to the key grid.
     """
 
     maps: tuple[Tensor, ...]
-    taps: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    attention: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 class MixTransformer(nn.Module):
@@ -99,22 +99,22 @@ class MixTransformer(nn.Module):
         self.apply(_initialise)
 
     def forward(
-        self, images: Tensor, taps: Collection[int] = (), tapped_images: int | None = None
+        self, images: Tensor, attention: Collection[int] = (), attended: int | None = None
     ) -> PyramidFeatures:
         """Feature maps of all stages.
 
         Args:
             images: RGB in [0, 1], (B, 3, H, W), sides of at least 29 pixels.
-            taps: Blocks whose queries and keys are wanted, counted over the network; negative ones from the
-                end.
-            tapped_images: Only the first so many images are tapped; all of them if None.
+            attention: Blocks whose queries and keys are wanted, counted over the network; negative ones from
+                the end.
+            attended: Only of the first so many images; of all if None.
 
         Raises:
             ValueError: The images are too small for the reduced keys of some stage.
         """
         if not torch.compiler.is_exporting():
             self._check_size(images.shape[2], images.shape[3])
-        chosen = {tap % self.num_blocks for tap in taps}
+        chosen = {index % self.num_blocks for index in attention}
         x = (images - self.mean) / self.std
         maps: list[Tensor] = []
         found: dict[int, tuple[Tensor, Tensor]] = {}
@@ -123,7 +123,7 @@ class MixTransformer(nn.Module):
             x, grid = self.get_submodule(f"patch_embed{i}")(x)
             for block in self.get_submodule(f"block{i}").children():
                 x, pair = recomputed(
-                    self.gradient_checkpointing, block, x, grid, tapped_images if index in chosen else 0
+                    self.gradient_checkpointing, block, x, grid, attended if index in chosen else 0
                 )
                 if pair is not None:
                     found[index] = pair
@@ -175,10 +175,10 @@ class _Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, x: Tensor, grid: tuple[int, int], tapped: int | None
+        self, x: Tensor, grid: tuple[int, int], attended: int | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        attended, pair = self.attn(self.norm1(x), grid, tapped)
-        x = x + self.drop_path(attended)
+        mixed, pair = self.attn(self.norm1(x), grid, attended)
+        x = x + self.drop_path(mixed)
         return x + self.drop_path(self.mlp(self.norm2(x), grid)), pair
 
 
@@ -194,7 +194,7 @@ class _Attention(nn.Module):
             self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, x: Tensor, grid: tuple[int, int], tapped: int | None
+        self, x: Tensor, grid: tuple[int, int], attended: int | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         source = x
         if self.reduction > 1:
@@ -202,9 +202,9 @@ class _Attention(nn.Module):
             source = self.norm(small.flatten(2).transpose(1, 2))
         query = self._split(self.q(x))
         key, value = (self._split(part) for part in self.kv(source).chunk(2, dim=-1))
-        attended = F.scaled_dot_product_attention(query, key, value)
-        out = self.proj(attended.transpose(1, 2).flatten(2))
-        return out, None if tapped == 0 else (self._pool(query[:tapped], grid), key[:tapped])
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        out = self.proj(mixed.transpose(1, 2).flatten(2))
+        return out, None if attended == 0 else (self._pool(query[:attended], grid), key[:attended])
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)

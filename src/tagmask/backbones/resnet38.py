@@ -166,13 +166,13 @@ class ResNet38(nn.Module):
     def forward(self, images: Tensor) -> ResNetFeatures:
         """Features of RGB images in [0, 1], (B, 3, H, W), any size."""
         x = self.conv1a((images - self.mean) / self.std)
-        taps: dict[str, Tensor] = {}
+        normed: dict[str, Tensor] = {}
         for name, unit in self.named_children():
             if isinstance(unit, _Residual | _Bottleneck):
                 x, pre = unit(x)
                 if name in ("b5", "b6"):
-                    taps[name] = pre
-        return ResNetFeatures(taps["b5"], taps["b6"], F.relu(self.bn7(x)))
+                    normed[name] = pre
+        return ResNetFeatures(normed["b5"], normed["b6"], F.relu(self.bn7(x)))
 
 
 def resnet38_keys(state: Mapping[str, Tensor], prefix: str = "backbone.") -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tagmask.backbones.attention import block_with_scores
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, TokenFeatures, recomputed
-from tagmask.backbones.vit_names import PACKAGED, build_trunk, is_registered
+from tagmask.backbones.vit_names import PACKAGED, build_vit, is_registered
 from tagmask.backbones.weights import hub_weights, load_strictly, packaged_weights, read_weights
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.ops.resize import resize_positions, resize_positions_traced
@@ -67,28 +67,28 @@ class ViT(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        trunk = build_trunk(name, drop_path)
+        model = build_vit(name, drop_path)
         self.name = name
-        self.dim = int(trunk.embed_dim)
+        self.dim = int(model.embed_dim)
         self.num_class_tokens = num_class_tokens
-        self.num_extra_tokens = trunk.num_reg_tokens if num_extra_tokens is None else num_extra_tokens
+        self.num_extra_tokens = model.num_reg_tokens if num_extra_tokens is None else num_extra_tokens
         self.position_offset = position_offset
         self.extra_token_noise = extra_token_noise
-        self.patch_size = int(trunk.patch_embed.patch_size[0])
-        self.grid = grid or tuple(trunk.patch_embed.grid_size)
+        self.patch_size = int(model.patch_embed.patch_size[0])
+        self.grid = grid or tuple(model.patch_embed.grid_size)
         self.grid_mode = grid_mode
-        self._pretrained_registers = int(trunk.num_reg_tokens)
+        self._pretrained_registers = int(model.num_reg_tokens)
         patches = self.grid[0] * self.grid[1]
         self.cls_token = nn.Parameter(torch.zeros(1, self.num_prefix_tokens, self.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, self.num_prefix_tokens + patches, self.dim))
-        self.patch_embed, self.norm_pre = trunk.patch_embed, trunk.norm_pre
-        self.blocks, self.norm = trunk.blocks, trunk.norm
-        self.normalisation = _normalisation(normalisation, trunk)
+        self.patch_embed, self.norm_pre = model.patch_embed, model.norm_pre
+        self.blocks, self.norm = model.blocks, model.norm
+        self.normalisation = _normalisation(normalisation, model)
         for key, values in zip(("mean", "std"), self.normalisation, strict=True):
             self.register_buffer(
                 key, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False
             )
-        self._set_tokens(trunk.state_dict())
+        self._set_tokens(model.state_dict())
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -145,7 +145,7 @@ class ViT(nn.Module):
         """
         own = {key for key in self.state_dict() if key not in ("cls_token", "pos_embed")}
         tokens = ("cls_token", "pos_embed", "reg_token", "register_tokens")
-        trunk = {key: value for key, value in state.items() if key in own}
+        own_weights = {key: value for key, value in state.items() if key in own}
         for key in ("cls_token", "pos_embed"):
             if key not in state or state[key].shape[-1] != self.dim:
                 what = (
@@ -159,11 +159,11 @@ class ViT(nn.Module):
                 f"square grid and one for the class token (weights of another shape)"
             )
         heads = ("head", "fc_norm", "mask_token", "attn_pool", "pre_logits")
-        trunk |= {k: v for k, v in state.items() if k not in tokens and not k.startswith(heads)}
+        own_weights |= {k: v for k, v in state.items() if k not in tokens and not k.startswith(heads)}
         held = nn.Module()
         for key in ("patch_embed", "norm_pre", "blocks", "norm"):
             held.add_module(key, getattr(self, key))
-        load_strictly(held, trunk, source)
+        load_strictly(held, own_weights, source)
         self._set_tokens(state)
 
     @torch.no_grad()
@@ -249,7 +249,7 @@ class ViT(nn.Module):
         grid = (cells.shape[2], cells.shape[3])
         tokens = self._embed(cells, size, grid)
         kept: dict[int, Tensor] = {}
-        tapped: dict[int, Tensor] = {}
+        kept_scores: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             if index in scores or visit is not None:
                 tokens, found, probs, branch = recomputed(
@@ -258,7 +258,7 @@ class ViT(nn.Module):
                 if visit is not None:
                     visit(index, probs, branch)
                 if index in scores:
-                    tapped[index] = found if reduce is None else reduce(found)
+                    kept_scores[index] = found if reduce is None else reduce(found)
             else:
                 tokens = recomputed(self.gradient_checkpointing, block, tokens)
             if index in hidden:
@@ -268,7 +268,7 @@ class ViT(nn.Module):
         else:
             tokens = self.norm(tokens) if norm else tokens
         classes = tokens[:, self.num_extra_tokens : self.num_prefix_tokens]
-        return TokenFeatures(classes, self.to_map(tokens, grid), grid, kept, tapped)
+        return TokenFeatures(classes, self.to_map(tokens, grid), grid, kept, kept_scores)
 
     def _embed(self, cells: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
         patches = self.patch_embed.norm(cells.flatten(2).transpose(1, 2))
@@ -278,11 +278,11 @@ class ViT(nn.Module):
         return embedded
 
 
-def _normalisation(wanted: Normalisation, trunk: VisionTransformer) -> Sequence[tuple[float, ...]]:
+def _normalisation(wanted: Normalisation, model: VisionTransformer) -> Sequence[tuple[float, ...]]:
     if wanted == "imagenet":
         return IMAGENET_MEAN, IMAGENET_STD
     if wanted == "weights":
-        settings = getattr(trunk, "pretrained_cfg", None) or {}
+        settings = getattr(model, "pretrained_cfg", None) or {}
         return tuple(settings.get("mean", _HALF)), tuple(settings.get("std", _HALF))
     return tuple(wanted[0]), tuple(wanted[1])
 

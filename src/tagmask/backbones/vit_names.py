@@ -12,7 +12,7 @@ from torch import nn
 
 from tagmask.errors import ConfigError, nearest
 
-__all__ = ["PACKAGED", "build_trunk", "is_registered", "register_backbone"]
+__all__ = ["PACKAGED", "build_vit", "is_registered", "register_backbone"]
 
 PACKAGED = {"tagmask_demo": ("vit:patch=8,dim=128,depth=4,heads=4,size=96", "tagmask_demo.safetensors")}
 """Our own backbones: name to shape and weight file inside the package."""
@@ -59,7 +59,7 @@ def is_registered(name: str) -> bool:
     return name in _REGISTERED
 
 
-def build_trunk(name: str, drop_path: float = 0.0) -> VisionTransformer:
+def build_vit(name: str, drop_path: float = 0.0) -> VisionTransformer:
     """A plain ViT with random weights and no classifier.
 
     Args:
@@ -74,7 +74,7 @@ def build_trunk(name: str, drop_path: float = 0.0) -> VisionTransformer:
         return _plain(name, _REGISTERED[name](drop_path))
     shape = PACKAGED[name][0] if name in PACKAGED else name
     if shape.startswith("vit:"):
-        return _custom_trunk(shape, drop_path)
+        return _custom_vit(shape, drop_path)
     base = name.split(".")[0]
     if not timm.is_model(base):
         known = [*timm.list_models("*vit*"), *timm.list_models("deit*"), *PACKAGED]
@@ -83,18 +83,18 @@ def build_trunk(name: str, drop_path: float = 0.0) -> VisionTransformer:
             f"no backbone named '{name}'. {close} Any plain ViT of timm works (ViT, DeiT, DINOv2), "
             f"or vit:patch=16,dim=192,depth=12,heads=3,size=224"
         )
-    trunk: Any = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path)
-    return _plain(name, trunk)
+    vit: Any = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path)
+    return _plain(name, vit)
 
 
-def _plain(name: str, trunk: Any) -> VisionTransformer:
-    plain = type(trunk) is VisionTransformer and trunk.cls_token is not None and trunk.pos_embed is not None
-    if not plain or any(type(getattr(block, "attn", None)) is not Attention for block in trunk.blocks):
+def _plain(name: str, vit: Any) -> VisionTransformer:
+    plain = type(vit) is VisionTransformer and vit.cls_token is not None and vit.pos_embed is not None
+    if not plain or any(type(getattr(block, "attn", None)) is not Attention for block in vit.blocks):
         raise ConfigError(f"'{name}' is no plain ViT (class token, position table, standard attention)")
-    return cast(VisionTransformer, trunk)
+    return cast(VisionTransformer, vit)
 
 
-def _custom_trunk(shape: str, drop_path: float) -> VisionTransformer:
+def _custom_vit(shape: str, drop_path: float) -> VisionTransformer:
     values: dict[str, int] = dict(_CUSTOM_DEFAULTS)
     for item in shape.removeprefix("vit:").split(","):
         key, _, text = item.partition("=")
@@ -107,7 +107,7 @@ def _custom_trunk(shape: str, drop_path: float) -> VisionTransformer:
         raise ConfigError(
             f"backbone '{shape}': dim must be a multiple of heads; a stem needs patch 8, 16 or 32"
         )
-    trunk = VisionTransformer(
+    vit = VisionTransformer(
         img_size=values["size"],
         patch_size=values["patch"],
         embed_dim=values["dim"],
@@ -119,8 +119,8 @@ def _custom_trunk(shape: str, drop_path: float) -> VisionTransformer:
         num_classes=0,
     )
     if values["stem"]:
-        trunk.patch_embed.proj = _conv_stem(values["patch"], values["dim"])
-    return trunk
+        vit.patch_embed.proj = _conv_stem(values["patch"], values["dim"])
+    return vit
 
 
 def _conv_stem(patch: int, dim: int) -> nn.Sequential:

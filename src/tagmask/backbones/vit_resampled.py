@@ -1,4 +1,4 @@
-"""Pretrained ViTs fitted to another patch size and position grid, as WeakTr's second phase starts from them.
+"""Pretrained ViTs resampled to another patch size and position grid, as WeakTr's second phase needs them.
 
 The position table is resampled once, when the pretrained weights are read, and again (bilinearly) for images
 of another grid; patch kernels of another size are resampled bicubically. Neither is antialiased, which is
@@ -22,14 +22,14 @@ from tagmask.backbones.weights import hub_weights, load_strictly, read_weights
 from tagmask.errors import CheckpointError
 from tagmask.ops.resize import resize_positions
 
-__all__ = ["RefittedEva", "RefittedViT", "refitted", "resize_kernel"]
+__all__ = ["ResampledEva", "ResampledViT", "resampled_vit", "resize_kernel"]
 
 _EPS = 1e-5
 
 
-def refitted(
+def resampled_vit(
     name: str, size: int = 480, patch: int | None = None, drop_path: float = 0.1
-) -> ViT | RefittedEva:
+) -> ViT | ResampledEva:
     """An encoder by timm name, with random weights.
 
     Args:
@@ -42,18 +42,18 @@ def refitted(
     Raises:
         ConfigError: The name is unknown or of another kind.
     """
-    kind = RefittedEva if name.startswith("eva02") else RefittedViT
+    kind = ResampledEva if name.startswith("eva02") else ResampledViT
     return kind(name, size, patch, drop_path)
 
 
-class RefittedViT(ViT):
+class ResampledViT(ViT):
     """See the module's description.
 
     Args:
         name: timm name or custom shape, see `ViT`.
-        size: See `refitted`.
-        patch: See `refitted`.
-        drop_path: See `refitted`.
+        size: See `resampled_vit`.
+        patch: See `resampled_vit`.
+        drop_path: See `resampled_vit`.
     """
 
     def __init__(self, name: str, size: int = 480, patch: int | None = None, drop_path: float = 0.1) -> None:
@@ -86,14 +86,14 @@ class RefittedViT(ViT):
         super().load_plain(_with_kernel(state, self.patch_size), source)
 
 
-class RefittedEva(nn.Module):
+class ResampledEva(nn.Module):
     """EVA-02 (Fang et al., 2023): rotary positions beside the table, SwiGLU; timm's blocks under our loop.
 
     Args:
         name: timm name.
-        size: See `refitted`.
-        patch: See `refitted`.
-        drop_path: See `refitted`.
+        size: See `resampled_vit`.
+        patch: See `resampled_vit`.
+        drop_path: See `resampled_vit`.
     """
 
     mean: Tensor
@@ -104,7 +104,7 @@ class RefittedEva(nn.Module):
     def __init__(self, name: str, size: int = 480, patch: int | None = None, drop_path: float = 0.1) -> None:
         super().__init__()
         side = patch or 16
-        trunk: Any = timm.create_model(
+        model: Any = timm.create_model(
             name,
             pretrained=False,
             num_classes=0,
@@ -113,12 +113,12 @@ class RefittedEva(nn.Module):
             drop_path_rate=drop_path,
             dynamic_img_size=True,
         )
-        self.name, self.dim, self.patch_size = name, int(trunk.embed_dim), side
-        self.num_heads = int(trunk.blocks[0].attn.num_heads)
+        self.name, self.dim, self.patch_size = name, int(model.embed_dim), side
+        self.num_heads = int(model.blocks[0].attn.num_heads)
         self.grid = (size // side,) * 2
-        self.cls_token, self.pos_embed = trunk.cls_token, trunk.pos_embed
-        self.patch_embed, self.blocks = trunk.patch_embed, trunk.blocks
-        self.rope = trunk.rope  # angles are computed from the grid; nothing of it is saved
+        self.cls_token, self.pos_embed = model.cls_token, model.pos_embed
+        self.patch_embed, self.blocks = model.patch_embed, model.blocks
+        self.rope = model.rope  # angles are computed from the grid; nothing of it is saved
         # timm moves the last norm behind the pooling, where the masks would not see it.
         self.norm = nn.LayerNorm(self.dim)
         mean, std = _rounded(name)

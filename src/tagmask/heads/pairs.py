@@ -17,7 +17,7 @@ class PairAffinity(nn.Module):
     The parameters are those of a 1x1 convolution over heads, under its names and shapes.
 
     Args:
-        num_heads: Attention heads of all tapped blocks together.
+        num_heads: Attention heads of all blocks read together.
     """
 
     def __init__(self, num_heads: int) -> None:
@@ -28,20 +28,20 @@ class PairAffinity(nn.Module):
         bound = 1 / math.sqrt(num_heads)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, taps: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    def forward(self, attention: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """Affinities in (0, 1), float32, symmetric.
 
         Args:
-            taps: Queries and keys per block, each (B, A, N, d); heads in the order of the weights.
+            attention: Queries and keys per block, each (B, A, N, d); heads in the order of the weights.
 
         Returns:
             (B, N, N).
         """
-        return self.logits(taps).sigmoid()
+        return self.logits(attention).sigmoid()
 
-    def logits(self, taps: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    def logits(self, attention: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """Affinities before the sigmoid, float32, (B, N, N)."""
-        pairs = list(taps)
+        pairs = list(attention)
         # Scores reach +-50 and pass through a sigmoid: half precision would be off by tenths.
         with torch.autocast(self.weight.device.type, enabled=False):
             query = torch.cat([q for q, _ in pairs], dim=1).float()

@@ -34,7 +34,7 @@ def list_methods(filter: str = "*") -> list[str]:
     Args:
         filter: Only names of this pattern, for example "mct*".
     """
-    own = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_") and m.name != "base"]
+    own = [m.name for m in pkgutil.iter_modules(__path__) if m.name != "base"]
     known = {*own, *_REGISTERED, *(point.name for point in entry_points(group=_GROUP))}
     return sorted(name for name in known if fnmatchcase(name, filter))
 

@@ -9,27 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tagmask.backbones.mit import MixTransformer, PyramidFeatures
 from tagmask.backbones.mit_names import mit_weights
 from tagmask.backbones.weights import load_strictly
-from tagmask.config import Scales
+from tagmask.config import Count, Power, Rate, Scales, Share, Weight
 from tagmask.heads.pairs import PairAffinity
 from tagmask.heads.segformer import SegFormerHead
 from tagmask.losses.affinity import pair_loss
 from tagmask.losses.energy import dense_energy_loss
 from tagmask.losses.segmentation import balanced_cross_entropy
 from tagmask.losses.tags import multilabel_soft_margin
-from tagmask.methods.base import Method, MethodConfig
+from tagmask.methods.base import Method, MethodConfig, in_mode, ordered
 from tagmask.ops.affinity import affinity_labels, propagate_with_background, radius_mask, transition
 from tagmask.ops.labels import refine_labels, refine_shares
 from tagmask.ops.maps import class_maps, present_classes, take_classes
-from tagmask.ops.multiscale import multi_scale, view_sizes
+from tagmask.ops.multiscale import each_view, merge_views, view_sizes
 from tagmask.ops.pixel_refinement import PAR_DILATIONS, par
 from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.schedules import poly_warmup
@@ -37,8 +38,11 @@ from tagmask.types import Batch, OptimPlan, ParamGroup, StepResult, ViewPlan
 
 __all__ = ["AFA", "AFAConfig"]
 
-_TAPS = (-2, -1)
+_ATTENTION_BLOCKS = (-2, -1)
 _SMALLEST = 29
+
+
+Stride = Annotated[int, Field(ge=1, le=32)]
 
 
 class AFAConfig(MethodConfig):
@@ -46,13 +50,13 @@ class AFAConfig(MethodConfig):
 
     backbone: Literal["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5"] = "mit_b1"
     """Mix Transformer; the paper's is B1."""
-    strides: tuple[int, int, int, int] = (4, 2, 2, 1)
+    strides: tuple[Stride, Stride, Stride, Stride] = (4, 2, 2, 1)
     """Downsampling per stage; SegFormer's last stage has 2, AFA keeps it at 1/16 of the image."""
-    drop_path: float = 0.1
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Stochastic depth of the last block, as in SegFormer's training."""
-    head_width: int = 256
+    head_width: int = Field(default=256, ge=1, le=2**16)
     """Width of the segmentation head."""
-    dropout: float = 0.1
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     """Channels dropped before the last layer of the segmentation head."""
     pooling: Literal["max", "mean"] = "max"
     """How the classifier sums up the image; the authors' runs take the maximum."""
@@ -62,39 +66,65 @@ class AFAConfig(MethodConfig):
     """State of the network while it makes class maps. The published runs leave it in training mode, so that
     these passes carry stochastic depth and update the segmentation head's batch statistics; "eval" is
     quieter and skips that head, but gives another model."""
-    high: float = 0.55
+    high: Share = 0.55
     """Background score that decides which pixels are foreground."""
-    low: float = 0.35
+    low: Share = 0.35
     """Background score that decides which pixels are background."""
-    radius: int = 8
+    radius: Count = 8
     """Pairs farther apart than this many cells of 16 pixels neither teach nor walk."""
-    par_dilations: tuple[int, ...] = PAR_DILATIONS
+    par_dilations: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = PAR_DILATIONS
     """Neighbour distances of the refinement, in pixels at half size."""
-    par_iterations: int = 10
+    par_iterations: Count = 10
     """Rounds of refinement; 15 on COCO."""
-    tags_until: int = 2000
+    tags_until: Count = 2000
     """Up to this update only the image tags teach: the maps are not worth learning from yet. COCO 5000."""
-    walk_after: int = 6000
+    walk_after: Count = 6000
     """After this update the random walk labels the segmentation; before, the affinity is raw. COCO 15000."""
     pair_target: Literal["maps", "segmentation"] = "maps"
     """What teaches the affinity: refined class maps, or (COCO) what teaches the segmentation."""
-    seg_weight: float = 0.1
+    seg_weight: Weight = 0.1
     """Weight of the segmentation loss."""
-    pair_weight: float = 0.1
+    pair_weight: Weight = 0.1
     """Weight of the affinity loss."""
-    energy_weight: float = 0.0
+    energy_weight: Weight = 0.0
     """Weight of the dense energy loss; 0.01 where the authors used it, 0 in the released scripts."""
-    lr: float = 6e-5
+    lr: Rate = 6e-5
     """Rate of the backbone. Its norm layers stay as they are, as in the authors' code."""
-    head_lr_factor: float = 10.0
+    head_lr_factor: Weight = 10.0
     """Rate of the heads relative to the backbone."""
-    weight_decay: float = 0.01
+    weight_decay: Weight = 0.01
     """Decoupled decay of everything but norm layers of the backbone."""
-    warmup: int = 1500
+    warmup: Count = 1500
     """Updates of linear warm-up."""
+    power: Power = 1.0
+    """Exponent of the polynomial decay behind it; the released scripts decay in a straight line."""
+
+    updates: ClassVar[tuple[str, ...]] = ("tags_until", "walk_after", "warmup")
+
+    @property
+    def learn_from(self) -> int:
+        """First update in which more than the tags teaches."""
+        return self.tags_until + 1
+
+    @property
+    def walk_from(self) -> int:
+        """First update whose segmentation is labelled by the random walk."""
+        return self.walk_after + 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AFAConfig:
+        ordered(self, ("low", "high"))
+        return self
 
 
-class _Walk(NamedTuple):
+class Walk(NamedTuple):
+    """A random walk over the cells of a view.
+
+    Attributes:
+        steps: Transition matrix, (B, N, N).
+        grid: (h, w) with h * w = N.
+    """
+
     steps: Tensor
     grid: tuple[int, int]
 
@@ -116,7 +146,7 @@ class AFA(Method):
         self.config = config
         self.encoder = encoder = MixTransformer(config.backbone, config.strides, config.drop_path)
         self.decoder = SegFormerHead(encoder.widths, num_classes + 1, config.head_width, config.dropout)
-        self.attn_proj = PairAffinity(len(_TAPS) * encoder.heads[-1])
+        self.attn_proj = PairAffinity(len(_ATTENTION_BLOCKS) * encoder.heads[-1])
         self.classifier = nn.Conv2d(encoder.widths[-1], num_classes, 1, bias=False)
 
     @property
@@ -130,24 +160,43 @@ class AFA(Method):
             load_strictly(self.encoder, mit_weights(self.config.backbone, weights), f"weights '{weights}'")
 
     def forward(self, batch: Batch, step: int) -> StepResult:
-        """One training step; see `AFAConfig` for what is taught when."""
-        config = self.config
-        learning = step > config.tags_until
-        features = self._encode(batch.images, _TAPS if learning else ())
-        loss = multilabel_soft_margin(self._class_logits(features), batch.tags)
-        logs = {"cls": loss}
-        if not learning:
-            return StepResult(loss + self._idle(batch, features), {"cls": loss.detach()})
-        logits = resize_bilinear(self.decoder(features.maps), _size(batch.images))
-        affinity = self.attn_proj(features.taps.values())
+        """One training step: forward, targets, losses, total.
+
+        L = L_cls + seg_weight L_seg + pair_weight L_aff + energy_weight L_energy; up to `tags_until` L_cls
+        alone.
+        """
+        config, size = self.config, _size(batch.images)
+        segments = config.seg_weight > 0 or config.energy_weight > 0
+        if step < config.learn_from or not (segments or config.pair_weight):
+            return self._tags_step(batch)
+
+        # Forward: classifier, segmentation, affinity of pairs.
+        features = self._encode(batch.images, _ATTENTION_BLOCKS)
+        losses = {"cls": multilabel_soft_margin(self._class_logits(features), batch.tags)}
+        logits = resize_bilinear(self.decoder(features.maps), size) if segments else None
+        affinity = self.attn_proj(features.attention.values()) if config.pair_weight else None
+
+        # Targets: what the network's own maps say, from update `walk_from` on after a walk along affinities.
         labels, pairs = self.targets(batch, step, _size(features.maps[-1]))
-        logs["seg"] = balanced_cross_entropy(logits, labels)
-        logs["pairs"] = pair_loss(affinity, pairs)
-        loss = loss + config.seg_weight * logs["seg"] + config.pair_weight * logs["pairs"]
-        if config.energy_weight > 0:
-            logs["energy"] = dense_energy_loss(logits, batch.images, labels, batch.boxes, size_rule="given")
-            loss = loss + config.energy_weight * logs["energy"]
-        return StepResult(loss, {name: value.detach() for name, value in logs.items()})
+
+        # Losses and total.
+        total = losses["cls"]
+        if logits is not None and config.seg_weight:
+            losses["seg"] = balanced_cross_entropy(logits, labels)
+            total = total + config.seg_weight * losses["seg"]
+        if affinity is not None:
+            losses["pairs"] = pair_loss(affinity, pairs)
+            total = total + config.pair_weight * losses["pairs"]
+        if logits is not None and config.energy_weight:
+            losses["energy"] = dense_energy_loss(logits, batch.images, labels, batch.boxes, size_rule="given")
+            total = total + config.energy_weight * losses["energy"]
+        idle = [*(() if segments else (self.decoder,)), *(() if config.pair_weight else (self.attn_proj,))]
+        return StepResult(total + _zero(idle), {name: value.detach() for name, value in losses.items()})
+
+    def _tags_step(self, batch: Batch) -> StepResult:
+        features = self._encode(batch.images)
+        loss = multilabel_soft_margin(self._class_logits(features), batch.tags)
+        return StepResult(loss + self._idle(batch, features), {"cls": loss.detach()})
 
     @torch.no_grad()
     def targets(self, batch: Batch, step: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -165,7 +214,7 @@ class AFA(Method):
         keys, valid = present_classes(batch.tags)
         plan = self.view_plan("cam")
         maps, walk = self._localise(
-            batch.images, plan, keys, max(plan.scales) if step > config.walk_after else None
+            batch.images, plan, keys, max(plan.scales) if step >= config.walk_from else None
         )
         refine = partial(par, dilations=config.par_dilations, iterations=config.par_iterations)
         planes = (config.high, config.low)
@@ -193,7 +242,7 @@ class AFA(Method):
         )
 
         def factor(step: int) -> float:
-            return poly_warmup(min(step, iterations - 1), iterations, config.warmup, power=1.0)
+            return poly_warmup(min(step, iterations - 1), iterations, config.warmup, config.power)
 
         return OptimPlan("adamw", groups, factor)
 
@@ -254,52 +303,54 @@ class AFA(Method):
         logits: Tensor = self.classifier(pool(features.maps[-1], 1))
         return logits.flatten(1)
 
-    def _encode(self, images: Tensor, taps: Sequence[int] = (), tapped: int | None = None) -> PyramidFeatures:
+    def _encode(
+        self, images: Tensor, attention: Sequence[int] = (), attended: int | None = None
+    ) -> PyramidFeatures:
         # Half-size views of small images fall below what the encoder's first stage can reduce.
         height, width = _size(images)
         if height < _SMALLEST or width < _SMALLEST:
             factor = _SMALLEST / min(height, width)
             images = resize_bilinear(images, (round(height * factor), round(width * factor)))
-        features: PyramidFeatures = self.encoder(images, taps, tapped)
+        features: PyramidFeatures = self.encoder(images, attention, attended)
         return features
 
     def _localise(
         self, images: Tensor, plan: ViewPlan, keys: Tensor | None, walk_scale: float | None
-    ) -> tuple[Tensor, _Walk | None]:
+    ) -> tuple[Tensor, Walk | None]:
         """Maps at image size of the classes `keys` (all if None), and the walk at one of the scales."""
-        count, walks = images.shape[0], []
+        count, found, walk = images.shape[0], [], None
         walk_size = view_sizes(*_size(images), (walk_scale,))[0] if walk_scale else None
+        with in_mode(self, self.training and self.config.cam_passes == "train"):
+            for size, views in each_view(images, plan):
+                features = self._encode(views, _ATTENTION_BLOCKS if size == walk_size else (), count)
+                if self.training:
+                    self.decoder.fuse(features.maps)
+                if size == walk_size:
+                    walk = self._walk(features)
+                maps = class_maps(features.maps[-1], self.classifier.weight)
+                if keys is not None:
+                    maps = take_classes(maps, keys.repeat(len(views) // count, 1))
+                found.append((size, {"cam": maps}))
+        return merge_views(found, _size(images), plan)["cam"], walk
 
-        def view(views: Tensor) -> dict[str, Tensor]:
-            tapped = _size(views) == walk_size
-            features = self._encode(views, _TAPS if tapped else (), count)
-            if self.training:
-                self.decoder.fuse(features.maps)
-            if tapped:
-                walks.append(self._walk(features))
-            maps = class_maps(features.maps[-1], self.classifier.weight)
-            return {"cam": maps if keys is None else take_classes(maps, keys.repeat(len(views) // count, 1))}
-
-        training = self.training
-        self.train(training and self.config.cam_passes == "train")
-        maps = multi_scale(view, images, plan)["cam"]
-        self.train(training)
-        return maps, walks[0] if walks else None
-
-    def _walk(self, features: PyramidFeatures) -> _Walk:
+    def _walk(self, features: PyramidFeatures) -> Walk:
         grid = _size(features.maps[-1])
-        affinity = self.attn_proj(features.taps.values())
-        return _Walk(transition(affinity, radius_mask(*grid, self.config.radius, affinity.device)), grid)
+        affinity = self.attn_proj(features.attention.values())
+        return Walk(transition(affinity, radius_mask(*grid, self.config.radius, affinity.device)), grid)
 
-    def _idle(self, batch: Batch, features: PyramidFeatures) -> Tensor:
+    def _idle(self, batch: Batch, features: PyramidFeatures) -> Tensor | float:
         """Zero, for updates in which the other heads learn nothing; keeps statistics and decay going."""
         with torch.no_grad():
             self.decoder.fuse(features.maps)
             if self.config.cam_passes == "train":
                 self._localise(batch.images, self.view_plan("cam"), present_classes(batch.tags)[0], None)
-        # AdamW decays a parameter only if it has a gradient, so heads without a loss get one of zero.
-        idle = [*self.decoder.parameters(), *self.attn_proj.parameters()]
-        return 0.0 * torch.stack([p.sum() for p in idle]).sum()
+        return _zero([self.decoder, self.attn_proj])
+
+
+def _zero(idle: Sequence[nn.Module]) -> Tensor | float:
+    """Zero with a gradient of zero for parts without a loss: AdamW decays only what has a gradient."""
+    params = [param for part in idle for param in part.parameters()]
+    return 0.0 * torch.stack([param.sum() for param in params]).sum() if params else 0.0
 
 
 def _size(images: Tensor) -> tuple[int, int]:

@@ -7,11 +7,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from tagmask.backbones.base import IMAGENET_MEAN
 from tagmask.backbones.resnet38 import ResNet38, resnet38_keys
 from tagmask.backbones.vit import ViT
+from tagmask.config import Rate, Weight
 from tagmask.losses.pairs import sampled_pair_loss
 from tagmask.methods.base import Method, MethodConfig
 from tagmask.ops.affinity_pairs import pair_affinity, pair_labels, walk_scores
@@ -27,19 +29,19 @@ class AffinityNetConfig(MethodConfig):
 
     backbone: str = "resnet38"
     """resnet38, the network of the papers (weights from a local file), or a plain ViT."""
-    width: int = 64
+    width: int = Field(default=64, ge=1, le=1024)
     """Channels of ResNet-38's stem; 64 is the published network."""
-    feature_width: int = 64
+    feature_width: int = Field(default=64, ge=1, le=4096)
     """Channels of the first compressed depth; the other two have twice and four times as many."""
-    radius: int = 5
+    radius: int = Field(default=5, ge=2, le=64)
     """Pairs are closer than this many cells of 8 pixels (PSA, section 3.2)."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """SGD as published; AdamW with a rate near 1e-4 suits a ViT."""
-    lr: float = 0.01
+    lr: Rate = 0.01
     """Base rate of MCTformer, TransCAM and AReAM; PSA itself used 0.1."""
-    weight_decay: float = 5e-4
+    weight_decay: Weight = 5e-4
     """Of all convolutions."""
-    momentum: float = 5e-4
+    momentum: float = Field(default=5e-4, ge=0, lt=1)
     """What the published runs really used: their decay was taken for the momentum."""
 
 
@@ -56,9 +58,9 @@ class AffinityNet(Method):
         super().__init__(config, num_classes)
         self.config = config
         if config.backbone == "resnet38":
-            trunk = ResNet38(config.width, frozen=("conv1a", "b2", "b2_1", "b2_2"))
-            self.backbone: ResNet38 | ViT = trunk
-            channels = trunk.channels
+            resnet = ResNet38(config.width, frozen=("conv1a", "b2", "b2_1", "b2_2"))
+            self.backbone: ResNet38 | ViT = resnet
+            channels = resnet.channels
         else:
             vit = ViT(config.backbone)
             self.backbone = vit
@@ -81,8 +83,8 @@ class AffinityNet(Method):
     def _depths(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps of three depths at 1/8."""
         if isinstance(self.backbone, ResNet38):
-            taps = self.backbone(images)
-            return taps.conv4, taps.conv5, taps.conv6
+            depths = self.backbone(images)
+            return depths.conv4, depths.conv5, depths.conv6
         size = (-(-images.shape[2] // self.stride), -(-images.shape[3] // self.stride))
         third = self.backbone.depth / 3
         blocks = [round(third) - 1, round(2 * third) - 1]

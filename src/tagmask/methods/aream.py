@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tagmask.backbones.attention_sums import AttentionSums, Part
-from tagmask.backbones.conformer import Conformer
+from tagmask.backbones.conformer import Conformer, is_conformer
 from tagmask.backbones.vit import ViT
+from tagmask.config import Count, Rate, Scales, Share, Weight
+from tagmask.errors import ConfigError
 from tagmask.losses.affinity import pair_loss
 from tagmask.losses.tags import multilabel_soft_margin
-from tagmask.methods._aream_config import CONFORMER, MCTFORMER, AReAMConfig
-from tagmask.methods.base import Method
+from tagmask.methods.base import Method, MethodConfig, in_mode, ordered
 from tagmask.ops.affinity import affinity_labels
 from tagmask.ops.entropy import entropy_weights, refined_entropy
 from tagmask.ops.labels import refine_labels
@@ -34,13 +36,77 @@ __all__ = ["AReAM", "AReAMConfig"]
 _EPSILON = 1e-6
 
 
+class AReAMConfig(MethodConfig):
+    """Settings of AReAM; None means the value published for the kind of backbone."""
+
+    backbone: str = "deit_small_patch16_224.fb_in1k"
+    """A plain ViT (AReAM on MCTformer), or conformer_small and its kin."""
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
+    """Largest rate of dropped residual branches, at the last block."""
+    shallow_blocks: int | None = Field(default=None, ge=1)
+    """How many first blocks refine the maps; the others are supervised. Of 12: 7, Conformer 9."""
+    entropy: tuple[Weight, ...] | None = None
+    """Mean entropy of every block in bits, from the layer-wise analysis; equal weights if not given."""
+    affinity_from: Count | None = None
+    """Update from which deep attention is supervised: after 10 of 60 epochs, Conformer 2 of 12."""
+    affinity_weight: Weight = 0.1
+    """Of the affinity loss."""
+    low: Share = 0.35
+    """Background plane that decides background in the pseudo labels."""
+    high: Share = 0.55
+    """Background plane that decides foreground."""
+    train_scales: Scales | None = None
+    """Views for the pseudo labels: 1; Conformer 0.5, 1 and 1.5."""
+    cam_mode: Literal["train", "eval"] = "train"
+    """Mode of the network while it makes them; the papers' drops paths and updates running statistics."""
+    scales: Scales | None = None
+    """Views of an image afterwards: 1; Conformer 0.5, 1 and 1.5."""
+    lr: Rate | None = None
+    """Base rate: 6.25e-5 (batch 64); Conformer 5e-5 (batch 8), its heads ten times that."""
+    weight_decay: Weight | None = None
+    """Of matrices: 0.05; Conformer 0.01."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Into how many epochs the run is divided for its rate: 60; Conformer 12."""
+
+    updates: ClassVar[tuple[str, ...]] = ("affinity_from",)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AReAMConfig:
+        ordered(self, ("low", "high"))
+        return self
+
+
+class Published(NamedTuple):
+    """What the two published set-ups differ in.
+
+    Attributes:
+        shallow: First blocks, of 12, that refine the maps.
+        affinity_from: Update from which the affinity loss runs.
+        scales: Views.
+        lr: Base rate.
+        weight_decay: Of matrices.
+        epochs: Of the published run.
+    """
+
+    shallow: int
+    affinity_from: int
+    scales: Scales
+    lr: float
+    weight_decay: float
+    epochs: int
+
+
+ON_VIT = Published(7, 1650, (1.0,), 6.25e-5, 0.05, 60)
+ON_CONFORMER = Published(9, 2644, (0.5, 1.0, 1.5), 5e-5, 0.01, 12)
+
+
 class Passed(NamedTuple):
     """One forward pass.
 
     Attributes:
         logits: Of both classifiers, (B, K) each: class tokens and patches, or CNN and transformer.
         maps: Class maps without gradient, (B, K, h, w); signed on Conformer.
-        scores: What `reduce` made of each tapped block's attention scores.
+        scores: What `reduce` made of the attention scores of each chosen block.
     """
 
     logits: tuple[Tensor, Tensor]
@@ -57,40 +123,47 @@ class AReAM(Method):
     def __init__(self, config: AReAMConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)
         self.config = config
-        self.on_conformer = config.backbone.startswith("conformer")
-        self.published = CONFORMER if self.on_conformer else MCTFORMER
+        self.on_conformer = is_conformer(config.backbone)
         if self.on_conformer:
-            trunk = Conformer(config.backbone, double_class_token=False, drop_path=config.drop_path)
-            self.backbone: Conformer | ViT = trunk
-            self.num_prefix = 1
-            self.side_multiple = trunk.stride
-            self.cnn_head = nn.Conv2d(trunk.channels, num_classes, 1)
-            self.att_head = nn.Linear(trunk.dim, num_classes)
-            nn.init.kaiming_normal_(self.cnn_head.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.trunc_normal_(self.att_head.weight, std=0.02)
-            nn.init.zeros_(self.att_head.bias)
+            self._build_on_conformer(config, num_classes)
         else:
-            self.backbone = ViT(
-                config.backbone,
-                num_class_tokens=num_classes,
-                num_extra_tokens=0,
-                normalisation="imagenet",
-                position_offset=0.1,
-                drop_path=config.drop_path,
-            )
-            self.num_prefix = num_classes
-            self.head = nn.Conv2d(self.backbone.dim, num_classes, 3, padding=1)
+            self._build_on_vit(config, num_classes)
         self.depth = self.backbone.depth
         self.shallow = config.shallow_blocks or round(self.published.shallow * self.depth / 12)
         # Deep blocks count by e, shallow ones by 1 - e; without an analysis all count fully.
         self._entropy = None if config.entropy is None else entropy_weights(config.entropy)
         self._check_blocks()
 
+    def _build_on_conformer(self, config: AReAMConfig, num_classes: int) -> None:
+        conformer = Conformer(config.backbone, double_class_token=False, drop_path=config.drop_path)
+        self.published = ON_CONFORMER
+        self.backbone: Conformer | ViT = conformer
+        self.num_prefix, self.cell, self.side_multiple = 1, conformer.stride, conformer.stride
+        self.analysis_size = 384
+        self.cnn_head = nn.Conv2d(conformer.channels, num_classes, 1)
+        self.att_head = nn.Linear(conformer.dim, num_classes)
+        nn.init.kaiming_normal_(self.cnn_head.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.trunc_normal_(self.att_head.weight, std=0.02)
+        nn.init.zeros_(self.att_head.bias)
+
+    def _build_on_vit(self, config: AReAMConfig, num_classes: int) -> None:
+        self.published = ON_VIT
+        self.backbone = vit = ViT(
+            config.backbone,
+            num_class_tokens=num_classes,
+            num_extra_tokens=0,
+            normalisation="imagenet",
+            position_offset=0.1,
+            drop_path=config.drop_path,
+        )
+        self.num_prefix, self.cell = num_classes, vit.patch_size
+        self.head = nn.Conv2d(vit.dim, num_classes, 3, padding=1)
+
     def _check_blocks(self) -> None:
         if not 0 < self.shallow < self.depth:
-            raise ValueError(f"shallow_blocks must be 1 to {self.depth - 1}, got {self.shallow}")
+            raise ConfigError(f"shallow_blocks must be 1 to {self.depth - 1}, got {self.shallow}")
         if self._entropy is not None and len(self._entropy) != self.depth:
-            raise ValueError(
+            raise ConfigError(
                 f"entropy needs one value for each of {self.depth} blocks, got {len(self._entropy)}"
             )
 
@@ -123,19 +196,23 @@ class AReAM(Method):
 
     def forward(self, batch: Batch, step: int) -> StepResult:
         """Classification and, in the affinity phase, supervision of deep attention."""
-        begin = self.config.affinity_from
-        active = step >= (self.published.affinity_from if begin is None else begin)
-        deep = range(self.shallow, self.depth) if active else ()
+        config, begin = self.config, self.config.affinity_from
+        begin = self.published.affinity_from if begin is None else begin
+        supervised = step >= begin and config.affinity_weight > 0
+        deep = range(self.shallow, self.depth) if supervised else ()
+
+        # Forward.
         found = self.run(batch.images, deep, self._patch_scores)
+
+        # Losses: both classifiers, and deep attention against what the shallow blocks' maps say.
         losses = [multilabel_soft_margin(logits, batch.tags) for logits in found.logits]
         loss = losses[0] + losses[1]
         logs = {"first": losses[0].detach(), "second": losses[1].detach()}
-        if active:
+        if supervised:
             labels = self.pseudo_labels(batch)
-            size = self.backbone.stride if isinstance(self.backbone, Conformer) else self.backbone.patch_size
-            pairs = affinity_labels(labels[:, ::size, ::size])
+            pairs = affinity_labels(labels[:, :: self.cell, :: self.cell])
             affinity, _ = self.affinity_loss([found.scores[block] for block in deep], pairs)
-            loss = loss + self.config.affinity_weight * affinity
+            loss = loss + config.affinity_weight * affinity
             logs["affinity"] = affinity.detach()
         return StepResult(loss, logs)
 
@@ -160,13 +237,10 @@ class AReAM(Method):
     @torch.no_grad()
     def pseudo_labels(self, batch: Batch) -> Tensor:
         """Label maps (B, H, W) of the batch from maps refined by shallow attention and by the images."""
-        was_training = self.training
-        if self.config.cam_mode == "eval":
-            self.eval()
-        maps = keep_present(self.training_maps(batch.images), batch.tags)
-        self.train(was_training)
-        settings = self.config
-        return refine_labels(batch.images, maps, batch.tags, settings.high, settings.low, par, batch.boxes)
+        config = self.config
+        with in_mode(self, self.training and config.cam_mode == "train"):
+            maps = keep_present(self.training_maps(batch.images), batch.tags)
+        return refine_labels(batch.images, maps, batch.tags, config.high, config.low, par, batch.boxes)
 
     @torch.no_grad()
     def training_maps(self, images: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from tagmask.errors import ConfigError
 from tagmask.ops.multiscale import in_small_calls, multi_scale
 from tagmask.types import Batch, OptimPlan, StepResult, ViewPlan
 
-__all__ = ["Method", "MethodConfig"]
+__all__ = ["Method", "MethodConfig", "in_mode", "ordered"]
 
 
 class MethodConfig(Config):
@@ -24,6 +25,32 @@ class MethodConfig(Config):
     """Name of the network, for example a timm ViT."""
     weights: str = "hub"
     """Where the pretrained backbone comes from: "hub", "none" or a path to a local file."""
+
+    updates: ClassVar[tuple[str, ...]] = ()
+    """Settings that are numbers of updates; a run that is made shorter shrinks them alike."""
+
+
+def ordered(config: MethodConfig, *pairs: tuple[str, str]) -> None:
+    """Refuse settings of which the first is above the second.
+
+    Raises:
+        ValueError: One is; pydantic makes it part of its own error.
+    """
+    for first, second in pairs:
+        small, large = getattr(config, first), getattr(config, second)
+        if small > large:
+            raise ValueError(f"{first} {small} is above {second} {large}")
+
+
+@contextmanager
+def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """Training or evaluation mode for as long as it lasts; the mode before comes back whatever happens."""
+    before = module.training
+    module.train(training)
+    try:
+        yield
+    finally:
+        module.train(before)
 
 
 class Method(nn.Module, ABC):
@@ -42,6 +69,8 @@ class Method(nn.Module, ABC):
     """Kinds of class maps the method offers ("cam", "aux_cam", "lam", ...), the default first."""
     side_multiple: int = 1
     """Sides of the images a pass takes must be multiples of this."""
+    analysis_size: int = 224
+    """Side of the squares that the layer-wise analysis looks at, where the method has one."""
     segments: ClassVar[bool] = False
     """Whether `segment` gives a mask (single-stage methods and segmenters)."""
     sync_norms: ClassVar[bool] = False

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from tagmask.backbones.attention_sums import AttentionSums, Part
 from tagmask.backbones.vit import ViT
-from tagmask.config import Scales
+from tagmask.config import Rate, Scales, Share, Weight
 from tagmask.errors import ConfigError
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.losses.tokens import class_token_contrast
@@ -39,11 +40,11 @@ class MCTformerConfig(MethodConfig):
     """Any plain ViT; DeiT-small in the papers."""
     version: Literal["v1", "v2", "plus"] = "v2"
     """v1: class tokens alone; v2: a patch classifier too; plus: ranked pooling and token contrast."""
-    input_size: int = 448
+    input_size: int = Field(default=448, ge=16, le=2**14)
     """Side of the training views of "plus", whose position table has this size (the others keep 224)."""
-    drop_path: float = 0.1
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Largest rate of dropped residual branches, at the last block."""
-    attention_blocks: int | None = None
+    attention_blocks: int | None = Field(default=None, ge=1)
     """From how many last blocks class attention is taken; 3, "plus" 12."""
     cam: Literal["fused", "patchcam", "mct"] = "fused"
     """Class attention times patch maps, patch maps alone, or class attention alone (v1 has only that)."""
@@ -51,17 +52,17 @@ class MCTformerConfig(MethodConfig):
     """Spread maps along the sum of all blocks' patch attention."""
     scales: Scales | None = None
     """Views of an image; 1, for "plus" 1, 0.75 and 1.25."""
-    pool_decay: float = 0.996
+    pool_decay: Share = 0.996
     """Weight of each next-ranked patch in the patch logits of "plus"."""
-    contrast_weight: float = 1.0
+    contrast_weight: Weight = 1.0
     """Of the class-token contrast of "plus"."""
-    contrast_blocks: int = 12
+    contrast_blocks: int = Field(default=12, ge=1)
     """Over how many last blocks the contrast runs."""
-    lr: float | None = None
+    lr: Rate | None = None
     """Base rate: 5e-4 * batch / 512, with batch 64 (v1, v2) or 32 (plus)."""
-    epochs: int | None = None
+    epochs: int | None = Field(default=None, ge=1)
     """Into how many epochs a run is divided for its rate; 60, "plus" 45."""
-    weight_decay: float = 0.05
+    weight_decay: Weight = 0.05
     """Of matrices; biases, norms, the class tokens and (v1, v2) the position table have none."""
 
 
@@ -131,12 +132,13 @@ class MCTformer(Method):
     def forward(self, batch: Batch, step: int) -> StepResult:
         """Classification by class tokens, by patches, and (plus) the contrast of class tokens."""
         settings, depth = self.config, self.backbone.depth
-        blocks = range(max(depth - settings.contrast_blocks, 0), depth) if settings.version == "plus" else ()
+        contrasted = settings.version == "plus" and settings.contrast_weight > 0
+        blocks = range(max(depth - settings.contrast_blocks, 0), depth) if contrasted else ()
         found = self.outputs(batch.images, blocks)
         losses = {"class": multilabel_soft_margin(found.class_logits, batch.tags)}
         if found.patch_maps is not None:
             losses["patch"] = multilabel_soft_margin(self.patch_logits(found.patch_maps), batch.tags)
-        if settings.version == "plus":
+        if contrasted:
             stacked = torch.cat(found.class_tokens)
             contrast = class_token_contrast(stacked, 1.0, batch.tags.repeat(len(blocks), 1))
             losses["contrast"] = settings.contrast_weight * contrast

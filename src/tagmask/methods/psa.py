@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from tagmask.backbones.resnet38 import ResNet38, resnet38_keys
-from tagmask.config import Scales
+from tagmask.config import Rate, Scales, Weight
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.methods.base import Method, MethodConfig
 from tagmask.ops.maps import class_maps
@@ -27,15 +28,15 @@ class PSAConfig(MethodConfig):
 
     backbone: Literal["resnet38"] = "resnet38"
     """The paper's network; its weights come from a local file."""
-    width: int = 64
+    width: int = Field(default=64, ge=1, le=1024)
     """Channels of the stem; 64 is the published network."""
-    dropout: float = 0.5
+    dropout: float = Field(default=0.5, ge=0, lt=1)
     """Of whole channels before the classifier."""
-    lr: float = 0.1
+    lr: Rate = 0.1
     """Base rate; the classifier learns ten times as fast."""
-    weight_decay: float = 5e-4
+    weight_decay: Weight = 5e-4
     """Of all convolutions."""
-    momentum: float = 5e-4
+    momentum: float = Field(default=5e-4, ge=0, lt=1)
     """What the published runs really used: their decay was taken for the momentum."""
     scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """Views of an image, each with its mirrored twin."""

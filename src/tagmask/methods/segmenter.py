@@ -7,76 +7,325 @@ the LargeFOV decoder; or any model of segmentation_models_pytorch.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from tagmask.backbones.resnet38 import resnet38_keys
+from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+from tagmask.backbones.resnet38 import ResNet38, resnet38_keys
+from tagmask.backbones.vit import ViT
+from tagmask.backbones.vit_resampled import resampled_vit
+from tagmask.backbones.weights import read_weights
+from tagmask.config import Power, Rate, Share, Weight
+from tagmask.errors import CheckpointError, ConfigError, one_line
+from tagmask.heads.large_fov import LargeFOV
+from tagmask.heads.mask_transformer import MaskTransformer
 from tagmask.losses.clipped import clip_pixel_loss, pixel_cross_entropy
 from tagmask.losses.segmentation import mean_cross_entropy
-from tagmask.methods._segment_networks import SegmentNetwork, Shape, build_network
 from tagmask.methods.base import Method, MethodConfig
-from tagmask.ops.resize import resize_bilinear
+from tagmask.ops.resize import pad_to_multiple, resize_bilinear
 from tagmask.ops.schedules import poly_warmup
 from tagmask.types import IGNORE, Batch, OptimPlan, ParamGroup, StepResult
 
 __all__ = ["SegmentNetwork", "Segmenter", "SegmenterConfig"]
 
-# How WeakTr retrains: what is not given for a mask:NAME network. The encoder learns at a tenth of 1e-4.
-_WEAKTR = {"lr": 1e-5, "momentum": 0.9, "nesterov": True, "lr_floor": 0.1, "clip_start": 1.2}
-
 
 class SegmenterConfig(MethodConfig):
-    """Settings of the segmentation stage; the defaults are those of the published ResNet-38 runs.
+    """Settings of the segmentation stage.
 
-    With a ``mask:`` network, what is not given is WeakTr's instead: lr 1e-5, momentum 0.9 with Nesterov's
-    look-ahead, a floor of the rate at a tenth, and the loss clipped below 1.2.
+    What is not given is as the network was published: resnet38 (and vit:, smp:) as in PSA, MCTformer and
+    AReAM, mask:NAME as in WeakTr's second phase.
     """
 
     backbone: str = "resnet38"
     """The network: resnet38; mask:NAME, a plain ViT or EVA-02 of timm with the mask-transformer decoder
     (mask:deit_small_patch16_224.fb_in1k, WeakTr); vit:NAME, a plain ViT with the LargeFOV decoder; or
     smp:ARCHITECTURE:ENCODER such as smp:unet:resnet34 (needs tagmask[smp])."""
-    width: int = 64
+    width: int = Field(default=64, ge=1, le=1024)
     """Channels of ResNet-38's stem; 64 is the published network."""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """SGD as published; AdamW with a rate near 1e-4 suits most networks of segmentation_models_pytorch."""
-    lr: float = 7e-4
-    """Base rate of the pretrained part."""
-    head_factor: float = 10.0
+    lr: Rate | None = None
+    """Base rate of the pretrained part: 7e-4; mask:NAME 1e-5."""
+    head_factor: Weight = 10.0
     """How much faster the new layers learn."""
-    weight_decay: float = 0.0
+    weight_decay: Weight = 0.0
     """The published runs had none: theirs was taken for the momentum."""
-    momentum: float = 1e-5
-    """Of SGD; see `weight_decay`."""
-    nesterov: bool = False
-    """SGD with look-ahead."""
-    power: float = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of SGD: 1e-5, see `weight_decay`; mask:NAME 0.9."""
+    nesterov: bool | None = None
+    """SGD with look-ahead: no; mask:NAME yes."""
+    power: Power = 0.9
     """Exponent of the polynomial decay."""
-    lr_floor: float = Field(default=0.0, ge=0, le=1)
-    """Share of the base rate at which the decay ends."""
-    clip_start: float | None = None
-    """Mean loss below which pixels with an unusually large loss lose their gradient (WeakTr: 1.2); none if
-    not given. The loss is then a mean over all pixels, ignored ones included."""
-    clip_patch: int = Field(default=120, ge=1)
+    lr_floor: Share | None = None
+    """Share of the base rate at which the decay ends: 0; mask:NAME a tenth."""
+    clip_start: Annotated[float, Field(gt=0)] | Literal["network"] | None = "network"
+    """Mean loss below which pixels with an unusually large loss lose their gradient; null clips nothing,
+    "network" is as published: null; mask:NAME 1.2. A clipped loss is a mean over all pixels, ignored ones
+    included."""
+    clip_patch: int = Field(default=120, ge=1, le=2**16)
     """Side in pixels of the patches in which "unusual" is judged; must divide the training view."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Largest stochastic-depth rate of a mask: network's encoder."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of a mask: network's decoder."""
-    position_size: int = Field(default=480, ge=16)
+    position_size: int = Field(default=480, ge=16, le=2**16)
     """Image side in pixels that a mask: network's position table is made for: the training view's."""
-    patch: int | None = Field(default=None, ge=4)
+    patch: int | None = Field(default=None, ge=4, le=256)
     """Patch side of a mask: network. If not given, its own, but 16 in place of 14 (DINOv2, EVA-02)."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _mask_network_defaults(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and str(values.get("backbone", "")).startswith("mask:"):
-            return {**_WEAKTR, **values}
-        return values
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> SegmenterConfig:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class LayerGroup(NamedTuple):
+    """Parameters that are trained alike.
+
+    Attributes:
+        name: Shown in logs.
+        params: The parameters.
+        new: Whether they start from random values.
+        decay: Whether weight decay applies.
+    """
+
+    name: str
+    params: list[nn.Parameter]
+    new: bool
+    decay: bool = True
+
+
+class Published(NamedTuple):
+    """How a network was trained where it was published; see the settings of the same names."""
+
+    lr: float
+    momentum: float
+    nesterov: bool
+    lr_floor: float
+    clip_start: float | None
+
+
+class SegmentNetwork(nn.Module):
+    """What the segmenter needs of a network.
+
+    Images in [0, 1], (B, 3, H, W), give logits (B, C, h', w') of any smaller size.
+    """
+
+    heads: tuple[str, ...] = ()
+    """Parts of parameter names that mark new layers."""
+    published = Published(lr=7e-4, momentum=1e-5, nesterov=False, lr_floor=0.0, clip_start=None)
+    """As PSA, MCTformer and AReAM trained ResNet-38; their decay was taken for the momentum."""
+
+    def initialise(self, weights: str) -> None:
+        """Load pretrained weights from "hub", "none" or a local file."""
+        raise AttributeError(f"{type(self).__name__} has no pretrained weights")
+
+    def exits(self, images: Tensor, count: int) -> Tensor:
+        """Logits (B, count, C, h', w') of the decoder's last `count` exits, the earliest first.
+
+        Raises:
+            ConfigError: The decoder has fewer exits.
+        """
+        if count != 1:
+            raise ConfigError(f"exits: this network's decoder has one exit, not {count}; mask:NAME has two")
+        logits: Tensor = self(images)
+        return logits.unsqueeze(1)
+
+    def layer_groups(self) -> list[LayerGroup]:
+        """Groups of all trainable parameters: what is pretrained, then what is new."""
+        named = [(name, param) for name, param in self.named_parameters() if param.requires_grad]
+        new = [p for name, p in named if any(head in name for head in self.heads)]
+        marked = {id(p) for p in new}
+        old = [p for _, p in named if id(p) not in marked]
+        return [LayerGroup("pretrained", old, new=False), LayerGroup("new", new, new=True)]
+
+
+class _ResNet38LargeFOV(SegmentNetwork):
+    """ResNet-38 with two convolutions of dilation 12; logits at 1/8."""
+
+    heads = ("fc8",)
+
+    def __init__(self, config: SegmenterConfig, num_outputs: int) -> None:
+        super().__init__()
+        width = config.width
+        self.backbone = ResNet38(width)
+        self.fc8_seg_conv1 = nn.Conv2d(self.backbone.channels[2], 8 * width, 3, padding=12, dilation=12)
+        self.fc8_seg_conv2 = nn.Conv2d(8 * width, num_outputs, 3, padding=12, dilation=12)
+        for layer in (self.fc8_seg_conv1, self.fc8_seg_conv2):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def initialise(self, weights: str) -> None:
+        self.backbone.initialise(weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = F.relu(self.fc8_seg_conv1(self.backbone(images).conv6))
+        logits: Tensor = self.fc8_seg_conv2(hidden)
+        return logits
+
+
+class _ViTLargeFOV(SegmentNetwork):
+    """A plain ViT with the LargeFOV decoder; logits on the patch grid."""
+
+    heads = ("decoder",)
+
+    def __init__(self, name: str, num_outputs: int) -> None:
+        super().__init__()
+        self.backbone = ViT(name, drop_path=0.1)
+        self.decoder = LargeFOV(self.backbone.dim, num_outputs, min(512, 2 * self.backbone.dim))
+
+    def initialise(self, weights: str) -> None:
+        self.backbone.initialise(weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Sides that are no multiple of a patch would lose their rest; stretching by less than one does not.
+        size = self.backbone.patch_size
+        # (Whole patches without a negative number: ONNX rounds quotients towards zero.)
+        whole = tuple((side + size - 1) // size * size for side in images.shape[2:])
+        logits: Tensor = self.decoder(self.backbone(resize_bilinear(images, (whole[0], whole[1]))).patches)
+        return logits
+
+
+class _ViTMaskTransformer(SegmentNetwork):
+    """Segmenter (Strudel et al., 2021) as WeakTr retrains it; logits at the size of the image."""
+
+    heads = ("decoder",)
+    published = Published(lr=1e-5, momentum=0.9, nesterov=True, lr_floor=0.1, clip_start=1.2)
+    """As WeakTr's second phase: the encoder learns at a tenth of 1e-4."""
+
+    def __init__(self, name: str, config: SegmenterConfig, num_outputs: int) -> None:
+        super().__init__()
+        self.encoder = resampled_vit(name, config.position_size, config.patch, config.drop_path)
+        first: Any = self.encoder.blocks[0]
+        dim = self.encoder.dim
+        self.decoder = MaskTransformer(dim, num_outputs, dim, 2, int(first.attn.num_heads), config.dropout)
+
+    def initialise(self, weights: str) -> None:
+        self.encoder.initialise(weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.exits(images, 1)[:, 0]
+
+    def exits(self, images: Tensor, count: int) -> Tensor:
+        if not 1 <= count <= len(self.decoder.blocks):
+            raise ConfigError(f"exits: the mask transformer has {len(self.decoder.blocks)}, not {count}")
+        # Padding is zero behind the normalisation, so it must have the network's mean colour.
+        padded = pad_to_multiple(images, self.encoder.patch_size, self.encoder.mean)
+        features = self.encoder(padded)
+        masks = self.decoder(features.patches.flatten(2).transpose(1, 2), features.grid, count)
+        masks = masks.reshape(-1, masks.shape[-3], *features.grid)
+        logits = resize_bilinear(masks, (padded.shape[2], padded.shape[3]))
+        logits = logits[..., : images.shape[2], : images.shape[3]]
+        return logits.reshape(images.shape[0], count, *logits.shape[1:])
+
+    def layer_groups(self) -> list[LayerGroup]:
+        """Patch embedding, every block, last norm and decoder, each without and with weight decay."""
+        order = ["embedding", *(f"block {i}" for i in range(len(self.encoder.blocks))), "norm", "decoder"]
+        found: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        for name, param in self.named_parameters():
+            kept = param.ndim == 1 or name.endswith((".bias", "cls_token", "pos_embed", "cls_emb"))
+            found.setdefault((_layer(name), not kept), []).append(param)
+        return [
+            LayerGroup(
+                f"{layer}{' weights' if decay else ''}", found[layer, decay], layer == "decoder", decay
+            )
+            for layer in order
+            for decay in (False, True)
+            if (layer, decay) in found
+        ]
+
+
+def _layer(name: str) -> str:
+    part, _, rest = name.partition(".")
+    if part == "decoder":
+        return "decoder"
+    if rest.startswith("blocks."):
+        return f"block {rest.split('.')[1]}"
+    return "norm" if rest.startswith("norm.") else "embedding"
+
+
+class _SMP(SegmentNetwork):
+    """A model of segmentation_models_pytorch; its output has the size of the image."""
+
+    heads = ("decoder", "segmentation_head")
+    mean: Tensor
+    std: Tensor
+    # The deepest encoders halve the image five times.
+    multiple = 32
+
+    def __init__(self, name: str, num_outputs: int) -> None:
+        super().__init__()
+        self.architecture, _, self.encoder = name.removeprefix("smp:").partition(":")
+        self.num_outputs = num_outputs
+        if not self.architecture or not self.encoder:
+            raise ConfigError(f"network '{name}': write smp:ARCHITECTURE:ENCODER, such as smp:unet:resnet34")
+        try:
+            self.model = self._create(None)
+        except ImportError:
+            raise ConfigError(f"network '{name}' needs: pip install 'tagmask[smp]'") from None
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"network '{name}': {one_line(error)}") from None
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def initialise(self, weights: str) -> None:
+        if weights == "none":
+            return
+        encoder: Any = self.model.get_submodule("encoder")
+        try:
+            if weights == "hub":
+                encoder.load_state_dict(self._create("imagenet").get_submodule("encoder").state_dict())
+            else:
+                encoder.load_state_dict(read_weights(weights))
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"weights '{weights}' for the encoder {self.encoder}: {one_line(error)}"
+            ) from None
+
+    def _create(self, weights: str | None) -> nn.Module:
+        smp: Any = importlib.import_module("segmentation_models_pytorch")
+        model: nn.Module = smp.create_model(
+            self.architecture, encoder_name=self.encoder, encoder_weights=weights, classes=self.num_outputs
+        )
+        return model
+
+    def forward(self, images: Tensor) -> Tensor:
+        padded = pad_to_multiple((images - self.mean) / self.std, self.multiple)
+        logits: Tensor = self.model(padded)
+        return logits[:, :, : images.shape[2], : images.shape[3]]
+
+
+def build_network(config: SegmenterConfig, num_outputs: int) -> SegmentNetwork:
+    """A segmentation network with random weights.
+
+    Args:
+        config: Its name is `SegmenterConfig.backbone`.
+        num_outputs: C, background included.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    name = config.backbone
+    kind, _, inner = name.partition(":")
+    if name == "resnet38":
+        return _ResNet38LargeFOV(config, num_outputs)
+    if kind == "vit" and inner:
+        # A custom shape is written vit:patch=8,..., which is its whole name.
+        return _ViTLargeFOV(name if "=" in inner else inner, num_outputs)
+    if kind == "mask" and inner:
+        return _ViTMaskTransformer(inner, config, num_outputs)
+    if kind == "smp":
+        return _SMP(name, num_outputs)
+    raise ConfigError(
+        f"unknown segmentation network '{name}'. Known: resnet38, mask:NAME, vit:NAME, "
+        "smp:ARCHITECTURE:ENCODER"
+    )
 
 
 class Segmenter(Method):
@@ -87,9 +336,8 @@ class Segmenter(Method):
 
     def __init__(self, config: SegmenterConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)
-        self.config = config
-        shape = Shape(config.width, config.drop_path, config.dropout, config.position_size, config.patch)
-        self.network = build_network(config.backbone, num_classes + 1, shape)
+        self.network = build_network(config, num_classes + 1)
+        self.config = _as_published(config, self.network.published)
 
     def segment(self, images: Tensor) -> Tensor:
         """Logits (B, K + 1, h', w') at the network's own resolution."""
@@ -110,7 +358,7 @@ class Segmenter(Method):
             raise ValueError("the segmenter learns from label maps (0 background, 255 ignore): give labels")
         size = (batch.labels.shape[1], batch.labels.shape[2])
         logits = resize_bilinear(self.segment(batch.images).float(), size)
-        if self.config.clip_start is not None:
+        if isinstance(self.config.clip_start, float):
             return self._clipped(logits, batch.labels, self.config.clip_start)
         loss = mean_cross_entropy(logits, batch.labels, IGNORE)
         return StepResult(loss, {"segmentation": loss.detach()})
@@ -143,7 +391,7 @@ class Segmenter(Method):
             return float(floor + (1 - floor) * share)
 
         return OptimPlan(
-            settings.optimiser, groups, factor, momentum=settings.momentum, nesterov=settings.nesterov
+            settings.optimiser, groups, factor, momentum=settings.momentum, nesterov=bool(settings.nesterov)
         )
 
     def initialise(self, weights: str) -> None:
@@ -157,6 +405,17 @@ class Segmenter(Method):
         if "decoder.cls_emb" in state:
             return _weaktr_keys(state)
         return {f"network.{key}": value for key, value in resnet38_keys(state).items()}
+
+
+def _as_published(config: SegmenterConfig, published: Published) -> SegmenterConfig:
+    """The settings with what was not given filled in, so that a saved model says how it was trained."""
+    filled = {key: value for key, value in published._asdict().items() if getattr(config, key) is None}
+    filled.pop("clip_start", None)
+    if config.clip_start == "network":
+        filled["clip_start"] = published.clip_start
+    if config.momentum == 0:
+        filled.pop("nesterov", None)
+    return config.model_copy(update=filled)
 
 
 def _weaktr_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from tagmask.backbones.attention_sums import AttentionSums, Part
 from tagmask.backbones.conformer import Conformer
-from tagmask.config import Scales
+from tagmask.config import Rate, Scales, Weight
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.methods.base import Method, MethodConfig
 from tagmask.ops.entropy import refined_entropy
@@ -24,17 +25,17 @@ class TransCAMConfig(MethodConfig):
 
     backbone: str = "conformer_small"
     """conformer_tiny, conformer_small (the paper's), conformer_base or a custom shape."""
-    drop_path: float = 0.1
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Largest rate of dropped residual branches, at the last block."""
     cam: Literal["transcam", "convcam", "clsattn", "attnagg"] = "transcam"
     """Along patch attention (the method), the CNN's own, times class attention, or along the transpose."""
-    base: int | None = 512
+    base: int | None = Field(default=512, ge=16, le=2**14)
     """Images become squares of this side times the scale, as in the paper; None keeps their shape."""
     scales: Scales = (0.5, 1.0, 1.5)
     """Views of an image, each with its mirrored twin: 256, 512 and 768 pixels."""
-    lr: float = 5e-5
+    lr: Rate = 5e-5
     """Constant over the whole run."""
-    weight_decay: float = 5e-4
+    weight_decay: Weight = 5e-4
     """Of every parameter, biases and norms included."""
 
 
@@ -47,6 +48,7 @@ class TransCAM(Method):
     config_class = TransCAMConfig
     map_kinds = ("cam",)
     side_multiple = Conformer.stride
+    analysis_size = 384
 
     def __init__(self, config: TransCAMConfig, num_classes: int) -> None:
         super().__init__(config, num_classes)

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from tagmask.backbones.base import TokenFeatures
 from tagmask.backbones.vit import ViT
-from tagmask.config import Scales
+from tagmask.config import Count, Rate, Scales, Weight
 from tagmask.heads.attention_fusion import AttentionFusion, fuse_attention, grouped_pool
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.methods.base import Method, MethodConfig
@@ -40,23 +41,23 @@ class WeakTrConfig(MethodConfig):
     """Whether maps are spread along the fused patch-to-patch attention."""
     pooling: Literal["max", "mean"] = "max"
     """Over tokens, in front of the weights of the heads; the published commands use the maximum."""
-    reduction: int = 8
+    reduction: int = Field(default=8, ge=1)
     """How much narrower the hidden layer over all heads is than their number."""
-    feature_reduction: int = 8
+    feature_reduction: int = Field(default=8, ge=1)
     """How much narrower the hidden layer over the features of one head is."""
     scales: Scales = (1.0, 1.2)
     """Image scales of the class maps; COCO uses 1, 0.8 and 1.2."""
-    drop_path: float = 0.1
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Largest stochastic-depth rate."""
-    lr: float = 7.5e-5
+    lr: Rate = 7.5e-5
     """Learning rate for a batch of 64 (6e-4 for 512); COCO's is 2.5e-5."""
-    weight_decay: float = 0.03
+    weight_decay: Weight = 0.03
     """Of every parameter, biases and norms included: the original hands its optimiser a bare list."""
-    epochs: int = 60
+    epochs: int = Field(default=60, ge=1)
     """Epochs the run is divided into; the rate changes once per epoch."""
-    warmup_epochs: int = 5
+    warmup_epochs: Count = 5
     """Epochs of linear warm-up from 1e-6."""
-    schedule_lag: int = 1
+    schedule_lag: Count = 1
     """Epochs by which the schedule trails, 1 as released; 0 mends it."""
 
 
@@ -187,7 +188,7 @@ class WeakTr(Method):
         kept: list[Tensor] = []
 
         def visit(_: int, probs: Tensor, branch: Tensor) -> None:
-            # Features and attention teach the fusion, not the trunk.
+            # Features and attention teach the fusion, not the encoder.
             kept.append(probs.detach())
             pooled.append(grouped_pool(branch.detach(), self.num_heads, self.config.pooling))
 

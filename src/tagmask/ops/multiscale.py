@@ -14,7 +14,15 @@ from tagmask.ops.pillow import pillow_bicubic
 from tagmask.ops.plans import PlainViews, Views
 from tagmask.ops.resize import pad_to_multiple, resize_bilinear
 
-__all__ = ["Views", "in_small_calls", "multi_scale", "segment_views", "view_sizes"]
+__all__ = [
+    "Views",
+    "each_view",
+    "in_small_calls",
+    "merge_views",
+    "multi_scale",
+    "segment_views",
+    "view_sizes",
+]
 
 MapFunction = Callable[[Tensor], Mapping[str, Tensor]]
 
@@ -112,12 +120,59 @@ def _merged(
             f"images must be floating point (B, 3, H, W), got {images.dtype} {tuple(images.shape)}; grey "
             "levels are divided by 255, a single image needs a batch dimension"
         )
-    size = (images.shape[2], images.shape[3])
+    count, size = images.shape[0], (images.shape[2], images.shape[3])
+
+    def found() -> Iterator[tuple[tuple[int, int], Mapping[str, Tensor]]]:
+        for view_size, views in each_view(images, plan):
+            if known is None or view_size != size:
+                yield view_size, fn(views)
+            elif plan.flip == "none":
+                yield view_size, known
+            else:
+                twin = fn(views[count:])
+                yield view_size, {kind: torch.cat([maps, twin[kind]]) for kind, maps in known.items()}
+
+    return merge_views(found(), size, plan)
+
+
+def each_view(images: Tensor, plan: Views) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """The views of a plan, one scale after the other, for callers who want more of them than maps.
+
+    Args:
+        images: RGB in [0, 1], (B, 3, H, W).
+        plan: Scales, flip rule and padding.
+
+    Yields:
+        Size of the view without its padding, and the view (B, 3, H', W') with its mirrored twin in the second
+        half of the batch (2 B, 3, H', W') unless the plan does without.
+
+    Raises:
+        ValueError: If the plan names an unknown rule or has no scales.
+    """
+    _check_plan(plan)
+    for view_size in view_sizes(images.shape[2], images.shape[3], plan.scales, plan.base, plan.rounding):
+        view, twin = _make_views(images, view_size, plan)
+        yield view_size, view if plan.flip == "none" else torch.cat([view, twin])
+
+
+def merge_views(
+    found: Iterable[tuple[tuple[int, int], Mapping[str, Tensor]]], size: tuple[int, int], plan: Views
+) -> dict[str, Tensor]:
+    """What `multi_scale` makes of the maps of all views.
+
+    Args:
+        found: Size and maps {kind: (2 B, K, h, w)} of every view of `each_view`.
+        size: (H, W) of the images.
+        plan: Flip rule, rectification and epsilon.
+
+    Returns:
+        {kind: (B, K, H, W)}, float32.
+    """
     total: dict[str, Tensor] = {}
-    for view_size in view_sizes(*size, plan.scales, plan.base, plan.rounding):
-        given = known if view_size == size else None
-        for kind, maps in _one_scale(fn, images, view_size, plan, given).items():
-            total[kind] = total[kind].add_(maps) if kind in total else maps
+    for view_size, both in found:
+        for kind, maps in both.items():
+            merged = _merge_twins(maps.float(), view_size, size, plan)
+            total[kind] = total[kind].add_(merged) if kind in total else merged
     if plan.relu == "sum":
         total = {kind: maps.relu() for kind, maps in total.items()}
     return {kind: scale_maps(maps, plan.scaling, plan.epsilon) for kind, maps in total.items()}
@@ -141,33 +196,14 @@ def in_small_calls(fn: MapFunction, views: Tensor) -> dict[str, Tensor]:
     return {kind: torch.cat([part[kind] for part in parts]) for kind in parts[0]}
 
 
-def _one_scale(
-    fn: MapFunction,
-    images: Tensor,
-    view_size: tuple[int, int],
-    plan: Views,
-    known: Mapping[str, Tensor] | None,
-) -> dict[str, Tensor]:
-    count, size = images.shape[0], (images.shape[2], images.shape[3])
-    view, mirrored_view = _make_views(images, view_size, plan)
-    plain: Mapping[str, Tensor]
-    twin: Mapping[str, Tensor]
-    if plan.flip == "none":
-        plain, twin = known or fn(view), {}
-    elif known is not None:
-        plain, twin = known, fn(mirrored_view)
-    else:
-        both = fn(torch.cat([view, mirrored_view]))
-        plain = {kind: maps[:count] for kind, maps in both.items()}
-        twin = {kind: maps[count:] for kind, maps in both.items()}
-    merged = {}
-    for kind, maps in plain.items():
-        large = _enlarge(maps.float(), view_size, size, plan, mirrored=False)
-        if kind in twin:
-            mirrored = _enlarge(twin[kind].float(), view_size, size, plan, mirrored=True)
-            large = torch.maximum(large, mirrored) if plan.flip == "max" else large + mirrored
-        merged[kind] = large.relu() if plan.relu == "view" else large
-    return merged
+def _merge_twins(both: Tensor, view_size: tuple[int, int], size: tuple[int, int], plan: Views) -> Tensor:
+    """Maps of a view and its mirrored twin, merged at image size."""
+    plain, *twin = both.chunk(1 if plan.flip == "none" else 2)
+    large = _enlarge(plain, view_size, size, plan, mirrored=False)
+    for maps in twin:
+        mirrored = _enlarge(maps, view_size, size, plan, mirrored=True)
+        large = torch.maximum(large, mirrored) if plan.flip == "max" else large + mirrored
+    return large.relu() if plan.relu == "view" else large
 
 
 def _make_views(images: Tensor, view_size: tuple[int, int], plan: Views) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,7 @@ def entropy(plan: _Plan, context: Context) -> dict[str, Any]:
     """
     config, dataset, runtime = plan.config, plan.dataset, context.runtime
     method: Any = plan.trained.method.to(runtime.device).eval()
-    size = config.size or (224 if "vit" in type(method.backbone).__name__.lower() else 384)
+    size = config.size or method.analysis_size
     total, waiting = torch.zeros(()), []
     with StopSignal() as stop, context.display.task("entropy", len(dataset)) as task, torch.inference_mode():
         for position, batch in eval_images(dataset, runtime.rank, runtime.world, prefetch=1):

@@ -48,7 +48,7 @@ def forward(golden: Golden) -> Iterable[Check]:
     images = _rgb(golden.tensor("images"))
     with torch.no_grad():
         features = method.encoder(images, range(method.encoder.num_blocks))
-        last = [features.taps[i] for i in (method.encoder.num_blocks - 2, method.encoder.num_blocks - 1)]
+        last = [features.attention[i] for i in (method.encoder.num_blocks - 2, method.encoder.num_blocks - 1)]
         ours = {
             "cls": method.classify(images),
             "seg": method.segment(images),
@@ -57,7 +57,7 @@ def forward(golden: Golden) -> Iterable[Check]:
         }
         affinity = method.attn_proj(last)
     ours |= {f"feat{i + 1}": features.maps[i] for i in range(4)}
-    ours |= {f"attn{i}": q @ k.transpose(2, 3) for i, (q, k) in features.taps.items()}
+    ours |= {f"attn{i}": q @ k.transpose(2, 3) for i, (q, k) in features.attention.items()}
     ours |= {"attn_first": ours["attn0"], "attn_last": ours[f"attn{method.encoder.num_blocks - 1}"]}
     yield Check("attn_pred", affinity, golden.output("attn_pred"), "abs", 1e-3)
     for name in golden.outputs:
@@ -75,8 +75,8 @@ def msc_cam(golden: Golden) -> Iterable[Check]:
         yield Check(f"cam_s4_{scale}", raw, golden.output(f"cam_s4_{scale}"), "rel", 1e-4)
         if scale == max(scales):
             with torch.no_grad():
-                taps = method.encoder(torch.cat([view, view.flip(3)]), (-2, -1)).taps
-                affinity = method.attn_proj(taps.values())
+                attention = method.encoder(torch.cat([view, view.flip(3)]), (-2, -1)).attention
+                affinity = method.attn_proj(attention.values())
             yield Check("aff_mat", affinity, golden.output("aff_mat"), "abs", 1e-3)
 
 

@@ -59,10 +59,10 @@ def _intermediates(golden: Golden) -> Iterable[Check]:
     with torch.no_grad():
         yield Check("cls", method.classify(batch.images), golden.output("cls"), "rel", 1e-4)
         yield Check("segs", method.segment(batch.images), golden.output("segs"), "rel", 1e-4)
-        taps = method.encoder(batch.images, (-2, -1)).taps.values()
-        yield Check("attn_pred", method.attn_proj(taps), golden.output("attn_pred"), "abs", 1e-3)
+        attention = method.encoder(batch.images, (-2, -1)).attention.values()
+        yield Check("attn_pred", method.attn_proj(attention), golden.output("attn_pred"), "abs", 1e-3)
         large = resize_bilinear(batch.images, tuple(int(1.5 * side) for side in size))
-        affinity = method.attn_proj(method.encoder(large, (-2, -1)).taps.values())
+        affinity = method.attn_proj(method.encoder(large, (-2, -1)).attention.values())
         yield Check("aff_mat", affinity, golden.output("aff_mat"), "abs", 1e-3)
         maps = method.maps(batch.images)["cam"]
     yield Check("cams_valid", maps[present], golden.output("cams_valid"), "abs", 1e-3)

@@ -37,8 +37,8 @@ def make(golden: Golden, **settings: object) -> AReAM:
 
 def small(golden: Golden, **settings: object) -> AReAM:
     """A method of the right kind where only its functions matter."""
-    trunk = "conformer:dim=12,heads=1,ratio=1,base=4" if on_conformer(golden) else "vit:dim=12,heads=1"
-    return AReAM(AReAMConfig(backbone=trunk, weights="none", **settings), 20)
+    name = "conformer:dim=12,heads=1,ratio=1,base=4" if on_conformer(golden) else "vit:dim=12,heads=1"
+    return AReAM(AReAMConfig(backbone=name, weights="none", **settings), 20)
 
 
 @torch.no_grad()

@@ -61,12 +61,12 @@ def forward(golden: Golden) -> Iterable[Check]:
     normalised = (images - net.backbone.mean) / net.backbone.std
     yield Check("normalized", normalised[0], golden.tensor("normalized"), "rel", 1e-5)
     with torch.no_grad():
-        taps = net.backbone(images)
+        depths = net.backbone(images)
         features = net.features(images)
         affinity = net.affinity(images)[0]
-    yield Check("conv4", taps.conv4[0, ::4], golden.output("conv4"), "rel", 1e-5)
-    yield Check("conv5", taps.conv5[0, ::8], golden.output("conv5"), "rel", 1e-5)
-    yield Check("conv6", taps.conv6[0, ::32], golden.output("conv6"), "rel", 1e-5)
+    yield Check("conv4", depths.conv4[0, ::4], golden.output("conv4"), "rel", 1e-5)
+    yield Check("conv5", depths.conv5[0, ::8], golden.output("conv5"), "rel", 1e-5)
+    yield Check("conv6", depths.conv6[0, ::32], golden.output("conv6"), "rel", 1e-5)
     yield Check("feature", features[0], golden.output("feature"), "rel", 1e-5)
     yield Check("affinity", affinity, golden.output("affinity"), "rel", 1e-5)
     dense = affinity_matrix(affinity, (16, 16))

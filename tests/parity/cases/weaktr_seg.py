@@ -133,7 +133,7 @@ def schedule(golden: Golden) -> Iterable[Check]:
     rates = np.array([bases[1] * full.factor(step) for step in steps])
     key = "full_schedule_decoder_lr_after_update"
     yield Check(key, rates, golden.outputs[key][: len(steps)], "rel", 1e-9)
-    yield Check("floor", bases[1] * config.lr_floor, golden.outputs[key][len(steps)], "rel", 1e-9)
+    yield Check("floor", bases[1] * method.config.lr_floor, golden.outputs[key][len(steps)], "rel", 1e-9)
 
 
 def step(golden: Golden) -> Iterable[Check]:

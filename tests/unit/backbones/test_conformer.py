@@ -34,14 +34,14 @@ def test_the_published_network_has_its_parameters():
     assert len(net.state_dict()) == 714
 
 
-def test_tapping_changes_nothing_and_only_what_is_tapped_is_kept():
+def test_tapping_changes_nothing_and_only_what_is_scored_is_kept():
     net, images = make(), torch.rand(1, 3, 64, 64)
     plain = net(images)
-    tapped = net(images, scores=(1, 4))
-    assert sorted(tapped.scores) == [1, 4]
-    assert tapped.scores[1].shape == (1, 2, 17, 17)
-    torch.testing.assert_close(tapped.tokens, plain.tokens, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(tapped.map, plain.map, atol=1e-5, rtol=1e-4)
+    scored = net(images, scores=(1, 4))
+    assert sorted(scored.scores) == [1, 4]
+    assert scored.scores[1].shape == (1, 2, 17, 17)
+    torch.testing.assert_close(scored.tokens, plain.tokens, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scored.map, plain.map, atol=1e-5, rtol=1e-4)
 
 
 def test_doubling_the_class_token_is_the_only_difference_of_the_dialects():

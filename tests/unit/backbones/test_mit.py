@@ -44,10 +44,10 @@ def test_taps_hold_the_unscaled_scores_pooled_to_the_key_grid(encoder):
     handle = attention.register_forward_pre_hook(
         lambda _, inputs: captured.update(x=inputs[0], grid=inputs[1])
     )
-    features = encoder(torch.rand(2, 3, 64, 64), taps=(2, -1), tapped_images=1)
+    features = encoder(torch.rand(2, 3, 64, 64), attention=(2, -1), attended=1)
     handle.remove()
-    assert set(features.taps) == {2, 7}
-    query, key = features.taps[2]
+    assert set(features.attention) == {2, 7}
+    query, key = features.attention[2]
     assert query.shape == key.shape == (1, 2, 4, 32)
     # The definition: all scores of 8 x 8 queries, averaged over windows of 4 x 4 queries per key.
     full = attention.q(captured["x"][:1]).view(1, 64, 2, 32).transpose(1, 2) @ key.transpose(2, 3)
@@ -57,9 +57,9 @@ def test_taps_hold_the_unscaled_scores_pooled_to_the_key_grid(encoder):
 
 def test_taps_do_not_change_the_features_and_carry_gradient(encoder):
     images = torch.rand(1, 3, 32, 32)
-    tapped = encoder(images, taps=(-1,))
-    torch.testing.assert_close(tapped.maps[-1], encoder(images).maps[-1])
-    query, key = tapped.taps[7]
+    read = encoder(images, attention=(-1,))
+    torch.testing.assert_close(read.maps[-1], encoder(images).maps[-1])
+    query, key = read.attention[7]
     (query @ key.transpose(2, 3)).sum().backward()
     assert encoder.block4[1].attn.q.weight.grad.abs().max() > 0
     encoder.zero_grad()

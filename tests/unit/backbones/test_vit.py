@@ -44,9 +44,9 @@ def test_our_loop_equals_the_forward_of_timm(name):
     patches = found.patches.flatten(2).transpose(1, 2)
     torch.testing.assert_close(patches, expected[:, model.num_prefix_tokens :], rtol=0, atol=3e-6)
     torch.testing.assert_close(found.class_tokens, expected[:, :1], rtol=0, atol=3e-6)
-    tapped = ours(images, scores=range(ours.depth), reduce=lambda scores: scores.mean(1))
-    torch.testing.assert_close(tapped.patches, found.patches, rtol=0, atol=3e-6)
-    assert tapped.scores[0].shape == (1, expected.shape[1], expected.shape[1])
+    scored = ours(images, scores=range(ours.depth), reduce=lambda scores: scores.mean(1))
+    torch.testing.assert_close(scored.patches, found.patches, rtol=0, atol=3e-6)
+    assert scored.scores[0].shape == (1, expected.shape[1], expected.shape[1])
 
 
 def test_class_and_extra_tokens_of_any_number_on_any_size():
@@ -117,9 +117,9 @@ def test_pretrained_registers_become_extra_tokens():
     assert source.num_extra_tokens == 2
     state = {"reg_token": torch.randn(1, 2, 32), "cls_token": torch.randn(1, 1, 32)}
     state["pos_embed"] = torch.randn(1, 1 + 2 + 16, 32)
-    trunk = {k: v for k, v in source.state_dict().items() if k not in state}
+    plain = {k: v for k, v in source.state_dict().items() if k not in state}
     model = ViT(name, 3, 3)
-    model.load_plain(trunk | state, "registers")
+    model.load_plain(plain | state, "registers")
     assert torch.equal(model.cls_token[:, :2], state["reg_token"])
     assert torch.equal(model.cls_token[:, 2:], state["cls_token"].expand(1, 4, -1))
     assert torch.equal(model.pos_embed[:, :2], state["pos_embed"][:, 1:3])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import tagmask.methods.afa as module
 from tagmask.config import validate
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods import get
@@ -82,6 +83,61 @@ def test_what_teaches_the_affinity_is_a_choice():
     before_walk = _method().eval().targets(batch, 1, (4, 4))
     assert torch.equal(by_maps[0], by_segmentation[0])
     assert torch.equal(by_maps[1], before_walk[1])
+
+
+def test_phases_begin_behind_the_updates_their_settings_name(monkeypatch):
+    walks = []
+    plain = module.propagate_with_background
+    monkeypatch.setattr(module, "propagate_with_background", lambda *given: walks.append(1) or plain(*given))
+    method = _method(tags_until=3, walk_after=5).train()
+    assert (method.config.learn_from, method.config.walk_from) == (4, 6)
+    assert set(method(_batch(), 3).logs) == {"cls"}
+    assert set(method(_batch(), 4).logs) == {"cls", "seg", "pairs"}
+    method(_batch(), 5)
+    assert not walks
+    method(_batch(), 6)
+    assert len(walks) == 1
+    method(_batch(), 7)
+    assert len(walks) == 2
+
+
+@pytest.mark.parametrize("off", ["seg", "pairs"])
+def test_a_term_of_weight_zero_is_not_computed_and_its_head_gets_zero_gradients(off, monkeypatch):
+    weights, losses = (
+        {"seg": "seg_weight", "pairs": "pair_weight"},
+        {
+            "seg": "balanced_cross_entropy",
+            "pairs": "pair_loss",
+        },
+    )
+    monkeypatch.setattr(module, losses[off], lambda *_: pytest.fail("it was computed"))
+    method = _method(**{weights[off]: 0.0}).train()
+    result = method(_batch(), 2)
+    assert set(result.logs) == {"cls", "seg", "pairs"} - {off}
+    result.loss.backward()
+    head = method.decoder if off == "seg" else method.attn_proj
+    assert all(float(p.grad.abs().sum()) == 0 for p in head.parameters())
+
+
+def test_without_any_term_of_their_own_the_tags_teach_alone(monkeypatch):
+    method = _method(seg_weight=0.0, pair_weight=0.0).train()
+    monkeypatch.setattr(method, "targets", lambda *_: pytest.fail("nobody reads them"))
+    assert set(method(_batch(), 9).logs) == {"cls"}
+
+
+def test_the_mode_comes_back_even_from_a_broken_pass(monkeypatch):
+    method = _method(cam_passes="eval").train()
+    monkeypatch.setattr(module, "class_maps", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        method(_batch(), 2)
+    assert method.training
+    assert method.decoder.dropout.training
+
+
+def test_the_decay_has_an_exponent():
+    straight, curved = _method(warmup=0).optim_plan(100), _method(warmup=0, power=0.9).optim_plan(100)
+    assert straight.factor(50) == pytest.approx(0.5)
+    assert curved.factor(50) == pytest.approx(0.5**0.9)
 
 
 def test_image_without_tags_is_background_or_ignored():
@@ -174,7 +230,7 @@ def test_half_precision_keeps_losses_and_affinity_full():
     method = _method().train()
     with torch.autocast("cpu", torch.bfloat16):
         result = method(_batch(), 2)
-        affinity = method.attn_proj(method.encoder(torch.rand(1, 3, 64, 64), (-2, -1)).taps.values())
+        affinity = method.attn_proj(method.encoder(torch.rand(1, 3, 64, 64), (-2, -1)).attention.values())
     assert result.loss.dtype == affinity.dtype == torch.float32
     assert result.loss.isfinite()
 

@@ -7,8 +7,10 @@ import torch
 
 import tagmask.methods.more as module
 from tagmask.backbones.weights import load_strictly
+from tagmask.config import validate
+from tagmask.errors import ConfigError
 from tagmask.methods import get
-from tagmask.methods.more import MoRe, MoReConfig
+from tagmask.methods.more import MoRe, MoReConfig, Seeds
 from tagmask.types import Batch
 
 K = 4
@@ -68,6 +70,74 @@ def test_skipping_terms_changes_neither_loss_nor_gradients():
         torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
+TERMS = ("mct", "cre", "ptc", "ure", "seg", "energy")
+
+
+@pytest.mark.parametrize("off", TERMS)
+def test_a_term_of_weight_zero_is_not_computed(off, monkeypatch):
+    losses = {
+        "mct": "class_token_contrast",
+        "cre": "class_patch_contrast",
+        "ptc": "patch_contrast",
+        "ure": "uncertain_regions",
+        "seg": "balanced_cross_entropy",
+        "energy": "dense_energy_loss",
+    }
+
+    def never(*_, **__):
+        raise AssertionError(f"{off} was computed")
+
+    monkeypatch.setattr(module, losses[off], never)
+    result = step(make(seg_from=0, **{f"w_{off}": 0.0}).train(), 0)
+    assert set(result.logs) == (EVERYTHING | {"loss"}) - {off}
+
+
+def test_classification_alone_runs_one_pass_without_graph_and_decoder(monkeypatch):
+    method = make(**{f"w_{name}": 0.0 for name in TERMS}).train()
+    for part in (method.graph_layer, method.decoder):
+        part.register_forward_hook(lambda *_: pytest.fail("a part that no term reads ran"))
+    assert count_passes(monkeypatch, method, 20000) == [(2, 64, None)]
+    assert all(p.grad is not None for p in method.parameters())
+
+
+@pytest.mark.parametrize(
+    ("setting", "names"),
+    [
+        ("mct_from", {"mct"}),
+        ("ptc_from", {"ptc"}),
+        ("lir_from", {"cre", "ure"}),
+        ("seg_from", {"seg", "energy"}),
+    ],
+)
+def test_a_term_joins_in_its_first_update_and_not_before(setting, names):
+    method = make(**{"seg_from": 0, setting: 7})
+    assert all(method.terms(6)._asdict()[name] == 0 for name in names)
+    assert all(method.terms(7)._asdict()[name] > 0 for name in names)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr": float("nan")},
+        {"lr": -0.001},
+        {"lr": 1e30},
+        {"temperature": 0},
+        {"power": -1},
+        {"high": 0.2, "low": 0.5},
+        {"late_high": 0.1},
+        {"num_registers": -1},
+        {"w_seg": -1},
+        {"seg_from": -1},
+        {"warmup": -1},
+        {"decoder_width": 0},
+        {"refine_steps": -1},
+    ],
+)
+def test_settings_have_ranges(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        validate(MoReConfig, wrong)
+
+
 def count_passes(monkeypatch, method, index, given=None):
     sizes = []
     inner = method.encoder.forward
@@ -105,16 +175,17 @@ def test_reusing_the_training_pass_changes_nothing(monkeypatch):
 def test_late_masks_follow_the_main_classifier(monkeypatch):
     method = make(late_from=5)
     sources = []
-    plain = method._token_labels
+    plain = method.token_labels
     monkeypatch.setattr(
-        method, "_token_labels", lambda b, maps, *rest: (sources.append(maps), plain(b, maps, *rest))[1]
+        method,
+        "token_labels",
+        lambda seeds, kind, *rest: (sources.append(kind), plain(seeds, kind, *rest))[1],
     )
     step(method, 4)
-    assert all(maps is sources[0] for maps in sources)
+    assert sources == ["aux_cam"] * 3
     sources.clear()
-    step(method, 5)  # cre, ptc, ure
-    assert sources[0] is sources[2]
-    assert sources[1] is not sources[0]
+    step(method, 5)
+    assert sources == ["cam", "aux_cam", "cam"]  # cre, ptc, ure
 
 
 def test_given_labels_take_the_place_of_pseudo_labels():
@@ -157,9 +228,9 @@ def test_boxes_in_pixels_warn_and_those_in_patches_do_not():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         step(fixed, 0, batch(boxes))
-    maps, valid = torch.ones(2, 1, 64, 64), torch.ones(2, 1, dtype=torch.bool)
     keys = torch.zeros(2, 1, dtype=torch.int64)
-    labels = fixed._token_labels(batch(boxes), maps, valid, keys, "ptc", False, (8, 8))
+    seeds = Seeds({"cam": torch.ones(2, 1, 64, 64)}, keys, torch.ones(2, 1, dtype=torch.bool))
+    labels = fixed.token_labels(seeds, "cam", 0.7, 0.25, (8, 8), boxes)
     inside = labels != 255
     assert inside[0].any(1).tolist() == [False] * 3 + [True] * 5  # rows wholly inside pixels 20..64
     assert inside[1].any(1).tolist() == [True] * 5 + [False] * 3

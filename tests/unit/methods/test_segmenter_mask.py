@@ -28,13 +28,21 @@ def batch(size=64):
     return Batch(torch.rand(2, 3, size, size), torch.zeros(2, 3), ("a", "b"), labels=labels)
 
 
-def test_what_is_not_given_is_weaktrs_only_for_mask_networks():
-    config = SegmenterConfig(backbone=TINY)
+def test_what_is_not_given_is_as_the_network_was_published():
+    config = make().config
     assert (config.lr, config.momentum, config.nesterov) == (1e-5, 0.9, True)
     assert (config.clip_start, config.lr_floor) == (1.2, 0.1)
-    assert SegmenterConfig(backbone=TINY, lr=0.5, clip_start=None).clip_start is None
-    assert SegmenterConfig().clip_start is None
-    assert SegmenterConfig().lr == 7e-4
+    changed = make(lr=0.5, clip_start=None).config
+    assert (changed.lr, changed.clip_start, changed.momentum) == (0.5, None, 0.9)
+    resnet = Segmenter(SegmenterConfig(width=4), 3).config
+    assert (resnet.lr, resnet.momentum, resnet.nesterov, resnet.lr_floor) == (7e-4, 1e-5, False, 0.0)
+    assert resnet.clip_start is None
+
+
+def test_a_saved_header_says_how_the_network_was_trained():
+    values = make().config_values()
+    assert (values["lr"], values["clip_start"]) == (1e-5, 1.2)
+    assert Segmenter(SegmenterConfig(**values), 3).config_values() == values
 
 
 def test_logits_have_the_size_of_any_image():
