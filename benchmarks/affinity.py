@@ -130,7 +130,9 @@ class Encoder(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor, attention: Any, attended: Any) -> PyramidFeatures:
-        return PyramidFeatures((self.network.raw[images.shape[2]],), {0: (images, images)} if attention else {})
+        return PyramidFeatures(
+            (self.network.raw[images.shape[2]],), {0: (images, images)} if attention else {}
+        )
 
 
 class Pairs(nn.Module):
