@@ -16,6 +16,7 @@ from tagmask.app.lab import Controls, Lab, View, enlarged
 from tagmask.app.library import Library
 from tagmask.data.classes import voc_palette
 from tagmask.data.readers.images import read_picture
+from tagmask.data.readers.regular import Inside, irregular, read_bytes
 from tagmask.errors import ConfigError, DataError
 
 __all__ = ["Desk", "Visit"]
@@ -85,9 +86,9 @@ class Desk:
         return dataclasses.replace(visit, uploads=tuple(taken.items())), names, problems
 
     def _take(self, file: Path) -> str:
-        if not file.resolve().is_relative_to(self.inbox):
+        if Inside([self.inbox], allowed=()).reason(file) is not None or irregular(file) is not None:
             raise DataError(f"'{file.name}' was not uploaded here")
-        content = file.read_bytes()
+        content = read_bytes(file)
         read_picture(file.name, content=content)
         return f"{file.stem}-{hashlib.sha256(content).hexdigest()[:8]}"
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
+
+from tagmask.app.visitors import Visitors, cookie_header, files_in, token_in, visitor_of
 
 __all__ = ["Gate"]
 
@@ -21,6 +24,10 @@ _PATHS = {
     "POST": re.compile(r"/gradio_api/(run/\w+|upload|cancel|reset)/?"),
 }
 """The paths that the page itself uses. Gradio has many more, among them one that serves files."""
+
+_UPLOAD = re.compile(r"/gradio_api/upload/?")
+_ASKED = 1 << 20
+"""Most bytes of a request that uploads nothing."""
 
 _HEADERS = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -39,14 +46,19 @@ class TooLarge(Exception):
 class Gate:
     """An ASGI application that lets through what the page needs and answers everything else itself.
 
+    A request that names a file passes only if the same visitor uploaded that file here; so nothing else on
+    the machine is opened for it, whatever lies behind would allow.
+
     Args:
         app: What lies behind.
         limit: Most bytes of one request's body.
         hosts: Names the page may be reached under (against DNS rebinding); any if empty.
+        token: Word that every request must carry, in its address once, then as a cookie; none if None.
     """
 
-    def __init__(self, app: App, limit: int, hosts: Sequence[str] = ()) -> None:
-        self.app, self.limit, self.hosts = app, limit, frozenset(hosts)
+    def __init__(self, app: App, limit: int, hosts: Sequence[str] = (), token: str | None = None) -> None:
+        self.app, self.limit, self.hosts, self.token = app, limit, frozenset(hosts), token
+        self._visitors = Visitors()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -56,35 +68,69 @@ class Gate:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        refusal = self._refusal(scope)
+        headers = _headers(scope)
+        refusal = self._refusal(scope, headers)
         if refusal is not None:
             await _answer(send, *refusal)
             return
-        seen, begun = 0, False
+        cookies = headers.get("cookie", "")
+        query = scope.get("query_string", b"").decode("latin-1")
+        if self.token is not None:
+            carried, in_address = token_in(self.token, cookies, query, headers.get("authorization", ""))
+            if not carried:
+                await _answer(send, 401, "open the address that tagmask printed, with its token")
+                return
+            if in_address and scope["method"] == "GET" and scope["path"] == "/":
+                # The token leaves the address, where histories and screens would keep it.
+                await _answer(send, 303, "", (("location", "/"), ("set-cookie", cookie_header(self.token))))
+                return
+        await self._passed(scope, receive, send, visitor_of(cookies))
 
-        async def counted() -> MutableMapping[str, Any]:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.limit:
-                raise TooLarge
-            return message
+    async def _passed(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
+        """Hand a request on, its body counted, and its files and session compared with their owner."""
+        begun = False
+        path, posted = scope["path"], scope["method"] == "POST"
+        answer = bytearray()
+        uploads = posted and _UPLOAD.fullmatch(path) is not None
 
         async def dressed(message: MutableMapping[str, Any]) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message = {**message, "headers": _with_headers(message.get("headers", ()))}
+                cookie = [(b"set-cookie", cookie_header().encode())] if not visitor and path == "/" else []
+                message = {**message, "headers": [*_with_headers(message.get("headers", ())), *cookie]}
+            elif uploads and len(answer) <= _ASKED:
+                answer.extend(message.get("body", b""))
+                if not message.get("more_body", False):
+                    self._visitors.brought(visitor, _texts(bytes(answer)))
             await send(message)
 
         try:
+            counted = _counted(receive, self.limit if uploads else _ASKED)
+            if posted and not uploads:
+                body = await _whole(counted)
+                if (refusal := self._not_own(visitor, body)) is not None:
+                    await _answer(send, *refusal)
+                    return
+                counted = _again(body, receive)
             await self.app(scope, counted, dressed)
         except TooLarge:
             if not begun:
                 await _answer(send, 413, self._too_large())
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+    def _not_own(self, visitor: str, body: bytes) -> tuple[int, str] | None:
+        """Why a visitor may not ask this."""
+        try:
+            values = json.loads(body or b"{}")
+            session = str(values.get("session_hash", ""))
+            files = list(files_in(values))
+        except (ValueError, AttributeError, RecursionError):
+            return 400, "this request cannot be read"
+        if not self._visitors.may(visitor, session, files):
+            return 403, "only pictures that you opened or dropped on this page yourself can be named"
+        return None
+
+    def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if self.hosts and re.sub(r":\d+$", "", host) not in self.hosts:
             return 400, f"this page is not called '{host[:80]}'"
@@ -105,12 +151,63 @@ class Gate:
         return f"at most {self.limit / 2**20:.0f} MB at once are taken; make the picture smaller"
 
 
+def _headers(scope: Scope) -> dict[str, str]:
+    return {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
+    seen = 0
+
+    async def counted() -> MutableMapping[str, Any]:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise TooLarge
+        return message
+
+    return counted
+
+
+async def _whole(receive: Receive) -> bytes:
+    parts, more = [], True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A body that was read already, then whatever comes after it."""
+    given = False
+
+    async def again() -> MutableMapping[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _texts(content: bytes) -> list[str]:
+    """The texts of a JSON list; none if it is something else."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return []
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+
 def _with_headers(given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     ours = [(key.encode(), value.encode()) for key, value in _HEADERS.items()]
     return [*((key, value) for key, value in given if key.decode("latin-1").lower() not in _HEADERS), *ours]
 
 
-async def _answer(send: Send, status: int, text: str) -> None:
+async def _answer(send: Send, status: int, text: str, more: Sequence[tuple[str, str]] = ()) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+    headers += [(key.encode(), value.encode()) for key, value in more]
     await send({"type": "http.response.start", "status": status, "headers": _with_headers(headers)})
     await send({"type": "http.response.body", "body": text.encode()})

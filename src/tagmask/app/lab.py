@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tagmask.data.readers.images import read_picture, rgb_tensor
+from tagmask.data.readers.regular import read_bytes
 from tagmask.errors import ConfigError, DataError
 from tagmask.model import Model
 from tagmask.steps.refine import RefineConfig, image_labels
@@ -114,7 +115,7 @@ class Lab:
             DataError: The image or its mask cannot be read, they differ in size, or too many are waiting.
         """
         try:
-            content = path.read_bytes()
+            content = read_bytes(path)
         except OSError as error:
             raise DataError(f"'{name}' cannot be read ({error.strerror}); open it again") from None
         picture = read_picture(name, content=content)

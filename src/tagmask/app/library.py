@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tagmask.data import TagDataset
+from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError, nearest
 from tagmask.store.files import file_for
 
@@ -128,7 +130,7 @@ def read_queue(path: Path) -> list[Entry]:
     if not path.is_file():
         return []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [Entry(row["name"], float(row["score"]), row["why"]) for row in csv.DictReader(file)]
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        return [Entry(row["name"], float(row["score"]), row["why"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path} is damaged ({error}); delete it and run review again") from None

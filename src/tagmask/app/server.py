@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
@@ -80,18 +81,22 @@ def serve(folder: Path, out: Path | None, options: AppOptions, say: Callable[[st
         # Gradio reads its folder for uploads from the environment; this one goes away with the program.
         os.environ["GRADIO_TEMP_DIR"] = inbox
         desk = Desk(lab, library, target, Path(inbox))
-        app = application(desk, folder.resolve().name, background, options)
+        token = None if _is_loopback(options.host) else secrets.token_urlsafe(24)
+        app = application(desk, folder.resolve().name, background, options, token)
         port = listener.getsockname()[1]
         shown = f"[{options.host}]" if ":" in options.host else options.host
-        say(f"open http://{shown}:{port}  (decisions go to {target / 'reviewed'}; Ctrl-C ends)")
-        if not _is_loopback(options.host):
-            say("anyone who can reach this machine can open the page and decide; there is no password")
+        path = "" if token is None else f"/?token={token}"
+        say(f"open http://{shown}:{port}{path}  (decisions go to {target / 'reviewed'}; Ctrl-C ends)")
+        if token is not None:
+            say("whoever has this address can open the page and decide; it travels unencrypted")
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, access_log=False)
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def application(desk: Desk, title: str, background: float, options: AppOptions) -> Gate:
-    """The ASGI application for a desk."""
+def application(
+    desk: Desk, title: str, background: float, options: AppOptions, token: str | None = None
+) -> Gate:
+    """The ASGI application for a desk; with a token, only for those who have it."""
     blocks = build(desk, title, background)
     blocks.state_session_capacity = _VISITORS
     limit = options.upload_limit * 2**20
@@ -114,8 +119,10 @@ def application(desk: Desk, title: str, background: float, options: AppOptions) 
         head=f"<script>{script}</script>",
     )
     hosts = ("localhost", "127.0.0.1", "[::1]", options.host) if _is_loopback(options.host) else ()
+    # Gradio looks at the paths that a request names only of a page that it launched itself.
+    blocks.has_launched = True
     # Several pictures and the envelope around them travel in one request.
-    return Gate(app, limit + 2**20, hosts)
+    return Gate(app, limit + 2**20, hosts, token)
 
 
 def _theme() -> gr.themes.Base:

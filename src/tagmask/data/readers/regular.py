@@ -157,13 +157,15 @@ class Inside:
 
     Args:
         roots: The folders.
+        allowed: Further folders, instead of those of the environment variable.
 
     Attributes:
         roots: The folders, links resolved, the allowed ones included.
     """
 
-    def __init__(self, roots: Iterable[Path]) -> None:
-        allowed = [Path(part) for part in os.environ.get(ALLOW, "").split(os.pathsep) if part]
+    def __init__(self, roots: Iterable[Path], allowed: Iterable[Path] | None = None) -> None:
+        if allowed is None:
+            allowed = [Path(part) for part in os.environ.get(ALLOW, "").split(os.pathsep) if part]
         self.roots = tuple(dict.fromkeys(_resolved(root) or root for root in (*roots, *allowed)))
         self._folders: dict[Path, Path | None] = {}
 
