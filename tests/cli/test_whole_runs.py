@@ -246,3 +246,31 @@ def test_a_run_works_from_any_folder_and_says_what_to_do_when_data_has_moved(toy
     assert tagmask("segment", tmp_path / "run").exit_code == 2, "flags count once"
     assert tagmask("set", tmp_path / "run", f"data.root={moved}", f"data.masks={moved}/masks").exit_code == 0
     assert tagmask("segment", tmp_path / "run").exit_code == 0
+
+
+def test_a_training_whose_files_are_all_gone_is_done_with_what_is_asked_now(run, toy):
+    shutil.rmtree(run / "train")
+    shutil.rmtree(run / "model")
+    done = tagmask(*train_args(toy, run, 2))
+    assert done.exit_code == 0, done.stderr
+    record = manifest(run)["train"]
+    assert (record["status"], record["settings"]["iterations"], record["results"]["iterations"]) == (
+        "done",
+        2,
+        2,
+    )
+
+
+def test_overwrite_begins_an_unfinished_training_anew(run, toy, monkeypatch):
+    from tagmask.steps import fitting
+
+    same = train_args(toy, run, 3, "--set=train.eval_every=2", "--set=train.save_every=2")
+    (run / "model" / "weights.safetensors").unlink()
+    refused = tagmask(*same)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.stderr
+    monkeypatch.setattr(fitting.Checkpoints, "newest", lambda self: pytest.fail("it went on"))
+    anew = tagmask(*same, "--overwrite")
+    assert anew.exit_code == 0, anew.stderr
+    assert manifest(run)["train"]["status"] == "done"
+    assert whole(run), "the same training gives the same model"

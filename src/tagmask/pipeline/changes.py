@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tagmask.data.parts import Parts
 from tagmask.engine.log import Display
-from tagmask.errors import DataError, UserError
+from tagmask.errors import ConfigError, DataError, UserError
 from tagmask.pipeline.config import RunConfig
 from tagmask.pipeline.order import ALL_STEPS
 from tagmask.steps.base import Context, Models, Step
@@ -17,7 +17,7 @@ from tagmask.store.ledger import is_whole, tree_files
 from tagmask.store.manifest import Manifest
 from tagmask.store.staging import UNFINISHED, Staging
 
-__all__ = ["CHANGED", "check_run", "keep_changed", "name_changes"]
+__all__ = ["CHANGED", "check_run", "keep_changed", "name_changed_inputs", "name_own_changes"]
 
 CHANGED = "changed"
 """Folder in a run folder for label images that a person changed and a step made again."""
@@ -32,11 +32,14 @@ _READ = {
 }
 
 
-def name_changes(step: Step, manifest: Manifest, display: Display) -> None:
-    """Say which files are changed: a step's own, which it makes again, and those it reads, as they are."""
-    own = manifest.differences(step.name)
-    if own:
+def name_own_changes(step: Step, manifest: Manifest, display: Display) -> None:
+    """Say which files of a step, done before, it finds changed and makes again."""
+    if own := manifest.differences(step.name):
         display.say(f"{step.name}: {_listed(own)}; made again")
+
+
+def name_changed_inputs(step: Step, manifest: Manifest, display: Display) -> None:
+    """Say which files that a step reads are not what earlier steps made; they are used as they are."""
     others = manifest.steps if step.name == "report" else _READ.get(step.name, ())
     for name in others:
         found = {} if name == step.name else manifest.differences(name, private=step.name == "report")
@@ -101,8 +104,11 @@ def check_run(folder: Path, config: RunConfig) -> list[str]:
         config: Its settings.
 
     Raises:
+        ConfigError: It is no run folder.
         DataError: ``run.json`` is damaged.
     """
+    if not (folder / "settings.yaml").is_file():
+        raise ConfigError(f"{folder} is no run folder: it has no settings.yaml")
     manifest = Manifest(folder)
     lines = [f"{folder / 'run.json'}: missing; no step is known to be done"] if not manifest.steps else []
     for name, record in manifest.steps.items():
@@ -129,6 +135,11 @@ def _stale(manifest: Manifest, name: str, config: RunConfig) -> Iterable[str]:
         known = inputs.get(output) if name != "train" else None
         if known is not None and manifest.checksum(folder / source) != known:
             yield source
+    if name == "report":
+        for step, outputs in inputs.items():
+            now = {output: manifest.on_disk(output) for output in outputs or {}}
+            if any(state is None or state["sha256"] != outputs[key]["sha256"] for key, state in now.items()):
+                yield f"what {step} made"
     if name in ALL_STEPS and "model" in inputs:
         models = Models(config, folder, Parts(config.data))
         learner = {"walk": "affinity", "segment": models.segmenter_name, "review": models.segmenter_name}

@@ -6,6 +6,7 @@ made beside the old ones and take their place when they are complete.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from tagmask.engine.log import Display
 from tagmask.engine.runtime import out_of_memory
 from tagmask.engine.signals import Stopped
 from tagmask.errors import ConfigError, UserError
-from tagmask.pipeline.changes import keep_changed, name_changes
+from tagmask.pipeline.changes import keep_changed, name_changed_inputs, name_own_changes
 from tagmask.pipeline.config import RunConfig, read_config, with_absolute_paths, write_settings
 from tagmask.pipeline.order import ALL_STEPS, STEPS
 from tagmask.pipeline.training import choose_place, guard_settings, guard_training
@@ -182,7 +183,7 @@ def _do(call: _Call, step: Step) -> None:
     """One step, if it is not done."""
     context, config = call.context, _section(call.context.settings, step)  # type: ignore[arg-type]
     asked, manifest = _asked(call, step), context.manifest
-    name_changes(step, manifest, context.display)
+    name_changed_inputs(step, manifest, context.display)
     done = asked.done(manifest) and not (call.alone and step.anew)
     if done:
         context.runtime.barrier()
@@ -193,13 +194,13 @@ def _do(call: _Call, step: Step) -> None:
     goes_on = staging.goes_on(asked.settings, asked.inputs)
     place = staging.root
     if step.private:
+        same = asked.same(manifest) and not call.overwrite
         if not (call.overwrite or goes_on):
-            guard_training(
-                step, asked.settings, asked.inputs, asked.defaults, context, asked.same(manifest), call.resume
-            )
-        place, goes_on = choose_place(step, context.folder, staging.root, goes_on, asked.same(manifest))
+            guard_training(step, asked.settings, asked.inputs, asked.defaults, context, same, call.resume)
+        place, goes_on = choose_place(step, context.folder, staging.root, goes_on, same)
     inner = replace(context, out=place, goes_on=goes_on)
-    plan = step.prepare(config, inner)
+    with context.runtime.together():
+        plan = step.prepare(config, inner)
     # Every process has looked before the first one writes.
     context.runtime.barrier()
     if context.runtime.is_main:
@@ -208,7 +209,8 @@ def _do(call: _Call, step: Step) -> None:
     seconds, results = _work(inner, step, plan)
     if context.runtime.is_main:
         _finish(inner, step, staging, seconds, results)
-    context.models.forget()
+    if step.private:
+        context.models.forget()
     context.runtime.barrier()
     call.results[step.name] = results
     context.display.say(f"{step.name}: done in {seconds:.0f} s")
@@ -217,6 +219,7 @@ def _do(call: _Call, step: Step) -> None:
 def _begin(call: _Call, asked: Asked, staging: Staging, inner: Context) -> None:
     """From here on something is written: everything that could be refused has been looked at."""
     step, manifest = asked.step, call.context.manifest
+    name_own_changes(step, manifest, call.context.display)
     _settle(call)
     if inner.out == staging.root:
         if not inner.goes_on:
@@ -225,6 +228,8 @@ def _begin(call: _Call, asked: Asked, staging: Staging, inner: Context) -> None:
                 staging.adopt(manifest.files(step.name), manifest.differences(step.name))
     else:
         staging.clear()
+        if not inner.goes_on:
+            shutil.rmtree(inner.out / step.private[0], ignore_errors=True)
         manifest.begin(step.name, asked.settings, asked.inputs)
 
 

@@ -24,13 +24,13 @@ from tagmask.steps.scoring import read_maps
 from tagmask.store.files import file_for
 from tagmask.store.labels import read_mask
 
-__all__ = ["examples", "token_plane"]
+__all__ = ["examples", "kind_title", "token_plane"]
 
 _TITLES = {"label": "pseudo label", "walk": "random walk", "segmentation": "prediction", "truth": "truth"}
 _FOLDERS = {"label": "labels", "walk": "walks", "segmentation": "masks"}
 
 
-def said(what: str) -> str:
+def kind_title(what: str) -> str:
     """A kind of maps or pictures in words."""
     words = {
         "cam": "CAM",
@@ -98,7 +98,9 @@ def _example(
         present[kind] = [int(key) for key in loaded.keys]
         words = ", ".join(dataset.classes.names[key] for key in present[kind]) or "no class"
         picture = map_picture(image, loaded.maps, present[kind])
-        pictures.append(Figure(picture_uri(picture), said(kind), f"{said(kind)} maps of {name}: {words}"))
+        pictures.append(
+            Figure(picture_uri(picture), kind_title(kind), f"{kind_title(kind)} maps of {name}: {words}")
+        )
     labels = {what: read_mask(file_for(folder / _FOLDERS[what], name, ".png")) for what in made}
     if dataset.masks:
         labels["truth"] = dataset.mask(index)

@@ -23,7 +23,7 @@ from tagmask.models.trained import Trained
 from tagmask.report.figures import Curve, curves
 from tagmask.report.page import Cell, Figure, Page, Table, render
 from tagmask.steps.base import Context, Step
-from tagmask.steps.panels import examples, said, token_plane
+from tagmask.steps.panels import examples, kind_title, token_plane
 from tagmask.store.files import atomic_write
 
 __all__ = ["REPORT", "ReportConfig", "report"]
@@ -108,7 +108,7 @@ def report(plan: _Plan, context: Context) -> dict[str, Any]:
     page = Page(
         title=f"{_method_name(settings, trained)} on {Path(str(settings['data']['root'])).name}",
         lead=_lead(steps, records[0]["images"] if records else len(dataset), dataset.split),
-        headline=[(f"mean IoU, {_said(r)}", f"{100 * r['miou']:.1f}") for r in records],
+        headline=[(f"mean IoU, {_title(r)}", f"{100 * r['miou']:.1f}") for r in records],
         settings=_settings(settings, steps),
         losses=_losses(folder / "train" / "log.csv"),
         scores=[*_score_curves(folder / "train" / "scores.csv"), *_threshold_curves(records)],
@@ -151,8 +151,8 @@ def _method_name(settings: Mapping[str, Any], trained: Trained | None) -> str:
     return type(trained.method).__name__ if trained is not None else str(settings["method"])
 
 
-def _said(record: Mapping[str, Any]) -> str:
-    return said(str(record["what"]))
+def _title(record: Mapping[str, Any]) -> str:
+    return kind_title(str(record["what"]))
 
 
 def _lead(steps: Mapping[str, Mapping[str, Any]], images: int, split: str) -> str:
@@ -204,14 +204,14 @@ def _losses(path: Path) -> list[Figure]:
     for name, curve in _read(path).items():
         if name not in _NO_LOSS and any(curve[1]):
             uri = curves({name: curve}, "iteration", "", (2.9, 1.9))
-            said, (x, y) = name.replace("_", " "), curve
-            alt = f"{said} from {y[0]:.3g} at iteration {x[0]} to {y[-1]:.3g} at iteration {x[-1]}"
-            figures.append(Figure(uri, said, alt))
+            shown, (x, y) = name.replace("_", " "), curve
+            alt = f"{shown} from {y[0]:.3g} at iteration {x[0]} to {y[-1]:.3g} at iteration {x[-1]}"
+            figures.append(Figure(uri, shown, alt))
     return figures
 
 
 def _score_curves(path: Path) -> list[Figure]:
-    lines = {said(name): (x, [100 * v for v in y]) for name, (x, y) in _read(path).items()}
+    lines = {kind_title(name): (x, [100 * v for v in y]) for name, (x, y) in _read(path).items()}
     if not lines:
         return []
     last = ", ".join(f"{name} {y[-1]:.1f}" for name, (_, y) in lines.items())
@@ -220,7 +220,7 @@ def _score_curves(path: Path) -> list[Figure]:
 
 
 def _threshold_curves(records: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    found = {_said(record): record["curve"] for record in records if "curve" in record}
+    found = {_title(record): record["curve"] for record in records if "curve" in record}
     if not found:
         return []
     lines = {name: (curve["thresholds"], [100 * v for v in curve["miou"]]) for name, curve in found.items()}
@@ -233,7 +233,7 @@ def _threshold_curves(records: Sequence[Mapping[str, Any]]) -> list[Figure]:
 def _tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
     if not records:
         return []
-    head = ["class", *(_said(record) for record in records)]
+    head = ["class", *(_title(record) for record in records)]
     rows = [("mean", [_percent(record["miou"]) for record in records])]
     for name in records[0]["classes"]:
         rows.append((name, [_percent(record["iou"].get(name)) for record in records]))
@@ -245,7 +245,7 @@ def _tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
 def _artifacts(records: Sequence[Mapping[str, Any]]) -> Table:
     """What part of a map lies outside its class."""
     measures = ("precision", "recall", "confusion")
-    head = [f"{_said(record)} {measure}" for record in records for measure in measures]
+    head = [f"{_title(record)} {measure}" for record in records for measure in measures]
     rows: dict[str, list[Cell]] = {name: [] for name in ("mean", *records[0]["classes"][1:])}
     for record in records:
         for measure in measures:
@@ -254,7 +254,7 @@ def _artifacts(records: Sequence[Mapping[str, Any]]) -> Table:
             values["mean"] = sum(finite) / len(finite) if finite else None
             for name, value in values.items():
                 rows[name].append(_ratio(value) if measure == "confusion" else _percent(value))
-    thresholds = ", ".join(f"{_said(record)} {record['threshold']:.2f}" for record in records)
+    thresholds = ", ".join(f"{_title(record)} {record['threshold']:.2f}" for record in records)
     notes = [_ARTIFACT_NOTE, f"Thresholds: {thresholds}. Means leave out classes without a figure."]
     return Table("Artifacts of the maps", ["class", *head], list(rows.items()), notes)
 
@@ -269,7 +269,7 @@ def _percent(value: float | None) -> Cell:
 
 def _where(record: Mapping[str, Any]) -> str:
     parts = [
-        f"{_said(record)}: {record['images']} images of split {record['split']}",
+        f"{_title(record)}: {record['images']} images of split {record['split']}",
         f"tags {record['tags']}",
     ]
     if record["threshold"] is not None:

@@ -157,8 +157,8 @@ class Manifest:
         return read_list(self.folder / LISTS / f"{name}.jsonl")
 
     def begin(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-        """Note that a step starts; the record of a finished one stays until there is a new result."""
-        if self.steps.get(name, {}).get("status") == "done":
+        """Note that a step starts; one that was finished like this stays so until there is a new result."""
+        if self.steps.get(name, {}).get("status") == "done" and self.same_work(name, settings, inputs):
             return
         self.steps[name] = new_record(settings, inputs)
         self._write()
