@@ -177,6 +177,27 @@ def test_files_and_functions_stay_small():
                 assert length <= 80, f"{path.relative_to(ROOT)}: {node.name} has {length} lines"
 
 
+def test_the_root_holds_few_files_and_no_module_hides():
+    assert len(list(ROOT.glob("*.py"))) <= 8
+    hidden = [path for path in FILES if path.stem.startswith("_") and not path.stem.startswith("__")]
+    assert not hidden, "what two files need is a public piece at the right height"
+
+
+def test_names_with_an_underscore_stay_in_their_file():
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tagmask"):
+                private = [a.name for a in node.names if a.name.startswith("_") and not a.name.endswith("__")]
+                assert not private, f"{path.relative_to(ROOT)} imports {private} from {node.module}"
+
+
+def test_one_function_makes_floats_of_pixels():
+    for path in FILES:
+        if path.relative_to(ROOT).as_posix() != "ops/images.py":
+            found = re.search(r"\.div_?\(255|\.float\(\) ?/ ?255", path.read_text(encoding="utf-8"))
+            assert not found, f"{path.relative_to(ROOT)}: {found and found.group()} (use ops.images.unit)"
+
+
 def test_every_module_says_what_it_is_for():
     for path in FILES:
         if path.stat().st_size:
