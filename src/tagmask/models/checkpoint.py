@@ -28,7 +28,9 @@ __all__ = [
     "is_own",
     "load_model",
     "load_tensors",
+    "non_finite",
     "read_header",
+    "require_finite",
     "save_model",
     "save_tensors",
     "weight_file",
@@ -175,14 +177,41 @@ def save_model(folder: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any
 
     Raises:
         ValueError: A needed entry is missing from `meta`.
-        CheckpointError: A file cannot be written; the model that was there before still loads.
+        CheckpointError: A weight is not finite, or a file cannot be written; the model that was there before
+            still loads.
     """
     if missing := [key for key in _NEEDED if key not in meta]:
         raise ValueError(f"meta lacks {missing}")
+    require_finite(state, f"the model for {folder}")
     weights = folder / "weights.safetensors"
     save_tensors(weights, state, meta)
     write_json(folder / "meta.json", {"format": FORMAT, "tagmask": __version__, **meta})
     return weights
+
+
+@torch.no_grad()
+def non_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity; the device is waited for once."""
+    names = [name for name, value in state.items() if value.is_floating_point() and value.numel()]
+    if not names:
+        return []
+    device = state[names[0]].device
+    flags = torch.stack([state[name].isfinite().all().to(device) for name in names]).tolist()
+    return [name for name, finite in zip(names, flags, strict=True) if not finite]
+
+
+def require_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Refuse weights with NaN or infinity, whose masks and scores would look like results.
+
+    Raises:
+        CheckpointError: A tensor holds one.
+    """
+    if broken := non_finite(state):
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise CheckpointError(
+            f"{what} holds numbers that are not finite (in {broken[0]}{more}): its training went wrong. Use "
+            "another model, or train again from an earlier state with a lower learning rate"
+        )
 
 
 def weight_file(path: Path) -> Path:
@@ -198,11 +227,13 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State dict and header of a model folder, or of its weight file given directly.
 
     Raises:
-        CheckpointError: There is no model, it is damaged, or it comes from a newer tagmask.
+        CheckpointError: There is no model, it is damaged, it comes from a newer tagmask, or a weight is not
+            finite.
     """
     path = weight_file(folder)
     state, meta = load_tensors(path)
     _check_meta(path, meta)
+    require_finite(state, str(path))
     return state, meta
 
 

@@ -17,7 +17,7 @@ from tagmask.config import validate
 from tagmask.data import ClassTable
 from tagmask.errors import CheckpointError, ConfigError, one_line
 from tagmask.methods.base import Method, MethodConfig
-from tagmask.models.checkpoint import load_model, save_model, weight_file
+from tagmask.models.checkpoint import load_model, require_finite, save_model, weight_file
 from tagmask.store.files import sha256
 from tagmask.types import IGNORE
 
@@ -208,5 +208,6 @@ def load_published(path: Path, name: str, values: Mapping[str, Any], classes: Cl
         state = method.convert_weights(read_weights(path))
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of {name}: {error}") from None
+    require_finite(state, str(path))
     load_strictly(method, state, str(path))
     return Trained(method.eval(), name, classes, sha256(path), {})

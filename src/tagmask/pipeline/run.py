@@ -79,11 +79,11 @@ class Asked:
 
     def done(self, manifest: Manifest) -> bool:
         """Whether this very work was finished and its outputs are whole."""
-        return manifest.is_done(self.step.name, self.settings, self.inputs, self.defaults, self.step.places)
+        return manifest.is_done(self.step.name, self.settings, self.inputs, self.defaults, self.step.free)
 
     def same(self, manifest: Manifest) -> bool:
         """Whether the record is about this very work, finished or not."""
-        return manifest.same_work(self.step.name, self.settings, self.inputs, self.defaults, self.step.places)
+        return manifest.same_work(self.step.name, self.settings, self.inputs, self.defaults, self.step.free)
 
 
 def run(

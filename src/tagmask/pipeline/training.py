@@ -71,8 +71,8 @@ def guard_training(
 
 
 def _changes(step: Step, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of settings that differ, with the value that was there; where files lie is all one."""
-    names = [name for name in {**before, **now} if name not in step.places]
+    """Names of settings that differ, with the value that was there; what may change does not count."""
+    names = [name for name in {**before, **now} if name not in step.free]
     return [f"{name} (was {before.get(name)!r})" for name in names if before.get(name) != now.get(name)]
 
 

@@ -240,7 +240,8 @@ class Step:
         decides: Settings that decide what comes out; the section's own if not given.
         private: Files that it writes for itself and goes on from.
         made: Those of `reads` that earlier steps of the same run made.
-        places: Settings that name files, whose content is among `reads`.
+        free: Settings that may change while a training goes on: names of files, whose content is among
+            `reads`, and what only shares the work out.
         smaller: What to change when memory runs out.
         by_hand: Its outputs are label images, which people also change by hand.
         anew: A call for this step alone does it again, done or not.
@@ -256,7 +257,7 @@ class Step:
     decides: Callable[[Any, Settings], Mapping[str, Any]] = _plain_of
     private: tuple[str, ...] = ()
     made: tuple[str, ...] = ()
-    places: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
     smaller: str = "Take smaller images"
     by_hand: bool = False
     anew: bool = field(default=False, kw_only=True)

@@ -84,7 +84,7 @@ def _learner(name: str) -> Step:
         decides=decides,
         private=(f"{name}/train",),
         made=("labels",),
-        places=("labels", "corrections", "start"),
+        free=("accumulate", "labels", "corrections", "start"),
         smaller=f"Lower {name}.train.batch_size, or raise {name}.train.accumulate",
     )
 

@@ -303,7 +303,7 @@ TRAIN = Step(
     needless=_needless,
     decides=_decides,
     private=("train",),
-    places=("labels", "corrections", "start"),
+    free=("accumulate", "labels", "corrections", "start"),
     smaller="It was not the update itself: lower train.eval_maps.size, or leave evaluation out with "
     "train.eval_every=0",
 )

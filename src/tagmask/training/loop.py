@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from tagmask.engine.runtime import Runtime, out_of_memory
 from tagmask.engine.signals import Stopped, StopSignal
 from tagmask.errors import DataError, UserError
+from tagmask.training.finite import Buffers, Streak, nothing_learned, require_finite_state
 from tagmask.training.optim import set_rates, skip_if
 from tagmask.training.state import Progress
 from tagmask.types import Batch, OptimPlan, StepResult
@@ -31,7 +32,8 @@ class LoopSettings:
         log_every: Updates between two looks at the losses (the only time the device is waited for).
         eval_every: Updates between two evaluations; 0 for none before the end.
         save_every: Updates between two saved states; 0 for the end only.
-        max_bad: Stop after this many skipped updates (loss or gradient not finite) in a row.
+        max_bad: Stop after this many updates in a row whose loss or gradient was not finite. While a gradient
+            scaler looks for its factor, gradients may overflow 40 times more.
     """
 
     iterations: int
@@ -70,6 +72,7 @@ class _Window:
     losses: list[Tensor] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
     bad: list[Tensor] = field(default_factory=list)
+    idle: list[Tensor] = field(default_factory=list)
     logs: list[Mapping[str, Tensor]] = field(default_factory=list)
     images: int = 0
     start: float = field(default_factory=time.perf_counter)
@@ -87,8 +90,9 @@ def fit(
 ) -> None:
     """Train until `settings.iterations` updates are done.
 
-    An update whose loss or gradient is not finite is skipped on the device and counted. A stop signal lets
-    the update finish, saves, and raises.
+    An update whose loss or gradient is not finite is skipped on the device and counted; weights and buffers
+    stay as they were. A stop signal lets the update finish, saves, and raises. Nothing that is not finite is
+    evaluated or saved.
 
     Args:
         method: ``method(batch, step) -> StepResult``, on its device, wrapped by `Runtime.wrap`.
@@ -102,14 +106,17 @@ def fit(
 
     Raises:
         Stopped: A stop signal came; the state was saved.
-        UserError: Too many updates in a row were not finite, memory ran out, or the data gave up.
+        UserError: Too many updates in a row were not finite, no update changed anything, the weights left the
+            finite numbers, memory ran out, or the data gave up.
     """
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    window, bad_in_row, asked = _Window(), 0, None
+    buffers = Buffers(method)
+    window, streak, asked = _Window(), Streak(), None
     method.train()
     with StopSignal() as stop:
         for step in range(progress.step, settings.iterations):
             rates = set_rates(optimizer, plan, step)
+            buffers.keep()
             try:
                 _step(method, batches, runtime, settings.accumulate, step, window)
             except (RuntimeError, MemoryError) as error:
@@ -117,6 +124,7 @@ def fit(
                     raise
                 raise UserError(_too_large(step, settings.accumulate, error)) from None
             _update(optimizer, params, plan, runtime, window)
+            buffers.restore_if(window.idle[-1])
             progress.step = done = step + 1
             hooks.tick(done)
             last = done == settings.iterations
@@ -125,8 +133,12 @@ def fit(
             stopping, asked = _exchange(stop.requested, asked, runtime)
             save = last or stopping is not None or _due(done, settings.save_every)
             if step == 0 or evaluate or save or _due(done, settings.log_every):
-                bad_in_row = _report(window, runtime, settings, progress, hooks, rates[0], bad_in_row)
+                _report(window, runtime, settings, progress, hooks, rates[0], streak)
                 window = _Window()
+            if evaluate or save:
+                require_finite_state(method, done)
+            if last and progress.skipped + streak.overflows >= done:
+                raise UserError(nothing_learned(done))
             if evaluate:
                 method.eval()
                 hooks.evaluate(done)
@@ -199,6 +211,7 @@ def _update(
     window.norms.append(norm)
     # The scaler of fp16 overflows on purpose now and then; only a broken loss counts there.
     window.bad.append(broken > 0 if runtime.scaler is not None else bad)
+    window.idle.append(bad)
 
 
 def _exchange(mine: int | None, asked: Tensor | None, runtime: Runtime) -> tuple[int | None, Tensor | None]:
@@ -216,18 +229,19 @@ def _report(
     progress: Progress,
     hooks: Hooks,
     rate: float,
-    bad_before: int,
-) -> int:
+    streak: Streak,
+) -> None:
     """Read the window off the device, log it, and judge the run of skipped updates."""
-    bad = torch.stack(window.bad).tolist()
-    row = bad_before
-    streak: list[int] = []
-    for number, flag in enumerate(bad):
-        row = row + 1 if flag else 0
-        streak = [*streak, number] if flag else []
+    bad, idle = torch.stack([torch.stack(window.bad), torch.stack(window.idle)]).tolist()
+    last: list[int] = []
+    for number, (flag, nothing) in enumerate(zip(bad, idle, strict=True)):
+        streak.bad = streak.bad + 1 if flag else 0
+        streak.idle = streak.idle + 1 if nothing else 0
+        streak.overflows += nothing and not flag
+        last = [*last, number] if nothing else []
         if flag:
             hooks.skipped(progress.step - len(bad) + number + 1, window.names[number])
-        if row >= settings.max_bad:
+        if streak.too_long(settings.max_bad):
             break
     progress.skipped += sum(bad)
     good = [i for i, flag in enumerate(bad) if not flag]
@@ -240,14 +254,14 @@ def _report(
         "images_per_second": window.images * runtime.world / seconds,
     }
     hooks.log(progress.step, figures)
-    if row >= settings.max_bad:
-        images = sorted({name for number in streak for name in window.names[number]})
+    if streak.too_long(settings.max_bad):
+        images = sorted({name for number in last for name in window.names[number]})
+        row = max(streak.bad, streak.idle)
         raise UserError(
             f"the loss or its gradient was not finite in {row} updates in a row up to step {progress.step}: "
             f"nothing was learned from them. Images of the last ones: {', '.join(images[:12])}. "
             "Look at these images, lower the learning rate, or use --precision fp32"
         )
-    return row
 
 
 def _means(window: _Window, good: list[int], runtime: Runtime) -> dict[str, float]:

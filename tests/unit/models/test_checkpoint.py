@@ -119,3 +119,15 @@ c.save_model(Path({str(tmp_path)!r}), {{"w": torch.zeros(1)}}, {META!r})
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -9
     assert torch.equal(load_model(tmp_path)[0]["w"], state()["w"])
+
+
+def test_no_model_with_a_value_that_is_not_finite_is_saved_or_used(tmp_path):
+    meta = {"method": "psa", "settings": {}, "classes": {"names": ["a"]}}
+    good, bad = {"w": torch.ones(3)}, {"w": torch.tensor([1.0, float("nan"), 2.0]), "n": torch.ones(1).int()}
+    save_model(tmp_path / "m", good, meta)
+    with pytest.raises(CheckpointError, match=r"not finite \(in w\)"):
+        save_model(tmp_path / "m", bad, meta)
+    assert torch.equal(load_model(tmp_path / "m")[0]["w"], good["w"])
+    save_tensors(tmp_path / "m" / "weights.safetensors", bad, meta)
+    with pytest.raises(CheckpointError, match=r"not finite \(in w\)"):
+        load_model(tmp_path / "m")

@@ -47,7 +47,7 @@ def asked(context, name):
         inputs["truth"] = data_checksum(context, section.split, masks=True)
     usual = type(section)()
     settings, defaults = (step.decides(part, context.settings) for part in (section, usual))
-    return name, settings, inputs, defaults, step.places
+    return name, settings, inputs, defaults, step.free
 
 
 @pytest.mark.parametrize("name", ["train", "localize", "refine", "segment", "evaluate", "report"])

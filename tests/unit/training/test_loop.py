@@ -6,10 +6,12 @@ import signal
 import pytest
 import torch
 
+from tagmask.engine.runtime import Runtime
 from tagmask.engine.signals import Stopped
 from tagmask.errors import CheckpointError, UserError
 from tagmask.training.loop import Hooks
 from tagmask.training.state import Progress, capture
+from tagmask.types import StepResult
 from tests.unit.training.tiny import Tiny, batches, train
 
 
@@ -55,8 +57,67 @@ def test_skipped_update_leaves_weights_as_they_were():
     method = make("sgd")
     method.poison = set(range(100))
     before = weights(method)
-    train(method, 5)
+    with pytest.raises(UserError, match="none of 5 updates"):
+        train(method, 5)
     assert torch.equal(before, weights(method))
+
+
+class Normed(Tiny):
+    """Tiny with batch statistics, which a forward pass writes before anybody knows its loss."""
+
+    def __init__(self) -> None:
+        super().__init__("sgd")
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, batch, step):
+        images = batch.images * float("inf") if step in self.poison else batch.images
+        loss = self.layer(self.norm(images).mean((2, 3))).square().mean()
+        return StepResult(loss, {})
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_skipped_update_leaves_every_buffer_as_it_was(accumulate):
+    torch.manual_seed(0)
+    method, states = Normed(), []
+    method.poison = {2}
+    keep = lambda step: states.append({k: v.clone() for k, v in method.state_dict().items()})  # noqa: E731
+    progress, _, _ = train(
+        method, 5, Hooks(tick=lambda step: None, save=keep), save_every=1, accumulate=accumulate
+    )
+    assert progress.skipped == 1
+    assert all(torch.equal(states[1][key], states[2][key]) for key in states[1])
+    assert not torch.equal(states[2]["norm.running_mean"], states[3]["norm.running_mean"])
+    assert states[-1]["norm.num_batches_tracked"] == 4 * accumulate
+
+
+def test_weights_that_leave_the_finite_numbers_are_neither_saved_nor_evaluated():
+    method, calls = make("sgd"), []
+
+    def overflow(step):
+        if step == 5:
+            with torch.no_grad():
+                method.layer.weight[0, 0] = float("inf")
+
+    hooks = Hooks(tick=overflow, save=calls.append, evaluate=calls.append)
+    with pytest.raises(UserError, match="after 6 updates the weights are no longer finite"):
+        train(method, 10, hooks, save_every=2, eval_every=3)
+    assert calls == [2, 3, 4]
+
+
+def test_a_run_under_a_gradient_scaler_that_learns_nothing_stops(monkeypatch):
+    class Overflowing(Tiny):
+        def forward(self, batch, step):
+            # The loss is finite, its gradient never: infinity times the slope of a vanishing number.
+            return StepResult((self.layer.weight.sum() * 0.0).sqrt() + 1.0, {})
+
+    monkeypatch.setattr(Runtime, "scaler", property(lambda self: scaler))
+    monkeypatch.setattr(Runtime, "backward", lambda self, loss: scaler.scale(loss).backward())
+    scaler = torch.amp.GradScaler("cpu")
+    with pytest.raises(UserError, match="43 updates in a row"):
+        train(Overflowing(), 200, max_bad=3)
+    scaler = torch.amp.GradScaler("cpu")
+    with pytest.raises(UserError, match="none of 10 updates"):
+        train(Overflowing(), 10)
 
 
 def test_too_many_non_finite_updates_stop_with_image_names():
