@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from tagmask.annotations import formats
 from tagmask.annotations.formats.base import Labelled, Put, Tally
 from tagmask.annotations.read import Subjects, read_annotations
 from tagmask.data.datasets.writing import png_bytes
+from tagmask.data.file_names import legal_part
 from tagmask.data.readers.images import MAX_PIXELS, read_indices
 from tagmask.engine.log import Display
 from tagmask.errors import ConfigError, DataError
@@ -85,6 +88,10 @@ def _check(mask: NDArray[np.uint8], path: Path, image: str, subjects: Subjects) 
     wrong = [label for label in np.unique(mask).tolist() if label > last and label != ignore]
     if wrong:
         raise DataError(f"{path} holds the label {wrong[0]}; allowed are 0 to {last} and {ignore}")
+
+
+def _coded(name: str) -> str:
+    return "/".join(legal_part(part) for part in name.split("/"))
 
 
 @contextmanager
@@ -158,7 +165,12 @@ def import_masks(
             f"{source} has no annotated image ({tally.text() or 'nothing in it'}); images that you looked at "
             "and found empty are taken with --empty NAME or --empty all"
         )
+    codes = Counter(map(_coded, subjects.sizes))
     for image, content in packed.items():
-        with atomic_write(file_for(out, image, ".png")) as target:
+        path = file_for(out, image, ".png")
+        # Called like its picture, which lies here under this name, unless that is the code of another's.
+        if os.name != "nt" and codes[image] == (_coded(image) == image):
+            path = out / f"{image}.png"
+        with atomic_write(path) as target:
             target.write_bytes(content)
     return {"images": len(packed), "left": tally.text()}

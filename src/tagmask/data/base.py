@@ -87,6 +87,7 @@ class Scan:
         read_mask: Labels of a mask file, (H, W) uint8 in the classes' numbering.
         about: Where things came from, for logs and result files.
         home: Where the data set itself begins, if that is not the folder that was named; may be a link.
+        look: Finds what a closer look at the folders shows, for the check; not needed to open the data set.
     """
 
     classes: ClassTable
@@ -96,6 +97,7 @@ class Scan:
     read_mask: Callable[[Path], NDArray[np.uint8]]
     about: Mapping[str, str] = field(default_factory=dict)
     home: Path | None = None
+    look: Callable[[], Sequence[Problem]] = tuple
 
 
 class TagDataset:

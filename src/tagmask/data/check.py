@@ -15,12 +15,14 @@ from tagmask.data import find_kind, make_source, scan_dataset
 from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.datasets.given import Tags, tag_file
 from tagmask.data.readers.images import read_image
+from tagmask.data.tag_notes import tag_notes
 from tagmask.errors import DataError
 from tagmask.names import deprecated
 
 __all__ = ["CheckReport", "check"]
 
 Progress = Callable[[int, int], None]
+_UNSHOWN = "tag without mask"
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class CheckReport:
             low, high = (f"{width} x {height}" for height, width in (self.smallest, self.largest))
             lines.append(f"  sizes: {low} to {high} (width x height)")
         width = max((len(name) for name in self.classes), default=0)
-        lines.append(f"{len(self.classes)} classes (images with each):")
-        lines += [f"  {name:<{width}}  {count}" for name, count in self.classes.items()]
+        lines.append(f"{len(self.classes)} classes (label, name, images):")
+        lines += [f"  {k:>3}  {name:<{width}}  {n}" for k, (name, n) in enumerate(self.classes.items(), 1)]
         lines.append(f"images without any class: {self.negatives}; never tagged: {self.untagged}")
         lines.append(f"masks read: {self.num_masks}")
         for fatal, title in ((True, "problems"), (False, "notes")):
@@ -138,11 +140,8 @@ def check(
                 progress(done, len(scan.items))
     tagged = [item.tags for item in scan.items if item.tags is not None]
     count = Counter(index for indices in tagged for index in indices)
-    problems += [
-        Problem("class without images", label, "no image has this tag", fatal=False)
-        for k, label in enumerate(scan.classes.names)
-        if tagged and not count[k]
-    ]
+    problems += [*_never_shown(problems, scan, num_masks), *tag_notes(scan.classes, scan.items), *scan.look()]
+    problems = list(dict.fromkeys(problems))
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
     return CheckReport(
         root=source.root,
@@ -206,3 +205,18 @@ def _compare(
     if item.tags is not None and present - set(item.tags):
         names = ", ".join(scan.classes.names[k] for k in sorted(present - set(item.tags)))
         yield Problem("mask without tag", item.name, f"the mask shows {names}, the tags do not", fatal=False)
+    if item.tags is not None and set(item.tags) - present:
+        names = ", ".join(scan.classes.names[k] for k in sorted(set(item.tags) - present))
+        yield Problem(_UNSHOWN, item.name, f"the tags say {names}, the mask does not show it", fatal=False)
+
+
+def _never_shown(problems: Sequence[Problem], scan: Scan, num_masks: int) -> Iterator[Problem]:
+    """Classes that tags name and not one mask shows: perhaps the masks are numbered in another way."""
+    unshown = {problem.name for problem in problems if problem.kind == _UNSHOWN}
+    told = [item for item in scan.items if item.mask is not None and item.tags]
+    if num_masks and told and all(item.name in unshown for item in told):
+        detail = (
+            f"none of {num_masks} masks shows all that its tags say; compare the mask values above, and name "
+            "others in mask_values.json"
+        )
+        yield Problem("masks and tags differ", f"{len(told)} images", detail, fatal=False)

@@ -183,8 +183,10 @@ def has_masks(data: DataConfig, part: Part) -> bool:
 def _without_masks(scan: Scan) -> Scan:
     """The same part for those who must not see the truth."""
     items = tuple(item if item.mask is None else replace(item, mask=None) for item in scan.items)
-    problems = tuple(problem for problem in scan.problems if problem.kind != "missing mask")
-    about = {**scan.about, "masks": "not opened"} if "masks" in scan.about else scan.about
+    about_masks = ("missing mask", "unclear masks", "mask values")
+    problems = tuple(problem for problem in scan.problems if problem.kind not in about_masks)
+    about = {key: value for key, value in scan.about.items() if key != "mask values"}
+    about |= {"masks": "not opened"} if "masks" in about else {}
     return replace(scan, items=items, problems=problems, about=about)
 
 

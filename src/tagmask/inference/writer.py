@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tagmask.config import Config, Scales
 from tagmask.data import ClassTable
-from tagmask.data.datasets.tagfile import read_tag_file, split_tags
+from tagmask.data.datasets.tagfile import read_tag_file, split_rows
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, DataError, UserError, nearest
 from tagmask.inference.crf import crf_preset
@@ -139,8 +139,8 @@ def _predictor(config: PredictConfig, trained: Trained, runtime: Runtime) -> Pre
 def _read_tags(path: Path, classes: ClassTable) -> dict[str, tuple[int, ...]]:
     """Name of an image, with and without ending, to its classes."""
     known: dict[str, tuple[int, ...]] = {}
-    for row in read_tag_file(path):
-        names = split_tags(row.tags, classes.names)
+    rows = read_tag_file(path)
+    for row, names in zip(rows, split_rows(rows, path, classes.names), strict=True):
         wrong = [name for name in names if name not in classes.names]
         if wrong:
             raise DataError(

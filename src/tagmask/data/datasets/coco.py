@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -17,12 +18,14 @@ from tagmask.data.classes import ClassTable, class_table, read_class_file
 from tagmask.data.datasets.writing import cache_folder, png_bytes, write_whole
 from tagmask.data.readers.masks import MaskValues
 from tagmask.data.readers.regular import read_bytes, read_text
-from tagmask.data.readers.rle import region_mask
+from tagmask.data.readers.rle import has_region, region_mask
 from tagmask.errors import DataError, nearest
 
 __all__ = ["matches", "scan", "semantic_mask"]
 
-_FORMAT = 1
+_FORMAT = 2
+_NO_CLASS = -1
+_BACKGROUND = ("background", "_background_")
 _PART = 5000  # images of "val_part", on which MoRe and AFA look during training
 
 
@@ -60,16 +63,20 @@ def scan(source: Source) -> Scan:
     folder = _image_folder(source.root, base, rows)
     present = _listing(folder, rows)
     items, problems = [], [Problem(*entry) for entry in index["problems"]]
-    for file_name, indices in rows:
+    for file_name, indices, boxes in rows:
         name = PurePosixPath(file_name).with_suffix("").as_posix()
         if file_name not in present:
             problems.append(Problem("missing image", name, f"no file {folder / file_name}"))
             continue
         tags = tuple(sorted(column[i] for i in indices if i in column))
-        mask = masks.path(name) if source.masks else None
+        mask = masks.path(name) if source.masks and not boxes else None
+        if source.masks and boxes:
+            detail = f"{boxes} of its annotations are boxes without pixels"
+            problems.append(Problem("missing mask", name, detail))
         items.append(Item(name, folder / file_name, tags, mask))
     seen = str(masks.folder) if source.masks else "not opened"
     about = {"kind": "coco", "tags": str(path), "images": str(folder), "masks": seen}
+    about |= {"mask values": MaskValues.by_name(classes.names, classes).text()} if source.masks else {}
     return Scan(classes, tuple(items), split, tuple(problems), masks.read, about)
 
 
@@ -128,10 +135,10 @@ def _load(path: Path) -> dict[str, Any]:
 def _make_index(loaded: Mapping[str, Any], path: Path) -> dict[str, Any]:
     problems: list[tuple[str, str, str]] = []
     try:
-        categories = sorted((int(c["id"]), str(c["name"]).strip()) for c in loaded["categories"])
-        position = {number: k for k, (number, _) in enumerate(categories)}
+        position, classes = _categories(loaded)
         names = {int(image["id"]): str(image["file_name"]) for image in loaded["images"]}
         tags: dict[int, set[int]] = {number: set() for number in names}
+        boxes: Counter[int] = Counter()
         for entry in loaded["annotations"]:
             image, category = int(entry["image_id"]), int(entry["category_id"])
             if image not in tags:
@@ -142,7 +149,8 @@ def _make_index(loaded: Mapping[str, Any], path: Path) -> dict[str, Any]:
                 detail = f"annotation {entry.get('id')} has category {category}, which is not listed"
                 problems.append(("unknown tag", names[image], detail))
             else:
-                tags[image].add(position[category])
+                tags[image].update({position[category]} - {_NO_CLASS})
+                boxes[image] += not has_region(entry)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is no instances file: {type(error).__name__} {error} in an entry") from None
     for name in names.values():
@@ -150,13 +158,32 @@ def _make_index(loaded: Mapping[str, Any], path: Path) -> dict[str, Any]:
             raise DataError(f"{path}: image '{name}' lies outside the image folder")
     if len(set(names.values())) != len(names):
         raise DataError(f"{path} lists an image file twice")
-    images = [[names[number], sorted(found)] for number, found in tags.items()]
-    return {
-        "format": _FORMAT,
-        "classes": [name for _, name in categories],
-        "images": images,
-        "problems": problems,
-    }
+    images = [[names[number], sorted(found), boxes[number]] for number, found in tags.items()]
+    return {"format": _FORMAT, "classes": classes, "images": images, "problems": problems}
+
+
+def _categories(loaded: Mapping[str, Any]) -> tuple[dict[int, int], list[str]]:
+    """Category number to 0-based class or `_NO_CLASS`, and the names of the classes in the order of numbers.
+
+    Categories that no annotation has are classes too, since other parts of the data set may show them; but
+    not those that only name the project (Roboflow's number 0), the background, or another one once more.
+    """
+    categories = sorted((int(c["id"]), str(c["name"]).strip()) for c in loaded["categories"])
+    above = {str(c.get("supercategory", "")).strip() for c in loaded["categories"]}
+    used = {int(entry["category_id"]) for entry in loaded["annotations"]}
+    position: dict[int, int] = {}
+    classes: list[str] = []
+    for number, name in categories:
+        others = [other for k, other in categories if k != number]
+        project = number == 0 and number not in used and (name in above or name in others)
+        if project or name.lower() in _BACKGROUND:
+            position[number] = _NO_CLASS
+        elif name in classes:
+            position[number] = classes.index(name)
+        else:
+            position[number] = len(classes)
+            classes.append(name)
+    return position, classes
 
 
 def _chosen(source: Source, every: ClassTable) -> ClassTable:
@@ -222,10 +249,7 @@ class _Masks:
 
     @cached_property
     def _position(self) -> dict[int, int]:
-        return {
-            int(c["id"]): k
-            for k, c in enumerate(sorted(self._loaded["categories"], key=lambda c: int(c["id"])))
-        }
+        return _categories(self._loaded)[0]
 
     @cached_property
     def _entries(self) -> dict[str, tuple[tuple[int, int], list[Any]]]:
@@ -264,6 +288,8 @@ def semantic_mask(
     regions = []
     for number, entry in enumerate(entries):
         try:
+            if not has_region(entry):
+                raise ValueError("it is a box without pixels")
             region = region_mask(entry["segmentation"], size)
             label = position[int(entry["category_id"])] + 1
         except (KeyError, TypeError, ValueError) as error:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.classes import ClassTable, class_table, read_class_file
-from tagmask.data.datasets.listing import class_folders, own_file, pictures_below, unique_names
-from tagmask.data.datasets.tagfile import TagRow, file_split, read_tag_file, split_tags
+from tagmask.data.datasets.class_folders import folders_of, pictures_of
+from tagmask.data.datasets.finder import Finder, look_around
+from tagmask.data.datasets.listing import own_file, pictures_below, unique_names
+from tagmask.data.datasets.tagfile import TagRow, file_split, read_tag_file, split_rows
 from tagmask.data.file_names import named_file
-from tagmask.data.readers.images import IMAGE_SUFFIXES
+from tagmask.data.mask_meaning import decide
 from tagmask.data.readers.masks import mask_values
 from tagmask.errors import DataError, nearest
 
 __all__ = ["matches", "scan"]
 
 _TAG_FILES = ("tags.csv", "tags.jsonl", "tags.ndjson", "tags.tsv")
-_NO_CLASS = "_none"
+_SPLITS = ("train", "val", "test")
 _UNTAGGED = "none"
 
 
@@ -32,36 +34,69 @@ def scan(source: Source) -> Scan:
     """Read a folder of images.
 
     ``source.tags`` is a CSV or JSON-lines file ("{split}" in its name is replaced), the word "none" (all
-    images, untagged), or None: ``tags.csv``, ``tags.jsonl`` or ``tags_{split}.csv`` in the root, else one
-    sub-folder per class (``_none`` for images without any, ``train``/``val`` above them if present).
-    Images lie in ``images/`` or in the root itself; masks in ``masks/``; class names in ``classes.txt``
-    in the root or beside the tag file.
+    images, untagged), or None: ``tags.csv`` or ``tags.jsonl`` in the root, else ``tags_train.csv``,
+    ``tags_val.csv`` and so on, else one sub-folder per class (``_none`` for images without any,
+    ``train``/``val`` above them if present). Images lie in ``images/`` or in the root itself; masks in
+    ``masks/``; class names in ``classes.txt`` in the root or beside the tag file.
 
     Raises:
         DataError: The tag file or the classes cannot be read, or the split does not exist.
     """
-    tags = _tag_file(source)
-    if tags is not None:
-        return _from_rows(source, tags)
     if source.tags == _UNTAGGED:
         return _untagged(source)
-    return _from_class_folders(source)
+    tags = _tag_files(source)
+    return _from_rows(source, tags) if tags else _from_class_folders(source)
 
 
-def _tag_file(source: Source) -> Path | None:
-    if source.tags == _UNTAGGED:
-        return None
+@dataclass(frozen=True)
+class _TagFile:
+    """A tag file, the split of its rows where they name none, and whether its rows are asked for."""
+
+    path: Path
+    split: str | None
+    chosen: bool = True
+
+
+def _tag_files(source: Source) -> list[_TagFile]:
+    """The tag files of a source, the one to begin with first; all of them count for the class names."""
     if source.tags is not None:
-        return Path(str(source.tags).replace("{split}", source.split or "train"))
-    names = [*_TAG_FILES, *(name.replace(".", f"_{source.split}.") for name in _TAG_FILES if source.split)]
-    return own_file(source.root, names)
+        path = Path(str(source.tags).replace("{split}", source.split or "train"))
+        others: list[Path] = []
+        if "{split}" in str(source.tags):
+            pattern = Path(source.tags)
+            others = sorted(pattern.parent.glob(pattern.name.replace("{split}", "*")))
+        return [_TagFile(path, None), *(_TagFile(p, None, chosen=False) for p in others if p != path)]
+    single = own_file(source.root, _TAG_FILES)
+    if single is not None:
+        return [_TagFile(single, None)]
+    found = []
+    for split in dict.fromkeys((*_SPLITS, *filter(None, [source.split]))):
+        path_of = own_file(source.root, [name.replace(".", f"_{split}.") for name in _TAG_FILES])
+        found += [] if path_of is None else [_TagFile(path_of, split)]
+    return found
 
 
-def _from_rows(source: Source, path: Path) -> Scan:
-    rows = read_tag_file(path)
-    classes = _classes(source, path, rows)
+def _from_rows(source: Source, files: Sequence[_TagFile]) -> Scan:
+    path = files[0].path
+    given = _given_classes(source, path.parent)
+    rows: list[TagRow] = []
+    names: dict[int, tuple[str, ...]] = {}  # by the row's identity: rows of two files may be equal
+    seen: set[str] = set()
+    for file in files:
+        read = [
+            row if row.split is not None or file.split is None else replace(row, split=file.split)
+            for row in read_tag_file(file.path)
+        ]
+        parted = split_rows(read, file.path, given.names if given else ())
+        seen.update(name for tags in parted for name in tags)
+        if file.chosen:
+            rows += read
+            names |= {id(row): tags for row, tags in zip(read, parted, strict=True)}
+    if given is None and not seen:
+        raise DataError(f"{path} holds no tag at all; at least one image must have one")
+    classes = given or class_table(sorted(seen), path)
     chosen, split = _of_split(rows, path, source.split)
-    finder = _Finder(_image_folder(source.root))
+    finder = Finder(_image_folder(source.root))
     problems: list[Problem] = []
     found: dict[Path, TagRow] = {}
     for row in chosen:
@@ -73,9 +108,18 @@ def _from_rows(source: Source, path: Path) -> Scan:
             problems.append(Problem("duplicate row", row.image, detail))
         else:
             found[image] = row
-    tags = [_tag_indices(row, classes, problems) for row in found.values()]
+    tags = [_tag_indices(row, names[id(row)], classes, problems) for row in found.values()]
     items = _named(list(found), tags, finder.folder)
-    return _finish(source, classes, items, split, problems, str(path))
+    origin = (
+        str(path) if len(files) == 1 or source.tags else str(path.with_name(f"tags_{{split}}{path.suffix}"))
+    )
+    every = rows if not source.tags or "{split}" not in str(source.tags) else None
+    return _finish(source, classes, items, split, problems, origin, partial(_look, source, every, finder))
+
+
+def _look(source: Source, rows: Sequence[TagRow] | None, finder: Finder) -> Sequence[Problem]:
+    skip = source.mask_folder or source.root / "masks"
+    return look_around(finder.folder, source.root, skip, rows, finder)
 
 
 def _of_split(rows: Sequence[TagRow], path: Path, split: str | None) -> tuple[list[TagRow], str]:
@@ -99,31 +143,17 @@ def _of_split(rows: Sequence[TagRow], path: Path, split: str | None) -> tuple[li
     return list(rows), own
 
 
-def _tag_indices(row: TagRow, classes: ClassTable, problems: list[Problem]) -> tuple[int, ...]:
+def _tag_indices(
+    row: TagRow, names: Sequence[str], classes: ClassTable, problems: list[Problem]
+) -> tuple[int, ...]:
     indices = []
-    for name in split_tags(row.tags, classes.names):
+    for name in names:
         if name in classes.names:
             indices.append(classes.names.index(name))
         else:
             detail = f"'{name}' (line {row.line}) is not a class. {nearest(name, classes.names)}"
             problems.append(Problem("unknown tag", row.image, detail))
     return tuple(sorted(indices))
-
-
-def _classes(source: Source, path: Path, rows: Sequence[TagRow]) -> ClassTable:
-    given = _given_classes(source, path.parent)
-    if given is not None:
-        return given
-    every = list(rows)
-    if source.tags is not None and "{split}" in str(source.tags):
-        # All splits must number their classes alike, so all of them are asked.
-        pattern = Path(source.tags)
-        for other in sorted(pattern.parent.glob(pattern.name.replace("{split}", "*"))):
-            every += read_tag_file(other) if other != path else []
-    names = sorted({name for row in every for name in split_tags(row.tags)})
-    if not names:
-        raise DataError(f"{path} holds no tag at all; at least one image must have one")
-    return class_table(names, path)
 
 
 def _given_classes(source: Source, *folders: Path) -> ClassTable | None:
@@ -137,40 +167,6 @@ def _given_classes(source: Source, *folders: Path) -> ClassTable | None:
 
 def _image_folder(root: Path) -> Path:
     return root / "images" if (root / "images").is_dir() else root
-
-
-class _Finder:
-    """Looks up image files, listing every folder once instead of asking for every file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._listed: dict[PurePosixPath, dict[str, list[str]]] = {}
-
-    def find(self, row: TagRow, problems: list[Problem]) -> Path | None:
-        written = PurePosixPath(row.image.replace("\\", "/"))
-        if not row.image or written.is_absolute() or ".." in written.parts:
-            detail = f"line {row.line}: paths must lie below {self.folder}"
-            problems.append(Problem("path outside", row.image or "(empty)", detail))
-            return None
-        stems = self._list(written.parent)
-        if written.name in stems.get(written.stem, ()):
-            return self.folder / written
-        # A name without ending is taken if exactly one picture has it ("a.b" may itself be such a name).
-        matching = [n for n in stems.get(written.name, []) if Path(n).suffix.lower() in IMAGE_SUFFIXES]
-        if len(matching) == 1:
-            return self.folder / written.parent / matching[0]
-        problem = "no such file" if not matching else f"could be any of {', '.join(sorted(matching))}"
-        problems.append(Problem("missing image", row.image, f"line {row.line}: {problem} in {self.folder}"))
-        return None
-
-    def _list(self, sub: PurePosixPath) -> dict[str, list[str]]:
-        if sub not in self._listed:
-            stems: dict[str, list[str]] = {}
-            folder = self.folder / sub
-            for name in os.listdir(folder) if folder.is_dir() else ():
-                stems.setdefault(PurePosixPath(name).stem, []).append(name)
-            self._listed[sub] = stems
-        return self._listed[sub]
 
 
 def _named(images: Sequence[Path], tags: Sequence[tuple[int, ...] | None], folder: Path) -> list[Item]:
@@ -194,45 +190,22 @@ def _untagged(source: Source) -> Scan:
 
 
 def _from_class_folders(source: Source) -> Scan:
-    root, split = source.root, source.split or "all"
-    parts = [p.name for p in (root / "train", root / "val", root / "test") if p.is_dir()]
-    if parts and source.split not in (None, "all"):
-        if source.split not in parts:
-            raise DataError(f"{root} has no folder '{source.split}'. {nearest(str(source.split), parts)}")
-        root = root / str(source.split)
-    elif source.split not in (None, "all", "train"):
-        raise DataError(f"{root} has no folder for split '{source.split}': all its images are split train")
-    folders = class_folders(root)
-    if not folders and (root / "images").is_dir():
-        root = root / "images"
-        folders = class_folders(root)
-    if parts and root == source.root:
-        folders = sorted(p for part in parts for p in class_folders(root / part))
-    names = sorted({p.name for p in folders} - {_NO_CLASS})
-    if not names:
-        raise DataError(
-            f"{root} holds neither a tag file ({', '.join(_TAG_FILES[:2])}) nor a sub-folder per class; "
-            "name the file with --tags FILE or use --tags none for images without tags"
-        )
-    classes = _given_classes(source) or class_table(names, root)
+    root, folders = folders_of(source.root, source.split)
     problems: list[Problem] = []
-    images: list[Path] = []
-    tags: list[tuple[int, ...]] = []
-    for folder in folders:
-        if folder.name != _NO_CLASS and folder.name not in classes.names:
-            detail = f"folder {folder} is not named after a class. {nearest(folder.name, classes.names)}"
-            problems.append(Problem("unknown tag", folder.name, detail))
-            continue
-        inside = pictures_below(folder, source.root, problems)
-        if not inside and folder.name != _NO_CLASS:
-            problems.append(Problem("empty class folder", folder.name, f"{folder} holds no picture"))
-        images += inside
-        tags += [() if folder.name == _NO_CLASS else (classes.index(folder.name),)] * len(inside)
-    return _finish(source, classes, _named(images, tags, root), split, problems, "sub-folders")
+    classes, (images, tags) = pictures_of(folders, source.root, _given_classes(source), problems)
+    items = _named(images, tags, root)
+    look = partial(_look, source, None, Finder(root))
+    return _finish(source, classes, items, source.split or "all", problems, "sub-folders", look)
 
 
 def _finish(
-    source: Source, classes: ClassTable, items: list[Item], split: str, problems: list[Problem], origin: str
+    source: Source,
+    classes: ClassTable,
+    items: list[Item],
+    split: str,
+    problems: list[Problem],
+    origin: str,
+    look: Callable[[], Sequence[Problem]] = tuple,
 ) -> Scan:
     """Attach masks, note images without tags, and keep where everything came from."""
     folder = source.mask_folder or source.root / "masks"
@@ -244,14 +217,19 @@ def _finish(
         for item in items
         if item.tags == ()
     ]
-    values = source.mask_values or (_beside(source, folder) if source.masks else None)
+    given = source.mask_values or (_beside(source, folder) if source.masks else None)
+    values = mask_values(given, classes)
+    if given is None and source.masks:
+        values, unclear = decide(items, classes, values)
+        problems += unclear
     about = {
         "kind": "folder",
         "tags": origin,
         "images": str(source.root),
         "masks": str(folder) if source.masks else "not opened",
+        **({"mask values": values.text()} if source.masks else {}),
     }
-    return Scan(classes, tuple(items), split, tuple(problems), mask_values(values, classes).read, about)
+    return Scan(classes, tuple(items), split, tuple(problems), values.read, about, look=look)
 
 
 def _with_masks(items: Sequence[Item], folder: Path) -> tuple[list[Item], list[Problem]]:

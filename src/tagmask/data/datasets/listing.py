@@ -41,12 +41,19 @@ def pictures_below(folder: Path, root: Path, problems: list[Problem]) -> list[Pa
     """
     tree = FolderTree(folder, within=root)
     problems += [Problem("not read", name, reason) for name, reason in tree.refused]
+    foreign: dict[str, list[str]] = {}
+    for name in tree.names:
+        if (ending := PurePosixPath(name).suffix.lower()) in FOREIGN_SUFFIXES:
+            foreign.setdefault(ending, []).append((folder / name).relative_to(root).as_posix())
     problems += [
-        Problem("picture of an unknown format", name, f"{CONVERT}; it is left out", fatal=False)
-        for name in tree.names
-        if PurePosixPath(name).suffix.lower() in FOREIGN_SUFFIXES
+        Problem("picture of an unknown format", ending, _foreign(names), fatal=False)
+        for ending, names in foreign.items()
     ]
     return [folder / name for name in tree.names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _foreign(names: Sequence[str]) -> str:
+    return f"{len(names)} files, the first {names[0]}: each {CONVERT}; left out"
 
 
 def class_folders(root: Path) -> list[Path]:

@@ -7,7 +7,6 @@ texture" is enough to find an object. Every scene is a function of its seed and 
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tagmask.data.classes import class_file
+from tagmask.data.datasets.tagfile import write_tag_file
 
 CLASSES = ("stripes", "dots", "checker", "rings", "marble")
 _NEGATIVE_SHARE = 0.05
@@ -109,11 +109,8 @@ def write_dataset(root: Path | str, num_train: int, num_val: int, size: int = 96
             indexed = Image.fromarray(scene.mask)
             indexed.putpalette(_PALETTE)
             indexed.save(root / "masks" / name)
-        rows.append((name, " ".join(scene.tags), split))
-    with (root / "tags.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("image", "tags", "split"))
-        writer.writerows(rows)
+        rows.append((name, scene.tags, split))
+    write_tag_file(root / "tags.csv", rows)
     (root / "classes.txt").write_text(class_file(CLASSES), encoding="utf-8")
     return root
 

@@ -6,14 +6,17 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tagmask.data.datasets.tagcells import join_tags, split_cells
 from tagmask.data.readers.regular import open_regular
+from tagmask.data.tables import csv_text, plain_cell
 from tagmask.errors import DataError
 
-__all__ = ["TagRow", "file_split", "read_tag_file", "split_tags"]
+__all__ = ["TagRow", "file_split", "read_tag_file", "split_rows", "split_tags", "write_tag_file"]
 
 _SPLITS = ("train", "val", "test")
 
@@ -38,8 +41,8 @@ class TagRow:
 def read_tag_file(path: str | Path) -> list[TagRow]:
     """All rows of a tag file, in order; ``.jsonl`` and ``.ndjson`` are JSON lines, all else is CSV.
 
-    CSV may be separated by comma, semicolon or tab, as its first line shows. That line must name the
-    columns image and tags, in any order, and may name split.
+    CSV may be separated by comma, semicolon or tab: by what makes the first line name the columns image and
+    tags, in any order; it may name split. A spreadsheet's line ``sep=;`` before it is passed over.
 
     Raises:
         DataError: The file is missing, empty, not text, or a line cannot be read; the line is named.
@@ -63,9 +66,10 @@ def read_tag_file(path: str | Path) -> list[TagRow]:
 
 def _csv_rows(file: Iterable[str]) -> Iterator[TagRow]:
     stream = iter(file)
-    header = next(stream, "")
-    delimiter = next((mark for mark in (",", ";", "\t") if mark in header), ",")
-    columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    header, before = next(stream, ""), 1
+    if header.strip().lower() in ("sep=,", "sep=;", "sep=\t", '"sep=,"', '"sep=;"'):
+        header, before = next(stream, ""), 2
+    delimiter, columns = _columns(header)
     unnamed = DataError(f"the first line must name the columns image and tags, it is '{header.strip()[:80]}'")
     known = "image" in columns and "tags" in columns
     if header.strip() and not known:
@@ -76,16 +80,26 @@ def _csv_rows(file: Iterable[str]) -> Iterator[TagRow]:
             continue
         if not known:  # an empty first line, but not an empty file
             raise unnamed
-        line = reader.line_num + 1
+        line = reader.line_num + before
         if len(cells) > len(columns):
             raise DataError(
                 f"line {line} has {len(cells)} fields, the first line names {len(columns)}; "
-                "separate the tags of an image by blanks, ';' or '|', or put quotes around them"
+                "separate the tags of an image by ';' or '|', or put quotes around them"
             )
         row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
-        yield TagRow(
-            line, row["image"], row.get("tags", ""), row.get("split", "") if "split" in columns else None
-        )
+        split = row.get("split", "") if "split" in columns else None
+        yield TagRow(line, plain_cell(row["image"]), plain_cell(row.get("tags", "")), split)
+
+
+def _columns(header: str) -> tuple[str, list[str]]:
+    """What separates the columns, and their names in small letters."""
+    found = {}
+    for mark in (",", ";", "\t"):
+        with suppress(csv.Error):
+            found[mark] = [name.strip().lower() for name in next(csv.reader([header], delimiter=mark), [])]
+    fits = (mark for mark, names in found.items() if {"image", "tags"} <= set(names))
+    mark = next(fits, max(found, key=lambda mark: len(found[mark]), default=","))
+    return mark, found.get(mark, [])
 
 
 def _json_rows(file: Iterable[str]) -> Iterator[TagRow]:
@@ -104,19 +118,46 @@ def _json_rows(file: Iterable[str]) -> Iterator[TagRow]:
         yield TagRow(line, image.strip(), tags, str(row["split"]) if row.get("split") else None)
 
 
-def split_tags(tags: tuple[str, ...] | str, known: Iterable[str] = ()) -> tuple[str, ...]:
-    """Class names in one tags field, without repetition, in the order written.
+def split_rows(rows: Iterable[TagRow], path: str | Path, known: Iterable[str] = ()) -> list[tuple[str, ...]]:
+    """Class names of every row, see `tagcells.split_cells`.
 
-    Text is split at ";" and "|" if it holds any, else at blanks, unless all of it is one known class
-    (whose name may hold blanks).
+    Args:
+        rows: All rows of a file, since one rule holds for all.
+        path: The file, for messages.
+        known: Names of the classes, if they are known.
+
+    Raises:
+        DataError: They can be read in two ways.
     """
-    if isinstance(tags, str):
-        text = tags.strip()
-        marked = ";" in text or "|" in text
-        parts = re.split(r"[;|]", text) if marked else [text] if text in set(known) else text.split()
-    else:
-        parts = list(tags)
-    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    try:
+        return split_cells([(row.line, row.tags) for row in rows], known)
+    except DataError as error:
+        raise DataError(f"{path}, {error}") from None
+
+
+def split_tags(tags: tuple[str, ...] | str, known: Iterable[str] = ()) -> tuple[str, ...]:
+    """Class names in one tags field that stands alone, see `tagcells.split_cells`.
+
+    Raises:
+        DataError: They can be read in two ways.
+    """
+    return split_cells([(1, tags)], known)[0]
+
+
+def write_tag_file(path: Path, rows: Iterable[tuple[str, Sequence[str], str | None]]) -> None:
+    """Write a CSV that `read_tag_file` and `split_rows` read back as the same images, classes and splits.
+
+    Args:
+        path: The file; its folder must be there.
+        rows: Image, class names and split of every row; no split in any row leaves out the column.
+    """
+    every = [(image, tuple(names), split) for image, names, split in rows]
+    known = {name for _, names, _ in every for name in names}
+    parted = any(split is not None for *_, split in every)
+    table: list[list[str]] = [["image", "tags", *(["split"] if parted else [])]]
+    for image, names, split in every:
+        table.append([image, join_tags(names, known), *([split or ""] if parted else [])])
+    path.write_text(csv_text(table), encoding="utf-8", newline="")
 
 
 def file_split(path: str | Path) -> str | None:

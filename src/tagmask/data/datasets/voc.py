@@ -100,6 +100,7 @@ def scan(source: Source) -> Scan:
             problems.append(Problem("missing tags", name, str(error)))
     seen = str(folder) if source.masks else "not opened"
     about = {"kind": "voc", "tags": origin, "images": str(home), "masks": seen}
+    about |= {"mask values": values.text()} if source.masks else {}
     return Scan(classes, tuple(items), split, tuple(problems), values.read, about, home)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,6 +68,20 @@ class MaskValues:
                 raise DataError(f"mask values: {key} is '{name}', not a class. {nearest(str(name), labels)}")
             table[int(key)] = labels[name]
         return cls(table, classes)
+
+    def text(self) -> str:
+        """The table for people: the numbers that may occur and what they mean; "other" is the commonest."""
+        labels, ignore = self._classes.labels, self._classes.ignore_index
+        said = {value: "ignored" if label == ignore else labels[label] for value, label in self._named()}
+        rest = Counter(self._table.tolist()).most_common(1)[0][0]
+        others = [value for value in range(256) if self._table[value] == rest]
+        listed = [f"{value} {name}" for value, name in said.items() if len(others) < 2 or value not in others]
+        if len(others) > 1 and rest != _FORBIDDEN:
+            listed.append(f"others {said[others[0]]}")
+        return ", ".join(listed)
+
+    def _named(self) -> list[tuple[int, int]]:
+        return [(value, label) for value, label in enumerate(self._table.tolist()) if label != _FORBIDDEN]
 
     def unexpected(self, values: NDArray[np.uint8]) -> list[int]:
         """Values in a mask that must not occur, ascending."""

@@ -66,7 +66,7 @@ def test_missing_file_is_named(tmp_path):
 
 def test_ways_to_separate_tags():
     assert split_tags("cat dog  cat") == ("cat", "dog")
-    assert split_tags("traffic light; dog |") == ("traffic light", "dog")
+    assert split_tags("traffic light; dog ;") == ("traffic light", "dog")
     assert split_tags("traffic light", ["traffic light"]) == ("traffic light",)
     assert split_tags("  ") == ()
     assert split_tags(("traffic light", " dog ")) == ("traffic light", "dog")
