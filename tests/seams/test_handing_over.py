@@ -25,15 +25,15 @@ from tagmask.model import Model
 from tagmask.models.checkpoint import read_header
 from tagmask.ops.tiles import join_tiles, tile_spans
 from tagmask.pipeline.config import read_config
-from tagmask.steps.base import Context
-from tagmask.steps.refine import RefineConfig, refine
-from tagmask.steps.walk import WalkConfig, walk
+from tagmask.steps.refine import REFINE, RefineConfig
+from tagmask.steps.walk import WALK, WalkConfig
 from tagmask.store.files import file_for
 from tagmask.store.labels import read_mask, write_mask
 from tagmask.store.maps import save_maps
 from tagmask.training.corrections import corrected_images
 from tests.seams.pictures import CLASSES, LIGHTS, photograph, stripes, write_folder
 from tests.seams.pixel import PixelMaps, PixelSegmenter, chart, trained
+from tests.seams.steps import context_of, do
 
 SIZE = (48, 80)
 QUIET = Display(quiet=True)
@@ -48,7 +48,7 @@ def runtime():
 def context(runtime, tmp_path):
     write_folder(tmp_path / "data", SIZE)
     data = DataConfig(root=tmp_path / "data", masks=tmp_path / "data" / "masks")
-    return Context(tmp_path / "run", runtime, QUIET, data)
+    return context_of(tmp_path / "run", runtime, data, trained(_Affinity))
 
 
 # Maps on disk become labels on disk.
@@ -85,7 +85,7 @@ def thirds(first, second, rest):
 )
 def test_labels_name_the_classes_of_the_maps(context, settings, heights, expected):
     write_maps(context, heights)
-    refine(RefineConfig(**settings), context)
+    do(REFINE, RefineConfig(**settings), context)
     for light in LIGHTS:
         found = read_mask(context.folder / "labels" / f"{light}.png")
         assert found.shape == SIZE
@@ -109,12 +109,12 @@ class _Affinity(PixelMaps):
 
 def test_walked_maps_keep_their_classes_too(context):
     write_maps(context, (0.9, 0.3))
-    walk(WalkConfig(background=0.4), context, trained(_Affinity))
+    do(WALK, WalkConfig(background=0.4), context)
     for light in LIGHTS:
         assert np.array_equal(read_mask(context.folder / "walks" / f"{light}.png"), thirds(1, 0, 0))
     shutil.rmtree(context.folder / "walks")
     write_maps(context, (0.9, 0.3), keys=(1, 2))
-    walk(WalkConfig(background=0.2), context, trained(_Affinity))
+    do(WALK, WalkConfig(background=0.2), context)
     assert np.array_equal(read_mask(context.folder / "walks" / "dark.png"), thirds(2, 3, 0))
 
 
@@ -174,14 +174,14 @@ def test_predicted_masks_go_to_a_tool_under_their_names_and_sizes(tmp_path, runt
 
 @pytest.mark.parametrize("source", ["folder", "coco"])
 def test_corrections_teach_the_classes_a_person_drew(context, tmp_path, source):
-    dataset = open_dataset("folder", context.data.root)
+    dataset = open_dataset(context.settings.data.root, "folder")
     mask = stripes("dark", SIZE, (0, 2, 3, 3))
     write_mask(tmp_path / "fixed" / "dark.png", mask)
     given = tmp_path / "fixed"
     if source == "coco":
         given = tmp_path / "fixed.json"
         export_masks(tmp_path / "fixed", Subjects.of_dataset(dataset), "coco", given, None, QUIET)
-    truth = context.data.root / "masks"
+    truth = context.settings.data.root / "masks"
     folder = tmp_path / "corrections"
     found = corrected_images(given, folder, dataset, PixelSegmenter, truth, context.runtime, QUIET)
     assert np.array_equal(read_mask(found.labels / "dark.png"), mask)
@@ -203,13 +203,13 @@ def test_corrected_batches_carry_those_labels(context, tmp_path):
 
     mask = stripes("dark", SIZE, (0, 2, 3, 255))
     write_mask(tmp_path / "fixed" / "dark.png", mask)
-    dataset = open_dataset("folder", context.data.root)
+    dataset = open_dataset(context.settings.data.root, "folder")
     found = corrected_images(
         tmp_path / "fixed",
         tmp_path / "corrections",
         dataset,
         PixelSegmenter,
-        context.data.root / "masks",
+        context.settings.data.root / "masks",
         context.runtime,
         QUIET,
     )

@@ -26,10 +26,9 @@ from tagmask.inference.predictor import Predictor, remembered_use
 from tagmask.inference.views import MapConfig, SegmentationConfig, image_maps, image_scores, image_tags
 from tagmask.model import Model
 from tagmask.models.trained import Trained
-from tagmask.steps.base import Context
-from tagmask.steps.evaluate import EvaluateConfig, evaluate
-from tagmask.steps.localize import LocalizeConfig, localize
-from tagmask.steps.segment import SegmentConfig, segment
+from tagmask.steps.evaluate import EVALUATE, EvaluateConfig
+from tagmask.steps.localize import LOCALIZE, LocalizeConfig
+from tagmask.steps.segment import SEGMENT, SegmentConfig
 from tagmask.store.labels import read_mask
 from tagmask.store.maps import load_maps
 from tagmask.training.validate import validate_method
@@ -47,6 +46,7 @@ from tests.seams.pictures import (
     write_folder,
 )
 from tests.seams.pixel import PLAIN, PixelMaps, PixelSegmenter, chart, trained
+from tests.seams.steps import context_of, do
 
 SIZE = (80, 64)
 
@@ -66,7 +66,7 @@ def root(tmp_path_factory):
 @pytest.fixture
 def context(root, runtime, tmp_path):
     data = DataConfig(root=root, masks=root / "masks")
-    return Context(tmp_path / "run", runtime, Display(quiet=True), data)
+    return context_of(tmp_path / "run", runtime, data, trained())
 
 
 def check_seen(seen, light, size=SIZE):
@@ -115,10 +115,10 @@ def test_the_walk_is_shown_the_photograph(root):
     torch.manual_seed(0)
     kind = methods.get("affinity_net")
     method = kind(validate(kind.config_class, {**TINY["affinity_net"], "radius": 4}), 3).eval()
-    for index, batch in eval_images(open_dataset("folder", root)):
+    for index, batch in eval_images(open_dataset(root, "folder")):
         with entering(method, IMAGENET) as seen:
             method.walk(batch.images[0], torch.rand(2, *SIZE), steps=1)
-        check_seen(seen, open_dataset("folder", root).names[index])
+        check_seen(seen, open_dataset(root, "folder").names[index])
 
 
 @pytest.mark.parametrize("backbone", ["mask:vit:patch=16,dim=24,depth=2,heads=2,size=64"])
@@ -131,8 +131,8 @@ def test_every_sampling_and_window_keeps_the_colours(root, runtime, backbone, sa
     config = SegmentationConfig(sampling=sampling, scales=(1.0, 1.5), flip="mean", merge="mean")
     if sampling == "opencv":
         config = config.model_copy(update={"short_side": 64, "window": 64, "window_stride": 32})
-    for index, batch in eval_images(open_dataset("folder", root)):
-        light = open_dataset("folder", root).names[index]
+    for index, batch in eval_images(open_dataset(root, "folder")):
+        light = open_dataset(root, "folder").names[index]
         with entering(method, HALF) as seen:
             image_scores(method, batch.images, runtime, config)
         reference = photograph(light, SIZE).reshape(-1, 3).mean(0)
@@ -189,11 +189,11 @@ def test_other_ways_are_shown_the_photograph(root, runtime, tmp_path, light):
 
 
 def test_steps_and_scores_on_the_way_are_shown_the_photograph(context, runtime):
-    own = trained()
-    dataset = open_dataset("folder", context.data.root, masks=True)
+    own = context.models.get()
+    dataset = open_dataset(context.settings.data.root, "folder", masks=True)
     with entering(own.method, PLAIN) as seen:
-        localize(LocalizeConfig(), context, own)
-        segment(SegmentConfig(), context, own)
+        do(LOCALIZE, LocalizeConfig(), context)
+        do(SEGMENT, SegmentConfig(), context)
         validate_method(own.method, dataset, runtime, context.display, MapConfig(), 0.5)
     shown = [image[None] for images in seen for image in images]
     by_light = {light: [one for one in shown if tied(grey_levels(one[0]), light).all()] for light in LIGHTS}
@@ -233,8 +233,8 @@ def test_every_way_to_a_mask_gives_the_same_labels(tmp_path, runtime):
     (tmp_path / "in" / "classes.txt").write_text("\n".join(CLASSES))
     own = trained()
     found = {"model": Model(own, runtime).predict(picture).mask}
-    context = Context(tmp_path / "run", runtime, Display(quiet=True), DataConfig(root=tmp_path / "in"))
-    segment(SegmentConfig(), context, own)
+    context = context_of(tmp_path / "run", runtime, DataConfig(root=tmp_path / "in"), own)
+    do(SEGMENT, SegmentConfig(), context)
     found["step"] = read_mask(tmp_path / "run" / "masks" / "chart.png")
     floats = torch.from_numpy(picture / np.float32(255)).permute(2, 0, 1)[None]
     found["export"] = TakeAway(own.method, None, 0.5)(floats)[-1][0].numpy()
@@ -253,8 +253,8 @@ def test_maps_lie_where_the_picture_has_them_and_keep_their_class(tmp_path, runt
     picture, labels = save_chart(tmp_path / "in" / "images" / "sub" / "chart.png", size)
     (tmp_path / "in" / "tags.csv").write_text("image,tags\nsub/chart.png,third;first\n")
     (tmp_path / "in" / "classes.txt").write_text("\n".join(CLASSES))
-    context = Context(tmp_path / "run", runtime, Display(quiet=True), DataConfig(root=tmp_path / "in"))
-    localize(LocalizeConfig(), context, trained(PixelMaps))
+    data = DataConfig(root=tmp_path / "in")
+    do(LOCALIZE, LocalizeConfig(), context_of(tmp_path / "run", runtime, data, trained(PixelMaps)))
     stored = load_maps(tmp_path / "run" / "maps" / "cam" / "sub" / "chart.npz")
     assert stored.keys.tolist() == [0, 2]
     assert stored.size == size
@@ -363,7 +363,7 @@ def test_scores_are_of_the_masks_and_maps_that_were_written(context):
     from tagmask.store.labels import write_mask
     from tagmask.store.maps import save_maps
 
-    dataset = open_dataset("folder", context.data.root, masks=True)
+    dataset = open_dataset(context.settings.data.root, "folder", masks=True)
     for i, name in enumerate(dataset.names):
         truth = dataset.mask(i)
         assert set(np.unique(truth).tolist()) == {0, 1, 3, 255}
@@ -374,14 +374,13 @@ def test_scores_are_of_the_masks_and_maps_that_were_written(context):
         maps = np.stack([truth == 1, truth == 3]).astype(np.float32) * 0.6
         save_maps(context.folder / "maps" / "cam" / f"{name}.npz", maps, np.array([0, 2]), SIZE)
         save_maps(context.folder / "maps" / "lam" / f"{name}.npz", maps, np.array([0, 1]), SIZE)
-    found = evaluate(
-        EvaluateConfig(background=0.5, what=("segmentation", "label", "cam", "lam")), context, {}
-    )
+    config = EvaluateConfig(background=0.5, what=("segmentation", "label", "cam", "lam"))
+    found = do(EVALUATE, config, context)
     assert found["segmentation"] == pytest.approx(1)
     assert found["cam"] == pytest.approx(1)
     assert found["label"] == pytest.approx(1 / 3)  # only the background is right
     assert found["lam"] == pytest.approx(2 / 3)
-    high = evaluate(EvaluateConfig(background=0.65, what=("cam",)), context, {})
+    high = do(EVALUATE, EvaluateConfig(background=0.65, what=("cam",)), context)
     assert high["cam"] == pytest.approx(1 / 9)
 
 

@@ -216,7 +216,7 @@ def test_every_kind_hands_on_photographs_tags_and_masks(tmp_path, monkeypatch, k
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = tmp_path / "data"
     split, classes = KINDS[kind](root)
-    data = open_dataset(kind, root, split, masks=True)
+    data = open_dataset(root, kind, split, masks=True)
     assert data.classes.names == tuple(classes)
     assert set(data.names) == set(LIGHTS)
     for index, batch in eval_images(data, prefetch=prefetch):
@@ -235,7 +235,7 @@ def test_every_kind_hands_on_photographs_tags_and_masks(tmp_path, monkeypatch, k
 
 def test_folders_named_by_classes_tag_their_pictures(tmp_path):
     _class_folders(tmp_path)
-    data = open_dataset("folder", tmp_path)
+    data = open_dataset(tmp_path, "folder")
     assert data.classes.names == ("first", "second")
     tags = {name: data.items[i].tags for i, name in enumerate(data.names)}
     assert {name.rsplit("/", 1)[-1]: own for name, own in tags.items()} == {"bright": (1,), "dark": (0,)}

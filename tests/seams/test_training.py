@@ -91,7 +91,7 @@ def test_the_network_learns_from_the_photographs_own_colours(roots, method, tiny
     side = 96 if method == "affinity_net" else 64  # whose pairs need nine cells
     labels = roots[size] / "masks" if method in ("segmenter", "affinity_net") else None
     made = make_view(view, side, **(kept | STILL[view]))
-    batch = next(train_batches(open_dataset("folder", roots[size]), made, 2, seed=1, labels=labels))
+    batch = next(train_batches(open_dataset(roots[size], "folder"), made, 2, seed=1, labels=labels))
     torch.manual_seed(0)
     kind = methods.get(method)
     module = kind(validate(kind.config_class, tiny), 3).train()
@@ -122,7 +122,7 @@ def test_afa_changes_phase_after_the_updates_it_names(roots):
     settings = {**TINY["afa"], "tags_until": 3, "walk_after": 5}
     method = AFA(validate(AFAConfig, settings), 3).train()
     view = make_view("scale_crop", 64)
-    batch = next(train_batches(open_dataset("folder", roots[WIDE]), view, 2, seed=0))
+    batch = next(train_batches(open_dataset(roots[WIDE], "folder"), view, 2, seed=0))
     calls = []
     method.attn_proj.register_forward_hook(lambda *_: calls.append(1))
     found = {}
@@ -148,7 +148,7 @@ def test_terms_begin_with_the_update_they_name(roots, name, settings, term):
     kind = methods.get(name)
     method = kind(validate(kind.config_class, {**TINY[name], **settings}), 3).train()
     batch = next(
-        train_batches(open_dataset("folder", roots[SQUARE]), make_view("resized_crop", 64), 2, seed=0)
+        train_batches(open_dataset(roots[SQUARE], "folder"), make_view("resized_crop", 64), 2, seed=0)
     )
     before, at = (dict(method(batch, step).logs) for step in (3, 4))
 
@@ -161,7 +161,7 @@ def test_terms_begin_with_the_update_they_name(roots, name, settings, term):
 def test_what_a_batch_is_tagged_with_follows_the_order_of_the_classes(tmp_path):
     write_folder(tmp_path, SQUARE)
     (tmp_path / "tags.csv").write_text("image,tags\nbright.png,third;first\ndark.png,second\n")
-    batches = train_batches(open_dataset("folder", tmp_path), make_view("resized_crop", 64), 2, seed=0)
+    batches = train_batches(open_dataset(tmp_path, "folder"), make_view("resized_crop", 64), 2, seed=0)
     for batch in islice(batches, 4):
         tags = dict(zip(batch.names, batch.tags.tolist(), strict=True))
         assert tags == {"bright": [1, 0, 1], "dark": [0, 1, 0]}
@@ -171,7 +171,7 @@ def test_labels_written_by_refine_teach_a_segmenter_what_they_mean(roots, tmp_pa
     """255 teaches nothing, 0 is the background's channel, k + 1 is class k's."""
     from tagmask.store.labels import write_mask
 
-    palette = open_dataset("folder", roots[WIDE]).classes.palette
+    palette = open_dataset(roots[WIDE], "folder").classes.palette
     kind = methods.get("segmenter")
     torch.manual_seed(0)
     method = kind(validate(kind.config_class, {"width": 4}), 3).train()
@@ -182,7 +182,7 @@ def test_labels_written_by_refine_teach_a_segmenter_what_they_mean(roots, tmp_pa
             assert np.asarray(Image.open(tmp_path / str(value) / f"{light}.png")).max() == 255
         batch = next(
             train_batches(
-                open_dataset("folder", roots[WIDE]),
+                open_dataset(roots[WIDE], "folder"),
                 make_view("short_side_crop", 64, scale=(1, 1), short_side=48, jitter=0),
                 2,
                 seed=0,

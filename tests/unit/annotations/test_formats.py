@@ -118,7 +118,9 @@ def test_pycocotools_reads_coco_files(name, shapes, tmp_path, capsys):
         drawn = np.zeros((image["height"], image["width"]), np.uint8)
         for annotation in coco.loadAnns(coco.getAnnIds(image["id"], iscrowd=None)):
             drawn[coco.annToMask(annotation) > 0] = annotation["category_id"]
-            assert annotation["bbox"][2] > 0
+            ys, xs = np.nonzero(coco.annToMask(annotation))
+            box = [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+            assert shapes != "exact" or annotation["bbox"] == box
             if name == "cvat-coco" and shapes == "exact":
                 assert annotation["iscrowd"] == 1  # CVAT makes masks of these only
                 assert isinstance(annotation["segmentation"]["counts"], list)
@@ -317,3 +319,18 @@ def test_a_name_that_several_images_share_is_refused():
     with pytest.raises(DataError, match="could be any of a/1, b/1"):
         both.find("1.jpg", "here")
     assert both.find("x/b/1.jpg", "here") == "b/1"
+
+
+def test_long_runs_of_a_brush_are_cut_up():
+    pixels = np.zeros((200, 300), bool)
+    pixels[150:, 3:] = True  # 45,003 pixels of four channels before the first stroke
+    code = encode_brush(pixels)
+    assert max(code) <= 255
+    np.testing.assert_array_equal(decode_brush(code, (200, 300)), pixels)
+
+
+def test_pixels_that_touch_at_a_corner_are_one_region():
+    mask = np.eye(6, 9, dtype=np.uint8) * 3
+    (region,) = components(mask)
+    assert (region.label, region.area, region.pixels.shape) == (3, 6, (6, 6))
+    np.testing.assert_array_equal(region.whole(mask.shape), mask > 0)

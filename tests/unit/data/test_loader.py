@@ -98,6 +98,11 @@ def test_masks_cannot_reach_training(tmp_path):
         train_batches(toy_val(tmp_path), VIEW, 2, seed=0)
 
 
+def test_masks_cannot_reach_training_beside_labels(tmp_path):
+    with pytest.raises(DataError, match="must not see true masks"):
+        next(train_batches(toy_val(tmp_path), make_view("resized_crop", 32), 2, 0, labels=tmp_path))
+
+
 def test_bad_counts_are_refused(data):
     for options in ({"batch_size": 0}, {"batch_size": 1, "rank": 1}, {"batch_size": 1, "start_step": -1}):
         with pytest.raises(ValueError, match="batch_size"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tagmask.losses.segmentation import balanced_cross_entropy
+from tagmask.losses.segmentation import balanced_cross_entropy, mean_cross_entropy
 from tagmask.losses.tags import multilabel_soft_margin
 
 
@@ -39,3 +39,13 @@ def test_an_undecided_crop_gives_zero_not_nan():
 def test_sizes_must_agree():
     with pytest.raises(ValueError, match="resize the logits"):
         balanced_cross_entropy(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 4, dtype=torch.int64))
+
+
+def test_undecided_pixels_do_not_count():
+    torch.manual_seed(0)
+    logits = torch.randn(1, 3, 2, 3)
+    labels = torch.tensor([[[0, 0, 255], [2, 255, 255]]])
+    each = F.cross_entropy(logits, labels.clamp(max=2), reduction="none")[0]
+    background, foreground = (each[0, 0] + each[0, 1]) / 2, each[1, 0]
+    torch.testing.assert_close(mean_cross_entropy(logits, labels), (2 * background + foreground) / 3)
+    torch.testing.assert_close(balanced_cross_entropy(logits, labels), (background + foreground) / 2)

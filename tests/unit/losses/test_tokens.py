@@ -91,3 +91,11 @@ def test_losses_compute_in_full_precision_under_autocast():
         mixed = class_patch_contrast(tokens, patches, labels, tags, 0.5)
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, class_patch_contrast(tokens, patches, labels, tags, 0.5))
+
+
+def test_patch_contrast_takes_opposite_patches_for_alike():
+    patches = torch.tensor([1.0, -1.0]).view(1, 1, 1, 2)
+    equal, unequal = (affinity_labels(torch.tensor([[row]]), diagonal=False) for row in ([1, 1], [1, 2]))
+    # Two pairs each way; 1 is added to their number.
+    assert patch_contrast(patches, equal).item() == pytest.approx(0.5 * (1 - 2 / 3))
+    assert patch_contrast(patches, unequal).item() == pytest.approx(0.5 + 0.5 * 2 / 3)

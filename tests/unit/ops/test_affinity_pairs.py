@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -116,3 +118,24 @@ def test_affinity_of_another_map_is_refused(features: torch.Tensor) -> None:
         random_walk(torch.rand(1, 8, 14), affinity, 3)
     with pytest.raises(ValueError, match="radius must be at least 2"):
         pair_offsets(1)
+
+
+def test_what_is_padded_for_the_walk_has_no_score(features: torch.Tensor) -> None:
+    affinity = pair_affinity(torch.rand(1, 4, 6, 11), 3)[0]
+    # Half of the last cell's rows and three quarters of its columns lie outside the picture.
+    found = walk_scores(torch.ones(1, 44, 82), affinity, stride=8, radius=3, steps=0)
+    assert found[0, 20, 20] == 1
+    assert found[0, 43, 20] == pytest.approx(0.5 + 0.5 / 16)
+    assert found[0, 20, 81] < 0.6
+
+
+def test_the_three_kinds_of_pairs_weigh_a_quarter_a_quarter_and_a_half() -> None:
+    affinity = torch.tensor([0.9, 0.8, 0.5, 0.4, 0.3])
+    background, foreground, negative = (
+        torch.tensor(row, dtype=torch.bool) for row in ([1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 1])
+    )
+    loss = sampled_pair_loss(affinity, background, foreground, negative)
+    parts = [-(math.log(0.9) + math.log(0.8)) / 2, -math.log(0.5), -(math.log(0.6) + math.log(0.7)) / 2]
+    for value, part in zip(loss[1:], parts, strict=True):
+        assert value.item() == pytest.approx(part, rel=1e-3)
+    assert loss.total.item() == pytest.approx(parts[0] / 4 + parts[1] / 4 + parts[2] / 2, rel=1e-3)

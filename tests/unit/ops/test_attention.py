@@ -1,6 +1,6 @@
 import torch
 
-from tagmask.ops.attention import class_patch_similarity, class_to_patch, patch_to_patch
+from tagmask.ops.attention import attend_maps, class_patch_similarity, class_to_patch, patch_to_patch
 
 
 def test_similarity_is_the_plain_dot_product():
@@ -16,3 +16,11 @@ def test_parts_of_attention_are_cut_where_the_tokens_stand():
     assert torch.equal(seen[0, 1, 0].flatten(), attention[0, 1, 2, 3:])
     assert class_to_patch(attention.mean(1), 3, 1, (2, 3)).shape == (1, 1, 2, 3)
     assert torch.equal(patch_to_patch(attention, 3), attention[..., 3:, 3:])
+
+
+def test_attended_maps_take_the_root_of_what_is_seen_and_rows_that_sum_to_one():
+    maps, seen = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.25, 0.04]]]])
+    affinity = torch.tensor([[[3.0, 1.0], [1.0, 1.0]]])
+    # Weighed: 0.5 and 0.4; the first patch keeps three quarters of itself.
+    expected = torch.tensor([[[[0.5 * 0.75 + 0.4 * 0.25, 0.5 * 0.5 + 0.4 * 0.5]]]])
+    torch.testing.assert_close(attend_maps(maps, seen, affinity), expected)

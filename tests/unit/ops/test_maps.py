@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from tagmask.ops.maps import class_maps, fuse, keep_present, min_max, present_classes, take_classes
+from tagmask.ops.maps import (
+    class_maps,
+    fuse,
+    keep_present,
+    min_max,
+    present_classes,
+    take_classes,
+    with_background,
+)
 
 
 def test_class_maps_are_the_classifier_at_every_place():
@@ -43,3 +51,12 @@ def test_absent_classes_vanish_and_fusing_needs_both():
     assert keep_present(maps, torch.tensor([[1, 0]])).sum() == 4
     first, second = torch.tensor([[[[0.0, 1.0, 1.0]]]]), torch.tensor([[[[1.0, 0.0, 1.0]]]])
     assert fuse(first, second)[0, 0, 0].round(decimals=3).tolist() == [0, 0, 1]
+
+
+def test_background_beside_maps_is_a_level_or_a_power_of_what_they_leave():
+    maps = torch.tensor([[[0.25, 0.5, 1.0]], [[0.0, 0.75, 0.2]]])
+    assert torch.equal(with_background(maps, 0.3)[0], torch.full((1, 3), 0.3))
+    assert torch.equal(with_background(maps, 0.3)[1:], maps)
+    powered = with_background(maps, 0.3, 2.0)
+    torch.testing.assert_close(powered[0], torch.tensor([[0.75**2, 0.25**2, 0.0]]))
+    assert with_background(maps[:0], 0.3, 4.0).tolist() == [[[1, 1, 1]]]

@@ -67,6 +67,15 @@ def test_fused_maps_are_the_product_of_both(tmp_path, truth):
         assert np.array_equal(fused.maps > 0.5, cam.maps > 0.5)
 
 
+def test_fused_maps_need_both_kinds(tmp_path):
+    cam, lam = np.array([[[1.0, 1, 0, 0.5]]]), np.array([[[1.0, 0, 1, 0.5]]])
+    for kind, maps in (("cam", cam), ("lam", lam)):
+        save_maps(tmp_path / kind / "a.npz", maps, np.array([2]), (1, 4))
+    fused = read_maps(tmp_path, "fused", "a")
+    assert fused.keys.tolist() == [2]
+    assert fused.maps[0, 0].round(3).tolist() == [1, 0, 0, 0.25]
+
+
 def test_undecided_pixels_count_as_asked(tmp_path, truth):
     for i, name in enumerate(truth.names):
         label = truth.mask(i).copy()

@@ -74,3 +74,24 @@ def test_newer_manifest_is_refused(tmp_path):
     (tmp_path / "run.json").write_text('{"format": 99, "steps": {}}')
     with pytest.raises(DataError, match="newer tagmask"):
         Manifest(tmp_path)
+
+
+def test_every_output_must_be_there_under_its_own_name(tmp_path):
+    manifest = Manifest(tmp_path)
+    manifest.begin("segment", {}, {})
+    for folder, content in (("masks", b"12"), ("extra", b"34")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(content)
+        (tmp_path / folder / "b.png").write_bytes(content[::-1])
+    manifest.finish("segment", [tmp_path / "masks", tmp_path / "extra"], 1.0, {})
+    assert Manifest(tmp_path).is_done("segment", {}, {})
+    first, second = (tmp_path / "masks" / name for name in ("a.png", "b.png"))
+    swapped = first.read_bytes(), second.read_bytes()
+    second.write_bytes(swapped[0])
+    first.write_bytes(swapped[1])
+    assert not Manifest(tmp_path).is_done("segment", {}, {})
+    first.write_bytes(swapped[0])
+    second.write_bytes(swapped[1])
+    assert Manifest(tmp_path).is_done("segment", {}, {})
+    (tmp_path / "extra" / "a.png").unlink()
+    assert not Manifest(tmp_path).is_done("segment", {}, {})

@@ -128,6 +128,13 @@ def test_too_many_non_finite_updates_stop_with_image_names():
     assert "4-0" in str(error.value)
 
 
+def test_non_finite_updates_that_are_not_in_a_row_stop_nothing():
+    method = make()
+    method.poison = set(range(0, 40, 4)) | {9, 10}
+    progress, _, _ = train(method, 40, log_every=20, max_bad=5)
+    assert (progress.step, progress.skipped) == (40, 12)
+
+
 def test_images_of_skipped_updates_are_told_with_their_step():
     method = make()
     method.poison = {2, 5}
