@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,11 @@ from torch import Tensor
 
 from tagmask.config import validate
 from tagmask.data import ClassTable
-from tagmask.data.readers.images import read_image, rgb_tensor
+from tagmask.data.readers.images import read_image
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import CheckpointError, DataError
 from tagmask.export.write import ExportConfig, export_model
-from tagmask.inference.predictor import remembered_use
-from tagmask.inference.views import image_maps, image_scores, image_tags
+from tagmask.inference.predictor import Predictor, remembered_use
 from tagmask.methods.base import Method
 from tagmask.models.card import model_card, run_facts
 from tagmask.models.checkpoint import save_model
@@ -28,8 +28,6 @@ from tagmask.models.hub import fetch_folder, push_folder, save_pretrained
 from tagmask.models.result import Result
 from tagmask.models.trained import Trained, from_module, load_trained, save_method
 from tagmask.names import deprecated
-from tagmask.ops.labels import labels_from_maps, strongest
-from tagmask.ops.maps import present_classes, take_classes
 
 __all__ = ["Model", "Result", "load"]
 
@@ -63,8 +61,10 @@ class Model:
     def __init__(self, trained: Trained, runtime: Runtime, source: Path | None = None) -> None:
         self._trained, self._runtime, self._source = trained, runtime, source
         self.method = trained.method.to(runtime.device).eval()
-        use = remembered_use(trained.meta)
-        self._maps, self._views, self._background = use.maps, use.views, use.background
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor.of(self._trained, self._runtime)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class Model:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of maps that results hold."""
-        return tuple(self._maps.kinds or self.method.map_kinds)
+        return tuple(remembered_use(self._trained.meta).maps.kinds or self.method.map_kinds)
 
     def predict(self, image: Picture, tags: Sequence[str] | None = None) -> Result:
         """Mask and class maps of one image.
@@ -91,17 +91,11 @@ class Model:
             DataError: The image cannot be read, or a tag is not a class.
         """
         pixels = _pixels(image)
-        images = rgb_tensor(pixels)[None].to(self._runtime.device)
-        shown = self._shown(images, tags)
-        keys, valid = present_classes(shown)
-        keys = keys[:, valid[0]]
-        maps: dict[str, Tensor] = {}
-        if self.method.map_kinds:
-            every = image_maps(self.method, images, self._runtime, self._maps, shown)
-            maps = {kind: take_classes(value, keys) for kind, value in every.items()}
-        mask = self._mask(images, maps, keys, shown if tags is not None else None)
-        arrays = {kind: value[0].cpu().numpy() for kind, value in maps.items()}
-        return Result(pixels, mask, arrays, tuple(keys[0].tolist()), self._trained.classes)
+        shown = None if tags is None else self._shown(tags)
+        found = self._predictor.predict(Image.fromarray(pixels), shown, self.kinds)
+        keys = () if found.tags is None else tuple(found.tags[0].nonzero()[:, 0].tolist())
+        arrays = {kind: maps[0, list(keys)].cpu().numpy() for kind, maps in found.maps.items()}
+        return Result(pixels, found.mask, arrays, keys, self._trained.classes)
 
     @classmethod
     def from_method(
@@ -256,27 +250,11 @@ class Model:
             folder = fetch_folder(str(name), revision=revision, token=token, endpoint=endpoint, cache=place)
         return load(folder, device, precision)
 
-    def _mask(
-        self, images: Tensor, maps: Mapping[str, Tensor], keys: Tensor, allowed: Tensor | None
-    ) -> NDArray[np.uint8]:
-        if self.method.segments:
-            labels = strongest(image_scores(self.method, images, self._runtime, self._views, allowed))
-        elif maps and keys.numel():
-            first = next(iter(maps.values()))
-            labels = labels_from_maps(first, torch.ones_like(keys), self._background, keys=keys)
-        else:
-            labels = torch.zeros(1, *images.shape[2:])
-        return labels[0].cpu().numpy().astype(np.uint8)
-
-    def _shown(self, images: Tensor, tags: Sequence[str] | None) -> Tensor:
+    def _shown(self, tags: Sequence[str]) -> Tensor:
         table = self._trained.classes
-        if tags is None:
-            if not self.method.map_kinds:
-                return torch.ones(1, table.num_classes, device=images.device)
-            return image_tags(self.method, images, self._runtime, "classifier")
         if isinstance(tags, str):
             raise DataError(f"tags must be a list of class names, got the text '{tags}'")
-        shown = torch.zeros(1, table.num_classes, device=images.device)
+        shown = torch.zeros(1, table.num_classes, device=self._runtime.device)
         shown[0, [table.index(name) for name in tags]] = 1
         return shown
 

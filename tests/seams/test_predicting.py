@@ -241,9 +241,9 @@ def test_every_way_to_a_mask_gives_the_same_labels(tmp_path, runtime):
     found["lab"] = Lab(Model(own, runtime)).open(
         "chart", tmp_path / "in" / "images" / "chart.png", None, None, Controls("cam")
     ).mask  # fmt: skip
-    found["predictor"] = Predictor(own.method, runtime, remembered_use({})).large(
-        Image.fromarray(picture), None
-    )[0]
+    found["predictor"] = (
+        Predictor(own.method, runtime, remembered_use({})).predict(Image.fromarray(picture)).mask
+    )
     for way, mask in found.items():
         assert np.array_equal(mask, labels), way
 

@@ -1,4 +1,4 @@
-"""Device, precision, processes, seeds and signals: the only file that knows Hugging Face Accelerate."""
+"""Processes, seeds and gradients of a training: the only file that knows Hugging Face Accelerate."""
 
 from __future__ import annotations
 
@@ -17,29 +17,23 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from tagmask.engine.compute import PRECISIONS, Compute
 from tagmask.engine.memory import keep_freed_memory
-from tagmask.errors import ConfigError, ProcessError, UserError
+from tagmask.errors import ProcessError, UserError
 
 __all__ = ["PRECISIONS", "Runtime", "leave_processes", "out_of_memory"]
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-"""fp32: full; tf32: fp32 with fast matrix products on GPUs; bf16, fp16: autocast, weights stay fp32."""
-
 
 @dataclass(frozen=True)
-class Runtime:
-    """Where and how tensors are worked on.
+class Runtime(Compute):
+    """Where and how tensors are worked on, by one process or several.
 
     Attributes:
         accelerator: Accelerate's object; nothing outside this file looks inside.
-        device: Device of this process.
-        precision: One of `PRECISIONS`.
         seed: Seed of every random stream; each process adds its rank.
     """
 
     accelerator: Accelerator
-    device: torch.device
-    precision: str
     seed: int
 
     @classmethod
@@ -63,11 +57,7 @@ class Runtime:
         Raises:
             ConfigError: The device is not here, or cannot do the precision.
         """
-        chosen = _choose(device)
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision '{precision}' is unknown; one of {', '.join(PRECISIONS)}")
-        if precision == "fp16" and chosen.type != "cuda":
-            raise ConfigError(f"precision fp16 needs a CUDA device, not '{chosen}'; use bf16 or fp32")
+        chosen = Compute.choose(device, precision).device
         if threads is not None:
             torch.set_num_threads(threads)
         if chosen.type == "cpu":
@@ -82,7 +72,7 @@ class Runtime:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
         accelerator = _accelerator(chosen, precision)
         launched = accelerator.num_processes > 1 or chosen.index is None
-        runtime = cls(accelerator, accelerator.device if launched else chosen, precision, seed or 0)
+        runtime = cls(accelerator.device if launched else chosen, precision, accelerator, seed or 0)
         if seed is not None:
             runtime.reseed()
         return runtime
@@ -135,13 +125,6 @@ class Runtime:
         if sync_norms and self.world > 1 and self.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
         return self.accelerator.prepare_model(method) if self.world > 1 else method
-
-    def autocast(self) -> Any:
-        """Context in which forward passes run in the chosen precision."""
-        if self.precision in ("bf16", "fp16"):
-            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
-            return torch.autocast(self.device.type, dtype=dtype)
-        return nullcontext()
 
     @contextmanager
     def accumulating(self, method: nn.Module, last: bool) -> Iterator[None]:
@@ -266,26 +249,6 @@ def leave_processes() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def _choose(device: str) -> torch.device:
-    if device == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(name)
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ConfigError(f"device '{device}' is unknown; use auto, cpu, mps, cuda or cuda:N") from None
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device '{device}' is not here: {torch.cuda.device_count()} CUDA devices found; "
-            "use --device auto or --device cpu"
-        )
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device 'mps' is not here; use --device auto or --device cpu")
-    if chosen.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"device '{device}' is not supported; use auto, cpu, mps, cuda or cuda:N")
-    return chosen
 
 
 def _accelerator(device: torch.device, precision: str) -> Accelerator:

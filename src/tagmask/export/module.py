@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from tagmask.errors import ConfigError, nearest
+from tagmask.inference import views
 from tagmask.methods.base import Method
 from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.ops.maps import scale_maps
-from tagmask.ops.resize import pad_to_multiple, resize_bilinear
-from tagmask.types import MEAN_COLOUR
+from tagmask.ops.resize import extended, pad_to_multiple, resize_bilinear
 
 __all__ = ["SMALLEST", "TakeAway"]
 
@@ -72,23 +72,21 @@ class TakeAway(nn.Module):
             (B, K, H, W), scaled to [0, 1]; "scores" (B, K + 1, H, W), logits of background and classes;
             "labels" (B, H, W) uint8, 0 background, k + 1 class k.
         """
+        height, width = images.shape[2:]
+        images = extended(images, views.SMALLEST)
         size = (images.shape[2], images.shape[3])
-        found: list[Tensor] = []
-        logits = None
-        if self.method.map_kinds:
-            whole = pad_to_multiple(images, self.method.side_multiple, MEAN_COLOUR)
-            logits = self.method.classify(whole).float()
-            found.append(logits)
-        maps = [self._maps(kind, images, size) for kind in self.kinds]
-        found += maps
+        logits = views.tag_logits(self.method, images) if self.method.map_kinds else None
+        planes = [self._maps(kind, images, size) for kind in self.kinds]
         if self.method.segments:
             scores = resize_bilinear(self.method.segment(images).float(), size)
-            found.append(scores)
+            planes.append(scores)
             labels = strongest(scores)
         else:
             assert logits is not None
-            labels = labels_from_maps(maps[0], (logits > 0).float(), self.background)
-        return (*found, labels.to(torch.uint8))
+            labels = labels_from_maps(planes[0], (logits > 0).float(), self.background)
+        planes.append(labels.to(torch.uint8))
+        tags = () if logits is None else (logits,)
+        return (*tags, *(values[..., :height, :width] for values in planes))
 
     def _maps(self, kind: str, images: Tensor, size: tuple[int, int]) -> Tensor:
         plan = self.method.view_plan(kind)

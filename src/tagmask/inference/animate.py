@@ -10,19 +10,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 from tagmask.config import Config
-from tagmask.data.readers.images import rgb_tensor
+from tagmask.engine.compute import Compute
 from tagmask.engine.log import Display
-from tagmask.engine.runtime import Runtime
 from tagmask.engine.signals import StopSignal
 from tagmask.errors import ConfigError, nearest
+from tagmask.inference.predictor import Predictor, Use, remembered_use
 from tagmask.inference.video import Frame, Frames, open_frames, write_frames
-from tagmask.inference.views import MapConfig, SegmentationConfig, image_maps, image_scores, image_tags
+from tagmask.inference.views import MapConfig, SegmentationConfig
 from tagmask.models.trained import Trained
-from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.report.draw import overlay_labels, overlay_maps, picture_grid
 
 __all__ = ["AnimateConfig", "animate"]
@@ -35,14 +35,15 @@ class AnimateConfig(Config):
 
     panels: tuple[Panel, ...] | None = None
     """Pictures side by side; map and mask if not given, as far as the method makes them."""
-    maps: MapConfig = MapConfig()
-    """How maps are made; the first kind is drawn."""
-    segmentation: SegmentationConfig = SegmentationConfig()
-    """How masks are made."""
+    maps: MapConfig | None = None
+    """How maps are made, as the model remembers if not given; the first kind is drawn."""
+    segmentation: SegmentationConfig | None = None
+    """How masks are made; as the model remembers if not given."""
     tags: tuple[str, ...] | None = None
     """Classes whose maps are shown; those the classifier sees in each frame if not given."""
-    background: float = Field(default=0.45, ge=0, le=1)
-    """Map values up to this are background, where the mask comes from maps."""
+    background: float | None = Field(default=None, ge=0, le=1)
+    """Map values up to this are background, where the mask comes from maps; as the model remembers if not
+    given."""
     opacity: float = Field(default=0.5, ge=0, le=1)
     """Share of the colours over the frame."""
     max_side: int | None = Field(default=512, ge=32)
@@ -56,14 +57,14 @@ class AnimateConfig(Config):
 
 
 def animate(
-    config: AnimateConfig, trained: Trained, runtime: Runtime, display: Display, source: Path, output: Path
+    config: AnimateConfig, trained: Trained, compute: Compute, display: Display, source: Path, output: Path
 ) -> dict[str, Any]:
     """Draw maps and masks over the frames of a film; every frame on its own.
 
     Args:
         config: What, and how fast.
         trained: The method; anything that makes maps or masks.
-        runtime: Device and precision.
+        compute: Device and precision.
         display: Progress.
         source: Folder of frames, GIF or video.
         output: GIF, video, or a folder for one PNG per frame.
@@ -75,8 +76,8 @@ def animate(
         Stopped: A stop signal came; of a film nothing is left, of a folder the finished frames.
         UserError: The source cannot be read, the output not written, or the method cannot do what is asked.
     """
-    trained.method.to(runtime.device)
     panels = _panels(config, trained)
+    predictor = _predictor(config, trained, compute)
     tags = _known_tags(config, trained)
     frames = open_frames(source, config.max_side)
     rate = config.rate or (frames.rate or 10) / config.every
@@ -87,7 +88,7 @@ def animate(
             stopped = config.limit and config.limit * config.every
             for name, picture in islice(frames.pictures, 0, stopped, config.every):
                 stop.check("the film was stopped")
-                yield name, _draw(config, trained, runtime, panels, picture, tags)
+                yield name, _draw(config, trained, predictor, panels, picture, tags)
                 task.advance()
 
         count = write_frames(output, drawn(), rate)
@@ -125,31 +126,36 @@ def _count(config: AnimateConfig, frames: Frames) -> int | None:
     return min(count or config.limit, config.limit) if config.limit else count
 
 
+def _predictor(config: AnimateConfig, trained: Trained, compute: Compute) -> Predictor:
+    known = remembered_use(trained.meta)
+    background = known.background if config.background is None else config.background
+    use = Use(config.maps or known.maps, config.segmentation or known.views, background)
+    return Predictor.of(trained, compute, use)
+
+
 def _draw(
     config: AnimateConfig,
     trained: Trained,
-    runtime: Runtime,
+    predictor: Predictor,
     panels: tuple[Panel, ...],
-    picture: NDArray[np.uint8],
+    pixels: NDArray[np.uint8],
     known: Tensor | None,
 ) -> NDArray[np.uint8]:
-    method = trained.method
-    image = rgb_tensor(picture)[None].to(runtime.device)
-    drawn: dict[str, NDArray[np.uint8]] = {"image": picture}
-    maps = tags = labels = None
-    if "map" in panels or not method.segments:
-        tags = image_tags(method, image, runtime, "classifier") if known is None else known.to(image.device)
-        kinds = (config.maps.kinds or method.map_kinds)[:1]
-        wanted = config.maps.model_copy(update={"kinds": kinds})
-        maps = image_maps(method, image, runtime, wanted, tags)[kinds[0]]
-        present = tags[0].cpu().numpy() > 0
-        drawn["map"] = overlay_maps(picture, maps[0].cpu().numpy()[present], config.opacity)
-    if "mask" in panels:
-        if method.segments:
-            labels = strongest(image_scores(method, image, runtime, config.segmentation))
-        elif maps is not None and tags is not None:
-            labels = labels_from_maps(maps, tags, config.background)
-        if labels is not None:
-            mask = labels[0].cpu().numpy()
-            drawn["mask"] = overlay_labels(picture, mask, trained.classes.palette, config.opacity)
+    drawn: dict[str, NDArray[np.uint8]] = {"image": pixels}
+    picture, segments = Image.fromarray(pixels), trained.method.segments
+    tags = None if known is None else known.to(predictor.compute.device)
+    kinds = predictor.kinds[:1] if "map" in panels else ()
+    found = None
+    if "mask" in panels or not segments:
+        # Given classes are those whose maps are shown; a method that segments names whatever it sees.
+        found = predictor.predict(picture, None if segments else tags, () if segments else kinds)
+        drawn["mask"] = overlay_labels(pixels, found.mask, trained.classes.palette, config.opacity)
+    if kinds:
+        if found is None or found.tags is None:
+            shown = predictor.tags(picture) if tags is None else tags
+            maps = predictor.maps(picture, shown)
+        else:
+            shown, maps = found.tags, dict(found.maps)
+        present = shown[0].cpu().numpy() > 0
+        drawn["map"] = overlay_maps(pixels, maps[kinds[0]][0].cpu().numpy()[present], config.opacity)
     return picture_grid([drawn[panel] for panel in panels], columns=len(panels))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tagmask.data.classes import class_file
+from tagmask.engine.compute import Compute
 from tagmask.engine.log import Display, Task
-from tagmask.engine.runtime import Runtime
 from tagmask.engine.signals import StopSignal
 from tagmask.errors import printable
 from tagmask.inference.pictures import Broken, each_picture
@@ -23,7 +23,7 @@ __all__ = ["PredictConfig", "predict"]
 def predict(
     config: PredictConfig,
     trained: Trained,
-    runtime: Runtime,
+    compute: Compute,
     display: Display,
     inputs: Sequence[str],
     out: Path,
@@ -37,7 +37,7 @@ def predict(
     Args:
         config: How.
         trained: The model.
-        runtime: Device and precision.
+        compute: Device and precision.
         display: Progress, and a line for everything that fails.
         inputs: See `tagmask.inference.pictures.each_picture`.
         out: The folder.
@@ -64,7 +64,7 @@ def predict(
         display.say(f"failed: {reason if reason.startswith(source) else f'{source}: {reason}'}")
         task.advance()
 
-    work = begin(config, trained, runtime, out, done, failed)
+    work = begin(config, trained, compute, out, done, failed)
     with exclusive(out):
         clear_partial(out)
         summary = Summary(out, work_key(work, trained), overwrite)

@@ -1,4 +1,8 @@
-"""From one image to maps, scores and labels at its own size; shared by stages and the Python API."""
+"""From whole images to maps, scores and tags at their own size: which views, and how they merge.
+
+Images with a side below 32 pixels get more of their border until they have 32, which is cut off again: a
+patch grid needs a few patches.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +18,31 @@ from torch import Tensor
 from tagmask.config import Config, Scales
 from tagmask.data.readers.images import rgb_tensor
 from tagmask.data.transforms.opencv import fit_short_side, resize_linear
-from tagmask.engine.runtime import Runtime
+from tagmask.engine.compute import Compute
 from tagmask.errors import ConfigError, nearest
 from tagmask.methods.base import Method
 from tagmask.ops.labels import predicted_tags, strongest
 from tagmask.ops.maps import fuse
 from tagmask.ops.multiscale import segment_views, view_sizes
-from tagmask.ops.resize import pad_to_multiple, resize_bilinear
+from tagmask.ops.resize import extended, pad_to_multiple, resize_bilinear
 from tagmask.ops.windows import windowed
 from tagmask.types import MEAN_COLOUR, ViewPlan
 
-__all__ = ["MapConfig", "SegmentationConfig", "image_maps", "image_scores", "image_tags", "map_views"]
+__all__ = [
+    "SMALLEST",
+    "MapConfig",
+    "SegmentationConfig",
+    "image_maps",
+    "image_scores",
+    "image_tags",
+    "map_kinds",
+    "map_views",
+    "tag_logits",
+]
 
 FUSED = "fused"
+SMALLEST = 32
+"""Images are extended to this side, see the module's description."""
 
 
 class MapConfig(Config):
@@ -91,14 +107,14 @@ def map_kinds(method: Method | type[Method], wanted: Sequence[str] | None) -> tu
 
 
 def image_maps(
-    method: Method, images: Tensor, runtime: Runtime, config: MapConfig, tags: Tensor | None = None
+    method: Method, images: Tensor, compute: Compute, config: MapConfig, tags: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Class maps at the images' own size.
 
     Args:
         method: In eval mode.
         images: RGB in [0, 1], (B, 3, H, W).
-        runtime: Precision.
+        compute: Precision.
         config: Which, and from which views.
         tags: Classes the images are known to show, (B, K), if anybody knows.
 
@@ -110,18 +126,20 @@ def image_maps(
     """
     kinds = map_kinds(method, config.kinds)
     needed = tuple(dict.fromkeys(k for kind in kinds for k in (("cam", "lam") if kind == FUSED else (kind,))))
+    height, width = images.shape[2:]
+    images = extended(images, SMALLEST)
     size = (images.shape[2], images.shape[3])
     if config.size is not None:
         images = resize_bilinear(images, (config.size, config.size))
     maps: dict[str, Tensor] = {}
-    with torch.inference_mode(), runtime.autocast():
+    with compute.predicting():
         for kind in needed:
             plan = method.view_plan(kind)
             if kind not in maps:
                 maps |= method.maps(images, _same_plan(method, needed, plan), _changed(plan, config), tags)
         if FUSED in kinds:
             maps[FUSED] = fuse(maps["cam"], maps["lam"], method.view_plan("cam").epsilon)
-        return {kind: resize_bilinear(maps[kind].float(), size) for kind in kinds}
+        return {kind: resize_bilinear(maps[kind].float(), size)[..., :height, :width] for kind in kinds}
 
 
 def _same_plan(method: Method, kinds: Sequence[str], plan: ViewPlan) -> tuple[str, ...]:
@@ -144,7 +162,7 @@ def map_views(method: Method, config: MapConfig) -> dict[str, dict[str, Any]]:
 def image_scores(
     method: Method,
     images: Tensor,
-    runtime: Runtime,
+    compute: Compute,
     config: SegmentationConfig,
     allowed: Tensor | None = None,
 ) -> Tensor:
@@ -153,18 +171,20 @@ def image_scores(
     Args:
         method: In eval mode; must segment.
         images: RGB in [0, 1], (B, 3, H, W).
-        runtime: Precision.
+        compute: Precision.
         config: Views and how they merge.
         allowed: Classes that may win, 0 or 1, (B, K); all if None.
 
     Returns:
         (B, K + 1, H, W) float32, background first; minus infinity for classes that are not allowed.
     """
+    height, width = images.shape[2:]
+    images = extended(images, SMALLEST)
     size = (images.shape[2], images.shape[3])
     if config.long_side is not None:
         factor = config.long_side / max(size)
         images = resize_bilinear(images, (int(size[0] * factor), int(size[1] * factor)))
-    with torch.inference_mode(), runtime.autocast():
+    with compute.predicting():
         scores = segment_views(
             _logits(method, config),
             images,
@@ -178,7 +198,7 @@ def image_scores(
             resample=_opencv if config.sampling == "opencv" else None,
             exits=config.exits,
         )
-        scores = resize_bilinear(scores, size)
+        scores = resize_bilinear(scores, size)[..., :height, :width]
         if allowed is not None:
             scores[:, 1:].masked_fill_(allowed[:, :, None, None] == 0, -float("inf"))
         return scores
@@ -209,22 +229,28 @@ def _opencv(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def image_tags(
-    method: Method, images: Tensor, runtime: Runtime, rule: Literal["classifier", "mask"]
+    method: Method, images: Tensor, compute: Compute, rule: Literal["classifier", "mask"]
 ) -> Tensor:
     """Which classes images show, when nobody tagged them.
 
     Args:
         method: In eval mode; must classify, and segment for "mask".
         images: RGB in [0, 1], (B, 3, H, W).
-        runtime: Precision.
+        compute: Precision.
         rule: What is trusted first, see `tagmask.ops.labels.predicted_tags`.
 
     Returns:
         (B, K), 0 or 1; never all 0 unless the method also sees nothing.
     """
-    with torch.inference_mode(), runtime.autocast():
-        logits = method.classify(pad_to_multiple(images, method.side_multiple, MEAN_COLOUR)).float()
+    with compute.predicting():
+        images = extended(images, SMALLEST)
+        logits = tag_logits(method, images)
         if not method.segments:
             return (logits > 0).float()
         labels = strongest(method.segment(images))
         return predicted_tags(logits, labels, rule, min_cells=5 if rule == "classifier" else 4)
+
+
+def tag_logits(method: Method, images: Tensor) -> Tensor:
+    """Logits of the classifier, (B, K) float32, for images (B, 3, H, W) padded to whole patches."""
+    return method.classify(pad_to_multiple(images, method.side_multiple, MEAN_COLOUR)).float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,11 @@ from torch import Tensor
 from tagmask.config import Config, Scales
 from tagmask.data import ClassTable
 from tagmask.data.datasets.tagfile import read_tag_file, split_rows
-from tagmask.engine.runtime import Runtime
-from tagmask.errors import ConfigError, DataError, UserError, nearest
+from tagmask.engine.compute import Compute
+from tagmask.errors import DataError, UserError, nearest
 from tagmask.inference.crf import crf_preset
 from tagmask.inference.pictures import Picture
-from tagmask.inference.predictor import Predictor, remembered_use
+from tagmask.inference.predictor import Prediction, Predictor, Use, remembered_use
 from tagmask.inference.summary import row_of
 from tagmask.models.trained import Trained
 from tagmask.report.panels import label_picture
@@ -94,7 +94,7 @@ class Work:
 def begin(
     config: PredictConfig,
     trained: Trained,
-    runtime: Runtime,
+    compute: Compute,
     out: Path,
     done: Callable[[dict[str, Any]], None],
     failed: Callable[[str, str], None],
@@ -105,7 +105,7 @@ def begin(
         UserError: Settings, tags or the model do not allow it.
     """
     known = None if config.tags is None else _read_tags(config.tags, trained.classes)
-    predictor = _predictor(config, trained, runtime)
+    predictor = _predictor(config, trained, compute)
     return Work(config, predictor, trained.classes, out, known, done, failed)
 
 
@@ -115,24 +115,22 @@ def work_key(work: Work, trained: Trained) -> str:
     harmless = {"batch_size", "max_pixels", "overlays", "confidence"}
     matters = work.config.model_dump(mode="json", exclude=harmless)
     tags = None if work.tags is None else sorted(work.tags.items())
-    precision = work.predictor.runtime.precision
+    precision = work.predictor.compute.precision
     return digest([matters, trained.checksum, list(trained.classes.names), precision, tags])
 
 
-def _predictor(config: PredictConfig, trained: Trained, runtime: Runtime) -> Predictor:
-    method = trained.method.to(runtime.device).eval()
-    if not method.segments and not method.map_kinds:
-        raise ConfigError(f"{trained.name} makes neither masks nor maps; choose another model")
-    if 2 * config.overlap > config.tile:
-        raise ConfigError(
-            f"overlap is {config.overlap}; at most half of the tile ({config.tile}) is possible"
-        )
+def _predictor(config: PredictConfig, trained: Trained, compute: Compute) -> Predictor:
     use = remembered_use(trained.meta)
     changed = {k: v for k, v in (("scales", config.scales), ("flip", config.flip)) if v is not None}
-    use = type(use)(use.maps, use.views.model_copy(update=changed), use.background)
-    crf = crf_preset(config.crf) if config.crf else None
-    return Predictor(
-        method, runtime, use, crf, config.tile, config.overlap, config.max_side, config.batch_size
+    return Predictor.of(
+        trained,
+        compute,
+        Use(use.maps, use.views.model_copy(update=changed), use.background),
+        crf=crf_preset(config.crf) if config.crf else None,
+        tile=config.tile,
+        overlap=config.overlap,
+        max_side=config.max_side,
+        batch_size=config.batch_size,
     )
 
 
@@ -192,7 +190,7 @@ def take(work: Work, picture: Picture) -> None:
 
 def _finish(work: Work, pictures: list[tuple[Picture, Image.Image]]) -> None:
     try:
-        results = list(_predicted(work, pictures))
+        results = _predicted(work, pictures)
     except (RuntimeError, MemoryError, ValueError) as error:
         if len(pictures) > 1:
             for one in pictures:
@@ -200,9 +198,9 @@ def _finish(work: Work, pictures: list[tuple[Picture, Image.Image]]) -> None:
         else:
             work.failed(pictures[0][0].source, f"cannot be predicted ({' '.join(str(error).split())[:200]})")
         return
-    for (picture, image), (mask, confidence, tiles) in zip(pictures, results, strict=True):
+    for (picture, image), found in zip(pictures, results, strict=True):
         try:
-            _write(work, picture, image, mask, confidence, tiles)
+            _write(work, picture, image, found)
         except NameRefused as error:
             work.failed(picture.source, str(error))
         except DataError:
@@ -211,17 +209,10 @@ def _finish(work: Work, pictures: list[tuple[Picture, Image.Image]]) -> None:
             work.failed(picture.source, f"cannot be written ({error})")
 
 
-def _predicted(
-    work: Work, pictures: list[tuple[Picture, Image.Image]]
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
+def _predicted(work: Work, pictures: list[tuple[Picture, Image.Image]]) -> list[Prediction]:
     rows = [_allowed(work, picture) for picture, _ in pictures]
-    tags = None if work.tags is None else torch.stack(rows).to(work.predictor.runtime.device)
-    images = [image for _, image in pictures]
-    limit = min(work.config.tile, work.config.max_side or work.config.tile)
-    if max(images[0].size) > limit:
-        yield work.predictor.large(images[0], tags)
-    else:
-        yield from ((mask, sure, 1) for mask, sure in work.predictor.batch(images, tags))
+    tags = None if work.tags is None else torch.stack(rows).to(work.predictor.compute.device)
+    return work.predictor.batch([image for _, image in pictures], tags)
 
 
 def _known(work: Work, picture: Picture) -> tuple[int, ...] | None:
@@ -241,22 +232,16 @@ def _allowed(work: Work, picture: Picture) -> Tensor:
     return allowed
 
 
-def _write(
-    work: Work,
-    picture: Picture,
-    image: Image.Image,
-    mask: NDArray[np.uint8],
-    confidence: NDArray[np.uint8],
-    tiles: int,
-) -> None:
-    write_mask(file_for(work.out / "masks", picture.name, ".png"), mask, work.classes.palette)
+def _write(work: Work, picture: Picture, image: Image.Image, found: Prediction) -> None:
+    write_mask(file_for(work.out / "masks", picture.name, ".png"), found.mask, work.classes.palette)
     if work.config.confidence:
-        write_mask(file_for(work.out / "confidence", picture.name, ".png"), confidence)
+        write_mask(file_for(work.out / "confidence", picture.name, ".png"), found.confidence)
     if work.config.overlays:
         with atomic_write(file_for(work.out / "overlays", picture.name, ".jpg")) as target:
-            _overlay(image, mask).save(target, format="JPEG", quality=88)
+            _overlay(image, found.mask).save(target, format="JPEG", quality=88)
     # The row comes last: it says that everything else is there.
-    work.done(row_of(picture, mask, confidence, work.classes, _known(work, picture), tiles))
+    known = _known(work, picture)
+    work.done(row_of(picture, found.mask, found.confidence, work.classes, known, found.tiles))
 
 
 def _overlay(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["pad_to_multiple", "resize_bilinear", "resize_positions", "resize_positions_traced"]
+__all__ = ["extended", "pad_to_multiple", "resize_bilinear", "resize_positions", "resize_positions_traced"]
 
 
 def resize_bilinear(
@@ -158,3 +158,17 @@ def pad_to_multiple(images: Tensor, multiple: int, value: float | Sequence[float
     colour = values.view(1, -1, 1, 1).to(images)
     inside = F.pad(torch.ones_like(images[:1, :1]), border)
     return torch.where(inside > 0, F.pad(images, border), colour)
+
+
+def extended(images: Tensor, side: int) -> Tensor:
+    """Images at least `side` pixels high and wide: what is missing repeats the border at bottom and right.
+
+    Args:
+        images: (B, C, H, W).
+        side: Smallest height and width in pixels.
+    """
+    # An exported graph takes no images that small.
+    if torch.compiler.is_exporting():
+        return images
+    below, right = (max(side - length, 0) for length in images.shape[2:])
+    return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images

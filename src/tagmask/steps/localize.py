@@ -11,7 +11,8 @@ from tagmask import methods
 from tagmask.data import TagDataset
 from tagmask.data.parts import Part
 from tagmask.errors import ConfigError, DataError
-from tagmask.inference.views import MapConfig, image_maps, image_tags, map_kinds, map_views
+from tagmask.inference.predictor import Predictor, Use, picture_of
+from tagmask.inference.views import MapConfig, map_kinds, map_views
 from tagmask.models.trained import Trained
 from tagmask.ops.maps import present_classes, take_classes
 from tagmask.steps.base import Context, Settings, Step, data_checksum, each_image, plain
@@ -102,14 +103,13 @@ def localize(plan: _Plan, context: Context) -> dict[str, Any]:
         UserError: An image cannot be read.
     """
     config, trained, dataset, kinds = plan.config, plan.trained, plan.dataset, plan.kinds
-    method, runtime = trained.method.to(context.runtime.device), context.runtime
+    predictor = Predictor.of(trained, context.runtime, Use(maps=config))
     folder = context.out / "maps"
 
     def work(index: int, batch: Batch) -> None:
-        tags = batch.tags
-        if config.tags != "dataset":
-            tags = image_tags(method, batch.images, runtime, config.tags)
-        maps = image_maps(method, batch.images, runtime, config, tags)
+        picture = picture_of(batch.images)
+        tags = batch.tags if config.tags == "dataset" else predictor.tags(picture, config.tags)
+        maps = predictor.maps(picture, tags)
         keys, valid = present_classes(tags)
         chosen = keys[0][valid[0]]
         for kind in kinds:
@@ -120,7 +120,7 @@ def localize(plan: _Plan, context: Context) -> dict[str, Any]:
     each_image(
         context, dataset, "localize", lambda name: [file_for(folder / k, name, ".npz") for k in kinds], work
     )
-    views = map_views(method, config)
+    views = map_views(trained.method, config)
     return {"images": len(dataset), "split": dataset.split, "kinds": list(kinds), "views": views}
 
 

@@ -24,7 +24,7 @@ from tagmask.data.parts import Part
 from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError
 from tagmask.inference.predictor import Predictor, Use, remembered_use
-from tagmask.inference.views import MapConfig, image_maps, image_tags, map_kinds
+from tagmask.inference.views import MapConfig, image_maps, image_tags, map_kinds, tag_logits
 from tagmask.models.trained import Trained
 from tagmask.report.panels import class_colours, label_picture, picture_uri
 from tagmask.report.review_page import Entry, ReviewPage, TagLine, render_review
@@ -207,10 +207,10 @@ class _Looker:
     def _chances(self, images: Tensor) -> list[float]:
         with torch.inference_mode(), self.runtime.autocast():
             try:
-                logits = self.method.classify(images)
+                logits = tag_logits(self.method, images)
             except AttributeError:
                 return []  # a pure segmenter has no classifier
-            return [float(value) for value in logits[0].float().sigmoid().cpu()]
+            return [float(value) for value in logits[0].sigmoid().cpu()]
 
 
 def _nearest(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from tagmask import methods
 from tagmask.data import TagDataset
 from tagmask.data.parts import Part
 from tagmask.errors import ConfigError, DataError
-from tagmask.inference.crf import CRFName, crf_preset, segment_by_crf
-from tagmask.inference.views import SegmentationConfig, image_scores
+from tagmask.inference.crf import CRFName, crf_preset
+from tagmask.inference.predictor import Predictor, Use, picture_of
+from tagmask.inference.views import SegmentationConfig
 from tagmask.models.trained import Trained
-from tagmask.ops.labels import strongest
 from tagmask.steps.base import Context, Settings, Step, data_checksum, each_image, plain
 from tagmask.store.files import file_for
 from tagmask.store.labels import write_mask
@@ -97,18 +96,14 @@ def segment(plan: _Plan, context: Context) -> dict[str, Any]:
         Stopped: A stop signal came; finished images are kept.
         UserError: An image cannot be read.
     """
-    config, dataset, runtime = plan.config, plan.dataset, context.runtime
-    method = plan.trained.method.to(runtime.device)
+    config, dataset = plan.config, plan.dataset
     folder, palette = context.out / "masks", plan.trained.classes.palette
     crf = crf_preset(config.crf) if config.crf else None
+    predictor = Predictor.of(plan.trained, context.runtime, Use(views=config), crf=crf)
 
     def work(index: int, batch: Batch) -> None:
         tags = batch.tags if config.tags == "dataset" else None
-        scores = image_scores(method, batch.images, runtime, config, tags)
-        labels = strongest(scores)
-        if crf is not None:
-            labels = segment_by_crf(batch.images, scores, crf, config.probabilities)
-        mask = labels[0].cpu().numpy().astype(np.uint8)
+        mask = predictor.predict(picture_of(batch.images), tags).mask
         write_mask(file_for(folder, batch.names[0], ".png"), mask, palette)
 
     each_image(context, dataset, "segment", lambda name: [file_for(folder, name, ".png")], work)

@@ -8,10 +8,11 @@ from tagmask.data import TagDataset
 from tagmask.data.loader import eval_images
 from tagmask.engine.log import Display
 from tagmask.engine.runtime import Runtime
-from tagmask.inference.views import MapConfig, SegmentationConfig, image_maps, image_scores, map_kinds
+from tagmask.inference.predictor import Predictor, Use, picture_of
+from tagmask.inference.views import MapConfig, SegmentationConfig, map_kinds
 from tagmask.methods.base import Method
 from tagmask.metrics.confusion import ConfusionMatrix
-from tagmask.ops.labels import labels_from_maps, strongest
+from tagmask.ops.labels import labels_from_maps
 
 __all__ = ["validate_method"]
 
@@ -48,19 +49,19 @@ def validate_method(
     matrices = {
         name: ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore_index) for name in names
     }
-    view = views or SegmentationConfig(size=config.size)
+    use = Use(config, views or SegmentationConfig(size=config.size), background)
+    predictor = Predictor(method, runtime, use)
     with display.task("evaluate", len(dataset)) as task:
         for index, batch in eval_images(dataset, runtime.rank, runtime.world, prefetch=1):
             batch = batch.to(runtime.device)
-            truth = torch.from_numpy(dataset.mask(index))[None]
+            truth, picture = torch.from_numpy(dataset.mask(index))[None], picture_of(batch.images)
             if method.map_kinds:
-                found = image_maps(method, batch.images, runtime, config, batch.tags)
-                for kind, maps in found.items():
+                for kind, maps in predictor.maps(picture, batch.tags).items():
                     labels = labels_from_maps(maps, batch.tags, background)
                     matrices[kind].update(preds=labels.cpu(), target=truth)
             if method.segments:
-                labels = strongest(image_scores(method, batch.images, runtime, view))
-                matrices["segmentation"].update(preds=labels.cpu(), target=truth)
+                mask = torch.from_numpy(predictor.predict(picture).mask)[None]
+                matrices["segmentation"].update(preds=mask, target=truth)
             task.advance(runtime.world)
     for matrix in matrices.values():
         matrix.counts = runtime.reduce(matrix.counts).cpu()

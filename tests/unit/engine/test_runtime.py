@@ -63,7 +63,7 @@ class _OnGPU(torch.nn.Sequential):
 ])  # fmt: skip
 def test_batch_norms_are_shared_by_processes_on_gpus_only(device, world, asked, synced):
     accelerator = types.SimpleNamespace(num_processes=world, prepare_model=lambda module: module)
-    runtime = Runtime(accelerator, torch.device(device), "fp32", 0)
+    runtime = Runtime(torch.device(device), "fp32", accelerator, 0)
     module = _OnGPU(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     names = list(module.state_dict())
     wrapped = runtime.wrap(module, sync_norms=asked)
