@@ -31,7 +31,7 @@ from tagmask.training.validate import validate_method
 from tests.seams.pictures import CLASSES
 from tests.seams.pixel import LEVEL, PixelMaps, PixelSegmenter, trained
 
-SIZES = [(20, 24), (1, 304), (48, 64), (40, 1104), (1104, 32)]
+SIZES = [(20, 24), (1, 300), (50, 61), (40, 1100), (1101, 33)]
 QUIET = Display(quiet=True)
 PATCH = 8
 
@@ -194,15 +194,15 @@ def test_every_way_remembers_the_background(tmp_path, size, tags, background):
     own, pixels = trained(BlockMaps, background=background), picture(size)
     ways = all_ways(tmp_path, own, pixels, tags)
     first = next(iter(ways.values()))
-    names = [CLASSES[k] for k in tags] if tags else list(CLASSES)
+    names = [CLASSES[k] for k in tags] if tags else None
     result = Model(own, Compute.choose("cpu")).predict(pixels, names)
-    if tags or set(result.keys) == {0, 1, 2}:
-        maps = np.zeros((3, *size), np.float32)
-        maps[list(result.keys)] = result.maps["cam"]
-        want = np.where(maps.max(0) > background, maps.argmax(0) + 1, 0)
-        clear = np.abs(maps.max(0) - background) > 1e-4
-        if max(size) <= 1024:
-            assert np.array_equal(first[clear], want[clear])
+    maps = np.zeros((3, *size), np.float32)
+    maps[list(result.keys)] = result.maps["cam"]
+    want = np.where(maps.max(0) > background, maps.argmax(0) + 1, 0)
+    clear = np.abs(maps.max(0) - background) > 1e-4
+    # Maps of larger pictures are those of a smaller one, and so are their labels.
+    if max(size) <= 1024:
+        assert np.array_equal(first[clear], want[clear])
     for way, mask in ways.items():
         if way == "film":
             assert shown(mask, overlay_labels(pixels, first, own.classes.palette, 1.0))

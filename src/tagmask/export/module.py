@@ -12,7 +12,8 @@ from tagmask.inference import views
 from tagmask.methods.base import Method
 from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.ops.maps import scale_maps
-from tagmask.ops.resize import extended, pad_to_multiple, resize_bilinear
+from tagmask.ops.resize import extended, on_whole_patches, pad_to_multiple, resize_bilinear
+from tagmask.types import MEAN_COLOUR
 
 __all__ = ["SMALLEST", "TakeAway"]
 
@@ -78,7 +79,8 @@ class TakeAway(nn.Module):
         logits = views.tag_logits(self.method, images) if self.method.map_kinds else None
         planes = [self._maps(kind, images, size) for kind in self.kinds]
         if self.method.segments:
-            scores = resize_bilinear(self.method.segment(images).float(), size)
+            segment = on_whole_patches(self.method.segment, self.method.side_multiple, MEAN_COLOUR)
+            scores = resize_bilinear(segment(images).float(), size)
             planes.append(scores)
             labels = strongest(scores)
         else:

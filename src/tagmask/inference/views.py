@@ -24,7 +24,7 @@ from tagmask.methods.base import Method
 from tagmask.ops.labels import predicted_tags, strongest
 from tagmask.ops.maps import fuse
 from tagmask.ops.multiscale import segment_views, view_sizes
-from tagmask.ops.resize import extended, pad_to_multiple, resize_bilinear
+from tagmask.ops.resize import extended, on_whole_patches, pad_to_multiple, resize_bilinear
 from tagmask.ops.windows import windowed
 from tagmask.types import MEAN_COLOUR, ViewPlan
 
@@ -56,6 +56,10 @@ class MapConfig(Config):
     """Resize factors of the views, merged; the method's own if not given."""
     flip: Literal["max", "sum", "none"] | None = None
     """How a view merges with its mirrored twin; the method's own if not given."""
+    border: Literal["pad", "stretch"] = "pad"
+    """Views whose sides are no multiple of a patch: "pad" fills them up with the mean colour and cuts that
+    off again; "stretch" loses what exceeds a patch at the right and bottom and stretches the rest over the
+    whole view, as the code of MCTformer and WeakTr does."""
 
 
 class SegmentationConfig(Config):
@@ -136,7 +140,8 @@ def image_maps(
         for kind in needed:
             plan = method.view_plan(kind)
             if kind not in maps:
-                maps |= method.maps(images, _same_plan(method, needed, plan), _changed(plan, config), tags)
+                shared = _same_plan(method, needed, plan)
+                maps |= method.maps(images, shared, _changed(method, plan, config), tags)
         if FUSED in kinds:
             maps[FUSED] = fuse(maps["cam"], maps["lam"], method.view_plan("cam").epsilon)
         return {kind: resize_bilinear(maps[kind].float(), size)[..., :height, :width] for kind in kinds}
@@ -147,15 +152,16 @@ def _same_plan(method: Method, kinds: Sequence[str], plan: ViewPlan) -> tuple[st
     return tuple(kind for kind in kinds if method.view_plan(kind) == plan)
 
 
-def _changed(plan: ViewPlan, config: MapConfig) -> ViewPlan:
+def _changed(method: Method, plan: ViewPlan, config: MapConfig) -> ViewPlan:
     scales, flip = config.scales or plan.scales, config.flip or plan.flip
-    return dataclasses.replace(plan, scales=scales, flip=flip)
+    pad = max(plan.pad, method.side_multiple) if config.border == "pad" else plan.pad
+    return dataclasses.replace(plan, scales=scales, flip=flip, pad=pad)
 
 
 def map_views(method: Method, config: MapConfig) -> dict[str, dict[str, Any]]:
     """Scales and flip rule of every kind of map, for result files."""
     kinds = [kind for kind in map_kinds(method, config.kinds) if kind != FUSED]
-    plans = {kind: _changed(method.view_plan(kind), config) for kind in kinds}
+    plans = {kind: _changed(method, method.view_plan(kind), config) for kind in kinds}
     return {kind: {"scales": list(plan.scales), "flip": plan.flip} for kind, plan in plans.items()}
 
 
@@ -208,6 +214,7 @@ def _logits(method: Method, config: SegmentationConfig) -> Callable[[Tensor], Te
     fn = method.segment
     if config.exits:
         fn = partial(method.segment_exits, count=len(config.exits))
+    fn = on_whole_patches(fn, method.side_multiple, MEAN_COLOUR)
     if config.window is None:
         return fn
     stride = config.window_stride or max(1, config.window * 2 // 3)
@@ -247,7 +254,7 @@ def image_tags(
         logits = tag_logits(method, images)
         if not method.segments:
             return (logits > 0).float()
-        labels = strongest(method.segment(images))
+        labels = strongest(on_whole_patches(method.segment, method.side_multiple, MEAN_COLOUR)(images))
         return predicted_tags(logits, labels, rule, min_cells=5 if rule == "classifier" else 4)
 
 

@@ -157,6 +157,7 @@ class AReAM(Method):
             drop_path=config.drop_path,
         )
         self.num_prefix, self.cell = num_classes, vit.patch_size
+        self.side_multiple = self.backbone.patch_size
         self.head = nn.Conv2d(vit.dim, num_classes, 3, padding=1)
 
     def _check_blocks(self) -> None:
@@ -248,7 +249,11 @@ class AReAM(Method):
         shares = [1.0] * self.depth if self._entropy is None else [1 - e for e in self._entropy]
         weights = [share / self.shallow for share in shares[: self.shallow]]
         plan = ViewPlan(
-            self.config.train_scales or self.published.scales, flip="sum", relu="sum", epsilon=_EPSILON
+            self.config.train_scales or self.published.scales,
+            flip="sum",
+            relu="sum",
+            epsilon=_EPSILON,
+            pad=self.side_multiple,
         )
         return multi_scale(partial(self._refined, weights), images, plan)["cam"]
 

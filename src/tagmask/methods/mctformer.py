@@ -101,6 +101,7 @@ class MCTformer(Method):
             grid_mode="nearest",
             drop_path=config.drop_path,
         )
+        self.side_multiple = self.backbone.patch_size
         self.head = (
             None if config.version == "v1" else nn.Conv2d(self.backbone.dim, num_classes, 3, padding=1)
         )

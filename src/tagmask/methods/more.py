@@ -236,6 +236,7 @@ class MoRe(Method):
             position_offset=0.1,
             extra_token_noise=config.register_noise,
         )
+        self.side_multiple = self.encoder.patch_size
         self.aux_block = self.encoder.block_index(config.aux_block)
         dim = self.encoder.dim
         self.classifier = nn.Conv2d(dim, num_classes, 1, bias=False)
@@ -364,7 +365,7 @@ class MoRe(Method):
         plans: dict[ViewPlan, list[str]] = {}
         for kind in kinds:
             plan = self.view_plan(kind)
-            plan = plan if self.config.flip else replace(plan, flip="none")
+            plan = replace(plan, pad=self.side_multiple, flip=plan.flip if self.config.flip else "none")
             plans.setdefault(plan, []).append(kind)
         for plan, names in plans.items():
 

@@ -28,7 +28,7 @@ from tagmask.heads.mask_transformer import MaskTransformer
 from tagmask.losses.clipped import clip_pixel_loss, pixel_cross_entropy
 from tagmask.losses.segmentation import mean_cross_entropy
 from tagmask.methods.base import Method, MethodConfig
-from tagmask.ops.resize import pad_to_multiple, resize_bilinear
+from tagmask.ops.resize import on_whole_patches, pad_to_multiple, resize_bilinear
 from tagmask.ops.schedules import poly_warmup
 from tagmask.types import IGNORE, Batch, OptimPlan, ParamGroup, StepResult
 
@@ -184,11 +184,11 @@ class _ViTLargeFOV(SegmentNetwork):
         self.backbone.initialise(weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        # Sides that are no multiple of a patch would lose their rest; stretching by less than one does not.
-        size = self.backbone.patch_size
-        # (Whole patches without a negative number: ONNX rounds quotients towards zero.)
-        whole = tuple((side + size - 1) // size * size for side in images.shape[2:])
-        logits: Tensor = self.decoder(self.backbone(resize_bilinear(images, (whole[0], whole[1]))).patches)
+        # Padding is zero behind the normalisation, so it must have the network's mean colour.
+        return on_whole_patches(self._logits, self.backbone.patch_size, self.backbone.mean)(images)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(self.backbone(images).patches)
         return logits
 
 

@@ -91,6 +91,7 @@ class WeakTr(Method):
             position_offset=0.1,
             drop_path=config.drop_path,
         )
+        self.side_multiple = self.encoder.patch_size
         self.head = nn.Conv2d(self.encoder.dim, num_classes, 3, padding=1)
         heads: Any = self.encoder.blocks[0].attn
         self.num_heads = int(heads.num_heads)

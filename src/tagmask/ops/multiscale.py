@@ -33,7 +33,7 @@ _CPU_PIXELS = 2**19
 def view_sizes(
     height: int, width: int, scales: Sequence[float], base: int | None = None, rounding: str = "down"
 ) -> list[tuple[int, int]]:
-    """Sizes of the views: ``scale * side``, of the image or of a square.
+    """Sizes of the views: ``scale * side``, of the image or of a square; a pixel at least.
 
     Args:
         height: Image height in pixels.
@@ -45,7 +45,7 @@ def view_sizes(
     if base is not None:
         height = width = base
     whole = round if rounding == "nearest" else int
-    return [(whole(scale * height), whole(scale * width)) for scale in scales]
+    return [(max(whole(scale * height), 1), max(whole(scale * width), 1)) for scale in scales]
 
 
 @overload
@@ -220,7 +220,7 @@ def _enlarge(
     maps: Tensor, view_size: tuple[int, int], size: tuple[int, int], plan: Views, mirrored: bool
 ) -> Tensor:
     """Maps of one view at image size: padding cut off, mirroring undone."""
-    if plan.pad == 1:
+    if not (view_size[0] % plan.pad or view_size[1] % plan.pad):
         # Mirroring the small map before it is enlarged gives the same values for less work.
         return resize_bilinear(maps.flip(3) if mirrored else maps, size)
     height, width = view_size

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["extended", "pad_to_multiple", "resize_bilinear", "resize_positions", "resize_positions_traced"]
+__all__ = [
+    "extended",
+    "on_whole_patches",
+    "pad_to_multiple",
+    "resize_bilinear",
+    "resize_positions",
+    "resize_positions_traced",
+]
 
 
 def resize_bilinear(
@@ -147,6 +154,8 @@ def pad_to_multiple(images: Tensor, multiple: int, value: float | Sequence[float
         multiple: Patch side in pixels.
         value: What the border holds, one value or one per channel.
     """
+    if multiple == 1:
+        return images
     # Written with whole patches, not as a remainder: so much a tracer of all sizes can reason about.
     bottom, right = ((side + multiple - 1) // multiple * multiple - side for side in images.shape[2:])
     if not torch.compiler.is_exporting() and not (bottom or right):
@@ -172,3 +181,33 @@ def extended(images: Tensor, side: int) -> Tensor:
         return images
     below, right = (max(side - length, 0) for length in images.shape[2:])
     return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
+
+
+def on_whole_patches(
+    fn: Callable[[Tensor], Tensor], multiple: int, colour: float | Sequence[float] | Tensor
+) -> Callable[[Tensor], Tensor]:
+    """A function of images of any size, made of one that needs whole patches and answers for every patch.
+
+    Without the padding, what exceeds a patch would be lost, and the answer stretched over all of the image.
+
+    Args:
+        fn: (n, 3, H, W) to (n, ..., h, w), the sides H and W being multiples of `multiple`.
+        multiple: Patch side in pixels.
+        colour: Of the padding, see `pad_to_multiple`.
+
+    Returns:
+        A function that gives what `fn` gives for images that fit, and (n, ..., H, W) for the others: the
+        answer for the padded image, enlarged and cut to the image.
+    """
+
+    def run(images: Tensor) -> Tensor:
+        padded = pad_to_multiple(images, multiple, colour)
+        found = fn(padded)
+        if padded is images:
+            return found
+        planes = found.reshape(found.shape[0], -1, *found.shape[-2:])
+        large = resize_bilinear(planes, (padded.shape[2], padded.shape[3]))
+        large = large.reshape(*found.shape[:-2], *large.shape[-2:])
+        return large[..., : images.shape[2], : images.shape[3]]
+
+    return run

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tagmask.training.corrections import (
 )
 from tagmask.training.loop import Hooks, fit
 from tagmask.training.optim import build_optimizer
+from tagmask.training.padding import on_patches
 from tagmask.training.records import Records
 from tagmask.training.state import Progress, capture, restore
 from tagmask.training.validate import validate_method
@@ -102,7 +104,8 @@ def train(plan: Plan, context: Context) -> dict[str, Any]:
             tick=lambda step: task.advance(),
         )
         try:
-            fit(wrapped, batches, optimizer, optim, runtime, config.loop(), run.progress, hooks)
+            whole = map(partial(on_patches, multiple=method.side_multiple), batches)
+            fit(wrapped, whole, optimizer, optim, runtime, config.loop(), run.progress, hooks)
         finally:
             records.broken(batches.broken)
     return _finish(run, extra)
