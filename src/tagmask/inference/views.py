@@ -211,7 +211,7 @@ def image_scores(
 
 
 def _logits(method: Method, config: SegmentationConfig) -> Callable[[Tensor], Tensor]:
-    fn = method.segment
+    fn: Callable[[Tensor], Tensor] = method.segment
     if config.exits:
         fn = partial(method.segment_exits, count=len(config.exits))
     fn = on_whole_patches(fn, method.side_multiple, MEAN_COLOUR)
