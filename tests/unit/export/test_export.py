@@ -104,7 +104,7 @@ def test_traced_positions_are_those_of_the_eager_path(size):
 def test_what_cannot_be_exported_is_told(tmp_path):
     torch.manual_seed(0)
     pairs = build_method("affinity_net", TINY["affinity_net"], 3)
-    with pytest.raises(ConfigError, match="tagmask.walk"):
+    with pytest.raises(ConfigError, match="random walk"):
         TakeAway(pairs, None, 0.5)
     with pytest.raises(ConfigError, match="'walk' maps are not made from one view"):
         TakeAway(trained("afa").method, ("walk",), 0.5)
