@@ -11,6 +11,8 @@ from torch import Tensor
 __all__ = ["Spans", "join_tiles", "tile_spans"]
 
 _STEP = 16
+_MANY = 1 << 22
+"""Pixels of overlap that are kept for a row of tiles; times C numbers."""
 Emit = Callable[[int, int, Tensor], None]
 
 
@@ -64,7 +66,7 @@ def tile_spans(side: int, tile: int, overlap: int) -> Spans:
     if not 0 <= 2 * overlap <= tile:
         raise ValueError(f"the overlap must be 0 to half of the tile ({tile} px), got {overlap}")
     if side <= tile:
-        return Spans(side, (0,), overlap)
+        return Spans(side, (0,), 0)
     rest = side - overlap
     for step in (_STEP, 1):
         stride = -(-rest // -(-rest // (tile - overlap)))
@@ -89,7 +91,8 @@ def join_tiles(
     """Run a function over all tiles and hand out the joined result part by part.
 
     Where tiles overlap, their results fade linearly into each other. Kept in memory are the tiles in work,
-    the overlap with the tile to the left, and the overlap with the row above: (C, overlap, W) numbers.
+    the overlap with the tile to the left, and the overlap with the row above: (C, overlap, W) numbers. Of
+    pictures so wide that these are many, the columns are worked on one after the other instead.
 
     Args:
         fn: (n, 3, h, w) to (n, C, h, w).
@@ -99,8 +102,11 @@ def join_tiles(
         columns: Tiles from left to right.
         batch_size: Tiles that go through `fn` together.
     """
-    above: Tensor | None = None
     width = columns.starts[-1] + columns.length
+    if rows.overlap * width > _MANY and width > rows.starts[-1] + rows.length:
+        _by_columns(fn, cut, emit, rows, columns, batch_size)
+        return
+    above: Tensor | None = None
     for row, top in enumerate(rows.starts):
         beside: Tensor | None = None
         for column, values in _row(fn, cut, top, rows.length, columns, batch_size):
@@ -117,6 +123,25 @@ def join_tiles(
             if row + 1 < len(rows.starts):
                 above[..., left : left + done] = ready[:, low : low + rows.overlap]
             emit(top, left, ready[:, :low])
+
+
+def _by_columns(
+    fn: Callable[[Tensor], Tensor],
+    cut: Callable[[int, int, int, int], Tensor],
+    emit: Emit,
+    rows: Spans,
+    columns: Spans,
+    batch_size: int,
+) -> None:
+    """`join_tiles` of the transposed picture; the function itself sees every tile as it is."""
+    join_tiles(
+        lambda images: fn(images.transpose(2, 3)).transpose(2, 3),
+        lambda top, left, height, width: cut(left, top, width, height).transpose(1, 2),
+        lambda top, left, values: emit(left, top, values.transpose(1, 2)),
+        columns,
+        rows,
+        batch_size,
+    )
 
 
 def _row(

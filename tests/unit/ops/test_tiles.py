@@ -71,3 +71,23 @@ def test_what_looks_around_differs_near_the_tiles_ends_only_and_fades():
     assert (difference < 1e-5).float().mean() > 0.7
     # A hard cut would show the full error of a tile's border, which padding with zeros roughly halves.
     assert difference.max() < 0.1 * whole.max()
+
+
+@pytest.mark.parametrize("size", [(40, 500), (65, 64), (97, 211), (1, 3000)])
+def test_wide_pictures_go_by_columns_and_keep_little_in_memory(monkeypatch, size):
+    torch.manual_seed(0)
+    picture = torch.rand(3, *size)
+    seen = []
+
+    def fn(images):
+        seen.append(images.shape[2:])
+        return torch.stack([images.sum(1), images[:, 0] * 2], 1)
+
+    before = joined(fn, picture, 64, 20)
+    shapes = list(seen)
+    seen.clear()
+    monkeypatch.setattr("tagmask.ops.tiles._MANY", 0)
+    torch.testing.assert_close(joined(fn, picture, 64, 20), before)
+    assert sorted(seen) == sorted(shapes)  # the network sees no picture turned
+    # One row of tiles hands nothing to a next one.
+    assert tile_spans(1, 1024, 128).overlap == 0
