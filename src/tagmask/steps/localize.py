@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from tagmask import methods
@@ -114,6 +115,10 @@ def localize(plan: _Plan, context: Context) -> dict[str, Any]:
         chosen = keys[0][valid[0]]
         for kind in kinds:
             own = take_classes(maps[kind], chosen[None])[0].float().cpu().numpy()
+            if not np.isfinite(own).all():
+                raise DataError(
+                    f"the {kind} maps of '{batch.names[0]}' are not finite: the model is broken; train it again"
+                )
             path = file_for(folder / kind, batch.names[0], ".npz")
             save_maps(path, own, chosen.cpu().numpy(), own.shape[-2:], config.half)
 

@@ -59,14 +59,10 @@ def save_maps(
 
     Raises:
         ValueError: Maps and keys do not belong together.
-        DataError: A value is not finite, or the file cannot be written.
+        DataError: The file cannot be written.
     """
     if maps.ndim != 3 or keys.shape != maps.shape[:1]:
         raise ValueError(f"maps must be (n, H, W) with n keys, got {maps.shape} and keys {keys.shape}")
-    if not np.isfinite(maps).all():
-        raise DataError(
-            f"the maps for {path} hold values that are not finite; the model is broken, train again"
-        )
     arrays = {
         "maps": maps.astype(np.float16 if half else np.float32),
         "keys": keys.astype(np.int64),
