@@ -117,7 +117,7 @@ def localize(plan: _Plan, context: Context) -> dict[str, Any]:
             own = take_classes(maps[kind], chosen[None])[0].float().cpu().numpy()
             if not np.isfinite(own).all():
                 raise DataError(
-                    f"the {kind} maps of '{batch.names[0]}' are not finite: the model is broken; train it again"
+                    f"the {kind} maps of '{batch.names[0]}' are not finite: the model is broken; train again"
                 )
             path = file_for(folder / kind, batch.names[0], ".npz")
             save_maps(path, own, chosen.cpu().numpy(), own.shape[-2:], config.half)
