@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -105,6 +106,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         values = _load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read recipe {path}: {error}") from None
+    except _Unclear as error:
+        raise ConfigError(f"{path}, {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:
@@ -118,15 +121,64 @@ def _load(text: str) -> Any:
     """Plain values of YAML text whose aliases unfold to something finite and small.
 
     Raises:
-        YAMLError: The text is not YAML, nests too deeply, or unfolds to too much.
+        YAMLError: The text is not YAML, nests too deeply, unfolds to too much, names a key twice, or holds a
+            value that YAML takes for something else than people do.
     """
     try:
         node = yaml.compose(text, yaml.SafeLoader)
         if node is not None:
             _weigh(node, {})
+            _refuse_unclear(node, set())
         return yaml.safe_load(text)
     except RecursionError:
         raise yaml.YAMLError("it nests too deeply") from None
+
+
+class _Unclear(yaml.YAMLError):
+    """Valid YAML that does not mean what it looks like."""
+
+
+def _refuse_unclear(node: yaml.Node, seen: set[int]) -> None:
+    """Refuse keys that stand twice in a group, of which YAML keeps the last, and surprising values."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    line = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        known: dict[str, int] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in known:
+                raise _Unclear(
+                    f"line {key.start_mark.line + 1}: '{key.value}' stands in line {known[key.value]} too; "
+                    "keep one of them"
+                )
+            if isinstance(key, yaml.ScalarNode):
+                known[key.value] = key.start_mark.line + 1
+            else:
+                _refuse_unclear(key, seen)
+            _refuse_unclear(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for part in node.value:
+            _refuse_unclear(part, seen)
+    elif isinstance(node, yaml.ScalarNode) and node.style is None:
+        kind = node.tag.rpartition(":")[2]
+        read = next(
+            (read for name, pattern, read in _SURPRISES if kind == name and pattern(node.value)), None
+        )
+        if read is not None:
+            raise _Unclear(
+                f"line {line}: {node.value} is read as {read}; write what you mean, or put it in quotes"
+            )
+
+
+_SURPRISES: tuple[tuple[str, Callable[[str], object], str], ...] = (
+    ("bool", re.compile(r"(?i)(yes|no|on|off)$").match, "true or false"),
+    ("int", re.compile(r"[-+]?0[0-7_]+$").match, "a number with base 8"),
+    ("int", re.compile(r"[-+]?0[bx]").match, "a number with base 2 or 16"),
+    ("int", re.compile(r".*:").match, "a number with base 60"),
+    ("float", re.compile(r".*:").match, "a number with base 60"),
+    ("timestamp", str, "a date"),
+)
 
 
 def _weigh(node: yaml.Node, known: dict[int, int]) -> int:

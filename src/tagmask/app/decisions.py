@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import threading
 import time
@@ -14,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmask.data.datasets.tagcells import join_tags
 from tagmask.data.readers.regular import read_text
+from tagmask.data.tables import csv_text
 from tagmask.errors import ConfigError, DataError
 from tagmask.store.files import atomic_write, file_for, write_json
 from tagmask.store.labels import write_mask
@@ -123,19 +123,13 @@ class Decisions:
         return path
 
     def _write_table(self) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(["name", "verdict", "kept", "tags", "note", "when"])
+        known = sorted({tag for decision in self._known.values() for tag in decision.tags})
+        table: list[list[str]] = [["name", "verdict", "kept", "tags", "note", "when"]]
         for name in sorted(self._known):
             d = self._known[name]
-            writer.writerow([d.name, d.verdict, d.kept, " ".join(d.tags), _cell(d.note), d.when])
+            table.append([d.name, d.verdict, d.kept, join_tags(d.tags, known), d.note, d.when])
         with atomic_write(self.folder / "decisions.csv") as target:
-            target.write_text(text.getvalue(), encoding="utf-8", newline="")
-
-
-def _cell(text: str) -> str:
-    # Spreadsheets run what begins like a formula.
-    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
+            target.write_text(csv_text(table), encoding="utf-8", newline="")
 
 
 def _read(path: Path) -> Decision:

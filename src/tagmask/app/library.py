@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tagmask.data import TagDataset
 from tagmask.data.readers.regular import read_text
+from tagmask.data.tables import plain_cell
 from tagmask.errors import DataError, nearest
 from tagmask.store.files import file_for
 
@@ -131,6 +132,6 @@ def read_queue(path: Path) -> list[Entry]:
         return []
     try:
         rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
-        return [Entry(row["name"], float(row["score"]), row["why"]) for row in rows]
+        return [Entry(plain_cell(row["name"]), float(row["score"]), plain_cell(row["why"])) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path} is damaged ({error}); delete it and run review again") from None

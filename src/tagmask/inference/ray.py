@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from pydantic import Field
 
 from tagmask.config import Config
 from tagmask.data.classes import class_file
+from tagmask.data.tables import csv_text
 from tagmask.engine.config import RuntimeConfig
 from tagmask.engine.log import Display
 from tagmask.engine.signals import StopSignal
@@ -209,16 +209,15 @@ def _finish(out: Path, plan: Plan, broken: list[tuple[str, str]], classes: Any) 
         lines.open("w", encoding="utf-8") as text,
         table.open("w", encoding="utf-8", newline="") as cells,
     ):
-        writer = csv.writer(cells)
-        writer.writerow(table_head(classes))
+        cells.write(csv_text([table_head(classes)]))
         for key in plan.keys:
             rows, failed = read_notes(plan.note(key))
             failures += failed
             images += len(rows)
             for row in rows:
                 text.write(f"{json.dumps(row)}\n")
-                writer.writerow(table_row(row, classes))
+                cells.write(csv_text([table_row(row, classes)]))
     with atomic_write(out / "failed.csv") as target, target.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("source", "reason"), *failures])
+        file.write(csv_text([("source", "reason"), *failures]))
     shutil.rmtree(out / "bulk" / "tries", ignore_errors=True)
     return {"images": images, "failed": len(failures)}

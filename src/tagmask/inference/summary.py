@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.data import ClassTable
+from tagmask.data.datasets.tagcells import join_tags
+from tagmask.data.tables import csv_text
 from tagmask.errors import ConfigError, DataError
 from tagmask.inference.pictures import Named
 from tagmask.store.files import atomic_write, write_json
@@ -185,7 +185,8 @@ def table_head(classes: ClassTable) -> list[str]:
 
 def table_row(row: Mapping[str, Any], classes: ClassTable) -> list[Any]:
     """The line of one picture in ``summary.csv``."""
-    plain = {**row, "classes": " ".join(row["classes"]), "warnings": "; ".join(row["warnings"])}
+    found = join_tags(list(row["classes"]), classes.names)
+    plain = {**row, "classes": found, "warnings": "; ".join(row["warnings"])}
     return [*(plain[key] for key in _HEAD), *(row["classes"].get(name, 0) for name in classes.names)]
 
 
@@ -212,7 +213,5 @@ def check_key(folder: Path, key: str, overwrite: bool) -> bool:
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
     with atomic_write(path) as target:
-        target.write_text(text.getvalue(), encoding="utf-8", newline="")
+        target.write_text(csv_text(rows), encoding="utf-8", newline="")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +18,10 @@ from torch import Tensor
 from tagmask import __version__
 from tagmask.config import Config
 from tagmask.data import TagDataset
+from tagmask.data.datasets.tagcells import join_tags
 from tagmask.data.parts import Part
 from tagmask.data.readers.regular import read_text
+from tagmask.data.tables import csv_text
 from tagmask.errors import DataError
 from tagmask.inference.predictor import Predictor, Use, remembered_use
 from tagmask.inference.views import MapConfig, image_maps, image_tags, map_kinds, tag_logits
@@ -235,7 +235,7 @@ def read_row(path: Path) -> Row:
 
 
 def _listed(keys: Sequence[int] | None, names: Sequence[str]) -> str:
-    return " ".join(names[key] for key in keys or ())
+    return join_tags([names[key] for key in keys or ()], names)
 
 
 def _write_queue(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
@@ -261,10 +261,8 @@ def _grade(doubt: Doubt) -> str:
 
 
 def _write_csv(path: Path, table: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(table)
     with atomic_write(path) as target:
-        target.write_text(text.getvalue(), encoding="utf-8", newline="")
+        target.write_text(csv_text(table), encoding="utf-8", newline="")
 
 
 def _page(
