@@ -211,7 +211,7 @@ def test_public_names():
 
 PUBLIC = (
     "CheckpointError", "ConfigError", "DataError", "Model", "Result", "Run", "RunConfig", "TagDataset",
-    "UserError", "__version__", "backbones", "check_data", "data", "evaluate", "heads", "load", "localize",
-    "losses", "methods", "metrics", "open_dataset", "ops", "read_config", "refine", "run", "segment", "train",
-    "write_report",
+    "UserError", "__version__", "affinity", "backbones", "check_data", "data", "entropy", "evaluate",
+    "heads", "load", "localize", "losses", "methods", "metrics", "open_dataset", "ops", "read_config",
+    "refine", "run", "segment", "student", "train", "walk", "write_report", "write_review",
 )  # fmt: skip

@@ -12,7 +12,20 @@ from tagmask.names import lazy
 
 if TYPE_CHECKING:
     from tagmask import backbones, data, heads, losses, methods, metrics, ops
-    from tagmask.api import evaluate, localize, refine, run, segment, train, write_report
+    from tagmask.api import (
+        affinity,
+        entropy,
+        evaluate,
+        localize,
+        refine,
+        run,
+        segment,
+        student,
+        train,
+        walk,
+        write_report,
+        write_review,
+    )
     from tagmask.data import TagDataset, check_data, open_dataset
     from tagmask.errors import CheckpointError, ConfigError, DataError, UserError
     from tagmask.model import Model, Result, load
@@ -32,9 +45,11 @@ __all__ = [
     "TagDataset",
     "UserError",
     "__version__",
+    "affinity",
     "backbones",
     "check_data",
     "data",
+    "entropy",
     "evaluate",
     "heads",
     "load",
@@ -48,12 +63,31 @@ __all__ = [
     "refine",
     "run",
     "segment",
+    "student",
     "train",
+    "walk",
     "write_report",
+    "write_review",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("evaluate", "localize", "refine", "run", "segment", "train", "write_report"), ".api"),
+    **dict.fromkeys(
+        (
+            "affinity",
+            "entropy",
+            "evaluate",
+            "localize",
+            "refine",
+            "write_review",
+            "run",
+            "segment",
+            "student",
+            "train",
+            "walk",
+            "write_report",
+        ),
+        ".api",
+    ),
     **dict.fromkeys(("TagDataset", "check_data", "open_dataset"), ".data"),
     **dict.fromkeys(("CheckpointError", "ConfigError", "DataError", "UserError"), ".errors"),
     **dict.fromkeys(("Model", "Result", "load"), ".model"),

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tagmask.data.datasets.given import Tags
 from tagmask.engine.log import Display
 from tagmask.model import Model, load
-from tagmask.pipeline.config import RunConfig, read_config
+from tagmask.pipeline.config import RunConfig, default_folder, read_config, training_base
+from tagmask.pipeline.flags import Classes, flag_settings, tags_as_file
 from tagmask.pipeline.order import choose_steps
 from tagmask.pipeline.run import Run
 from tagmask.pipeline.run import run as run_steps
+from tagmask.pipeline.single import (
+    affinity,
+    entropy,
+    evaluate,
+    localize,
+    refine,
+    segment,
+    student,
+    walk,
+    write_report,
+    write_review,
+)
 
-__all__ = ["evaluate", "localize", "refine", "run", "segment", "train", "write_report"]
+if TYPE_CHECKING:
+    from tagmask.methods.base import Method
+
+__all__ = [
+    "affinity",
+    "entropy",
+    "evaluate",
+    "localize",
+    "refine",
+    "run",
+    "segment",
+    "student",
+    "train",
+    "walk",
+    "write_report",
+    "write_review",
+]
 
 Settings = Mapping[str, Any]
 
@@ -21,30 +51,59 @@ Settings = Mapping[str, Any]
 def train(
     data: str | Path | None = None,
     *,
-    out: str | Path,
-    method: str | None = None,
-    tags: str | Path | None = None,
-    classes: str | Path | Sequence[str] | None = None,
+    tags: Tags | None = None,
+    classes: Classes | None = None,
     masks: str | Path | None = None,
-    recipe: str | Path | None = None,
-    settings: Settings | None = None,
+    kind: str | None = None,
+    split: str | None = None,
+    method: str | type[Method] | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    labels: str | Path | None = None,
+    size: int | None = None,
+    iterations: int | None = None,
+    batch_size: int | None = None,
+    device: str | int | None = None,
+    precision: str | None = None,
+    seed: int | None = None,
+    recipe: str | Path | RunConfig | None = None,
+    out: str | Path | None = None,
+    corrections: str | Path | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    settings: Settings | None = None,
     progress: bool = True,
 ) -> Model:
-    """Learn from images and their tags.
+    """Learn from images and their tags, as ``tagmask train`` does.
 
     Args:
         data: Folder of the images.
-        out: Run folder.
-        method: Key of the method; "more" if neither it nor the recipe says otherwise.
-        tags: Tag file, if not in the usual place.
+        tags: Tag file, mapping of image names to class names, or data frame with the columns image and tags,
+            if the tags are not in the usual place.
         classes: Class names or a file of them, if not the data set's own.
         masks: Folder of true masks, for scoring on the way.
-        recipe: Shipped recipe or YAML file to start from.
-        settings: Any setting by its dotted name, for example ``{"train.iterations": 1000}``.
+        kind: Kind of data: "folder", "voc", "coco" or "auto".
+        split: Part of the data to learn from.
+        method: Name of the method, with its paper's settings unless a recipe is given; or a class.
+        backbone: Network of the method.
+        weights: Its pretrained weights: "hub", "none" or a file.
+        labels: Folder of label images to learn from, NAME.png each.
+        size: Side of the training views in pixels.
+        iterations: Updates of the weights.
+        batch_size: Images per update.
+        device: "auto", "cpu", "mps", "cuda", "cuda:N" or N.
+        precision: fp32, tf32, bf16 or fp16.
+        seed: Everything random follows from it.
+        recipe: Shipped recipe, YAML file, run folder or settings of `read_config` to start from; "small" if
+            neither it nor a method is named.
+        out: Run folder; ``runs/<recipe>``, or the next free number of it, if None.
+        corrections: Corrected masks: folder, .zip or .json.
+        start: Run or model to go on from, instead of a backbone.
         resume: Go on with an unfinished training in `out`.
         overwrite: Replace a training with other settings in `out`.
+        settings: Any setting by its dotted name, for example ``{"train.rate": 0.2}``; a nested mapping
+            changes what it names and leaves the rest.
         progress: Show progress on the terminal.
 
     Returns:
@@ -53,40 +112,68 @@ def train(
     Raises:
         UserError: Something given cannot be used; the message says what to do.
     """
-    flags = _flags(data, tags, classes, masks, method) | dict(settings or {})
-    config = read_config(recipe, flags)
+    words: dict[str, Any] = {"data": data, "tags": tags_as_file(tags, out), "classes": classes}
+    words |= {"masks": masks, "kind": kind, "split": split, "method": method, "backbone": backbone}
+    words |= {"weights": weights, "labels": labels, "size": size, "iterations": iterations}
+    words |= {"batch_size": batch_size, "device": device, "precision": precision, "seed": seed}
+    words |= {"corrections": corrections, "start": start}
+    given = {**flag_settings("train", words), **(settings or {})}
+    base = training_base(recipe, given.get("method"), resume, out)
+    config = read_config(base, given)
+    folder = default_folder(base, config, overwrite) if out is None else Path(out).expanduser()
     display = Display(quiet=not progress)
-    run_steps(config, Path(out), ("train",), resume=resume, overwrite=overwrite, display=display)
-    return load(out, device=config.runtime.device, precision=config.runtime.precision)
+    run_steps(config, folder, ("train",), resume=resume, overwrite=overwrite, display=display)
+    return load(folder, device=config.runtime.device, precision=config.runtime.precision)
 
 
 def run(
     recipe: str | Path | RunConfig,
     data: str | Path | None = None,
     *,
-    out: str | Path,
-    tags: str | Path | None = None,
-    classes: str | Path | Sequence[str] | None = None,
+    tags: Tags | None = None,
+    classes: Classes | None = None,
     masks: str | Path | None = None,
-    settings: Settings | None = None,
+    kind: str | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    iterations: int | None = None,
+    batch_size: int | None = None,
+    size: int | None = None,
+    device: str | int | None = None,
+    precision: str | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
     until: str | None = None,
     first: str | None = None,
     overwrite: bool = False,
+    settings: Settings | None = None,
     progress: bool = True,
 ) -> Run:
-    """All steps of a recipe; steps that are done are not done again.
+    """All steps of a recipe, as ``tagmask run`` does; steps that are done are not done again.
 
     Args:
-        recipe: Shipped recipe, YAML file, run folder, or settings made by `read_config`.
+        recipe: Shipped recipe, YAML file, run folder, or settings made by `read_config`; whatever else is
+            given here changes them.
         data: Folder of the images.
-        out: Run folder.
-        tags: Tag file, if not in the usual place.
-        classes: Class names or a file of them, if not the data set's own.
+        tags: See `train`, as what is not said here.
+        classes: Class names or a file of them.
         masks: Folder of true masks, for scoring.
-        settings: Any setting by its dotted name.
+        kind: Kind of data.
+        backbone: Network of the method.
+        weights: Its pretrained weights.
+        checkpoint: Model folder or published checkpoint, instead of training.
+        iterations: Updates of the weights.
+        batch_size: Images per update.
+        size: Side of the training views in pixels.
+        device: Where to compute.
+        precision: How exactly.
+        seed: Everything random follows from it.
+        out: Run folder; ``runs/<recipe>``, or the next free number of it, if None.
         until: Last step.
-        first: First step.
+        first: First step (``--from``).
         overwrite: Replace a training with other settings in `out`.
+        settings: Any setting by its dotted name.
         progress: Show progress on the terminal.
 
     Returns:
@@ -95,56 +182,11 @@ def run(
     Raises:
         UserError: Something given cannot be used; the message says what to do.
     """
-    if isinstance(recipe, RunConfig):
-        config = recipe
-    else:
-        config = read_config(recipe, _flags(data, tags, classes, masks, None) | dict(settings or {}))
+    words: dict[str, Any] = {"data": data, "tags": tags_as_file(tags, out), "classes": classes}
+    words |= {"masks": masks, "kind": kind, "backbone": backbone, "weights": weights}
+    words |= {"checkpoint": checkpoint, "iterations": iterations, "batch_size": batch_size, "size": size}
+    words |= {"device": device, "precision": precision, "seed": seed}
     steps = choose_steps(until, first)
-    return run_steps(config, Path(out), steps, overwrite=overwrite, display=Display(quiet=not progress))
-
-
-def localize(run: str | Path, settings: Settings | None = None, progress: bool = True) -> Run:
-    """Write the class maps of a run's images, see `tagmask.steps.localize`."""
-    return _one("localize", run, settings, progress)
-
-
-def refine(run: str | Path, settings: Settings | None = None, progress: bool = True) -> Run:
-    """Turn a run's class maps into pseudo labels, see `tagmask.steps.refine`."""
-    return _one("refine", run, settings, progress)
-
-
-def segment(run: str | Path, settings: Settings | None = None, progress: bool = True) -> Run:
-    """Write the masks of a run's images, see `tagmask.steps.segment`."""
-    return _one("segment", run, settings, progress)
-
-
-def evaluate(run: str | Path, settings: Settings | None = None, progress: bool = True) -> Run:
-    """Score a run's maps, labels and masks against true masks, see `tagmask.steps.evaluate`."""
-    return _one("evaluate", run, settings, progress)
-
-
-def write_report(run: str | Path, settings: Settings | None = None, progress: bool = True) -> Run:
-    """Write the page about a run, see `tagmask.steps.report`."""
-    return _one("report", run, settings, progress)
-
-
-def _one(step: str, folder: str | Path, settings: Settings | None, progress: bool) -> Run:
-    config = read_config(folder, settings or {})
-    display = Display(quiet=not progress)
-    return run_steps(config, Path(folder), (step,), display=display, keep_settings=False)
-
-
-def _flags(
-    data: str | Path | None,
-    tags: str | Path | None,
-    classes: str | Path | Sequence[str] | None,
-    masks: str | Path | None,
-    method: str | None,
-) -> dict[str, Any]:
-    return {
-        "data.root": data,
-        "data.tags": None if tags is None else str(tags),
-        "data.classes": classes,
-        "data.masks": masks,
-        "method": method,
-    }
+    config = read_config(recipe, {**flag_settings("run", words), **(settings or {})})
+    folder = default_folder(recipe, config, overwrite) if out is None else Path(out).expanduser()
+    return run_steps(config, folder, steps, overwrite=overwrite, display=Display(quiet=not progress))

@@ -207,7 +207,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         node = result
         *parents, leaf = key.strip().split(".")
         for parent in parents:
-            node = node.setdefault(parent, {})
+            if node.get(parent) is None:
+                node[parent] = {}
+            node = node[parent]
             if not isinstance(node, dict):
                 raise ConfigError(f"--set {item}: '{parent}' is a value, not a group of settings")
         try:

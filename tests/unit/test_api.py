@@ -34,7 +34,7 @@ def toy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory, toy):
     out = tmp_path_factory.mktemp("api") / "run"
-    tagmask.train(toy, out=out, settings=SETTINGS, progress=False)
+    tagmask.train(toy, out=out, method="more", settings=SETTINGS, progress=False)
     return out
 
 

@@ -16,7 +16,7 @@ def test_shipped_recipes_fit_their_method(name):
 
 
 def test_later_values_win():
-    config = read_config("voc/more", {"train.iterations": 5, "train.size": None}, ["train.iterations=7"])
+    config = read_config("voc/more", {"train.iterations": 5}, ["train.iterations=7"])
     assert config.train.iterations == 7
     assert config.train.size == 448
     assert config.model_dump()["data"]["kind"] == "voc"

@@ -107,14 +107,14 @@ def train(
     settings: Set = None,
 ) -> None:
     """Learn from images and their tags, or from label images (--labels); also from corrected masks."""
+    from tagmask.pipeline.config import training_base
+
     flags = data_flags(data, tags, classes, masks, kind) | compute_flags(device, precision, seed)
     flags |= {"data.split": split, "method": method, "model.backbone": backbone, "model.weights": weights}
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
     flags |= {"train.labels": as_text(labels), "train.corrections": as_text(corrections)}
     flags["train.start"] = as_text(start)
-    # A job that is queued again and again says --resume from the first time on.
-    known = resume and out is not None and (out / "settings.yaml").is_file()
-    base = recipe or (str(out) if known else None)
+    base = training_base(recipe, method, resume, out)
     folder = do_steps(base, flags, settings, out, ("train",), resume=resume, overwrite=overwrite)
     show_line(f"model: {folder / 'model'}", model=folder / "model")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tagmask.cli.common import new_display, show_line
 from tagmask.cli.manner import manner
-from tagmask.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tagmask.pipeline.config import RunConfig
 
 __all__ = ["do_step", "do_steps", "print_scores"]
 
@@ -36,7 +38,7 @@ def do_step(
 
 
 def do_steps(
-    base: str | None,
+    base: str | Path | RunConfig | None,
     flags: dict[str, Any],
     settings: list[str] | None,
     out: Path | None,
@@ -65,11 +67,12 @@ def do_steps(
         Stopped: A stop signal came.
     """
     from tagmask.data.readers.regular import read_text
-    from tagmask.pipeline.config import read_config
+    from tagmask.pipeline.config import default_folder, read_config
     from tagmask.pipeline.run import run as run_steps
 
-    config = read_config(base, flags, settings or ())
-    folder = out or _default_folder(base, config.method)
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = read_config(base, given, settings or ())
+    folder = out or default_folder(base, config, overwrite)
     result = run_steps(
         config,
         folder,
@@ -84,15 +87,6 @@ def do_steps(
         files = sorted((folder / "scores").glob("*.json"))
         print_scores(result.scores, [json.loads(read_text(file)) for file in files])
     return folder
-
-
-def _default_folder(base: str | None, method: str) -> Path:
-    if base is not None and (Path(base) / "settings.yaml").is_file():
-        return Path(base)
-    if base is not None and Path(base).is_dir():
-        raise ConfigError(f"{base} is a model folder; say where the results go: --out DIR")
-    name = method if base is None else Path(base).with_suffix("").as_posix().strip("./").replace("/", "-")
-    return Path("runs") / name
 
 
 def print_scores(scores: dict[str, float], records: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from tagmask.data.parts import DataConfig
 from tagmask.engine.config import RuntimeConfig
 from tagmask.errors import ConfigError
 from tagmask.models.checkpoint import read_header, weight_file
+from tagmask.names import deprecated
 from tagmask.recipes import find_recipe, names
 from tagmask.steps.entropy import EntropyConfig
 from tagmask.steps.evaluate import EvaluateConfig
@@ -28,7 +29,15 @@ from tagmask.steps.walk import WalkConfig
 from tagmask.store.files import atomic_write
 from tagmask.training.config import TrainConfig
 
-__all__ = ["Learner", "RunConfig", "read_config", "with_absolute_paths", "write_settings"]
+__all__ = [
+    "Learner",
+    "RunConfig",
+    "default_folder",
+    "read_config",
+    "training_base",
+    "with_absolute_paths",
+    "write_settings",
+]
 
 
 class RunConfig(Config):
@@ -68,23 +77,27 @@ class RunConfig(Config):
     """Step report: the page."""
 
 
+@deprecated("0.2", arguments={"flags": "settings"})
 def read_config(
-    recipe: str | Path | None = None, flags: Mapping[str, Any] | None = None, overrides: Iterable[str] = ()
+    recipe: str | Path | RunConfig | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
 ) -> RunConfig:
     """Settings from a recipe, then single values, then ``a.b=c`` texts; later ones win.
 
     Args:
-        recipe: Name of a shipped recipe, a YAML file, a run folder (its settings) or a model folder.
-        flags: Dotted key to value, for example ``{"train.iterations": 1000}``; None values are left out.
+        recipe: Name of a shipped recipe, a YAML file, a run folder (its settings), a model folder, or
+            settings that were read before.
+        settings: Dotted key to value, for example ``{"train.iterations": 1000}``, or nested as in a recipe; a
+            mapping changes what it names and leaves the rest. None is YAML's null.
         overrides: As given to ``--set``.
 
     Raises:
         ConfigError: A name, key or value is unknown or does not fit; the message names the nearest.
     """
     values, where = _base(recipe)
-    for key, value in (flags or {}).items():
-        if value is not None:
-            _put(values, key, value)
+    for key, value in (settings or {}).items():
+        _put(values, key, value)
     config = validate(RunConfig, apply_overrides(values, overrides), where)
     for place, part in (("", config), ("affinity.", config.affinity), ("student.", config.student)):
         if part is not None:
@@ -93,10 +106,83 @@ def read_config(
     return config
 
 
-def _base(recipe: str | Path | None) -> tuple[dict[str, Any], str]:
+def training_base(
+    recipe: str | Path | RunConfig | None, method: str | None, resume: bool, out: str | Path | None
+) -> str | Path | RunConfig | None:
+    """What a training starts from: what was named, the run that goes on, else the recipe "small".
+
+    Who names a method gets its paper's settings; who names nothing gets what suits a few thousand images.
+
+    Args:
+        recipe: What was named.
+        method: Name of the method, if one was given.
+        resume: Whether an unfinished training in `out` goes on.
+        out: Run folder.
+    """
+    if recipe is not None:
+        return recipe
+    # A job that is queued again and again says "resume" from the first time on.
+    if resume and out is not None and (Path(out).expanduser() / "settings.yaml").is_file():
+        return Path(out).expanduser()
+    return "small" if method is None else None
+
+
+def default_folder(base: str | Path | RunConfig | None, config: RunConfig, overwrite: bool = False) -> Path:
+    """Where results go if nobody says: the run that was given, or a folder below ``runs``.
+
+    That is the first of runs/NAME, runs/NAME-2, ... that is free or holds a run with the same data, method
+    and training.
+
+    Args:
+        base: What the settings came from.
+        config: The settings.
+        overwrite: A training with other settings may be replaced, so the first one will do.
+
+    Raises:
+        ConfigError: A model folder was given; nothing is written into that.
+    """
+    known = None if base is None or isinstance(base, RunConfig) else Path(base)
+    if known is not None and (known / "settings.yaml").is_file():
+        return known
+    if known is not None and known.is_dir() and str(base) not in names():
+        raise ConfigError(f"{known} is a model folder; say where the results go: --out DIR")
+    name = config.method if known is None else known.with_suffix("").as_posix().strip("./").replace("/", "-")
+    folder = Path("runs") / name
+    number = 1
+    while not overwrite and _taken(folder, config):
+        number += 1
+        folder = folder.with_name(f"{name}-{number}")
+    return folder
+
+
+def _taken(folder: Path, config: RunConfig) -> bool:
+    """Whether a folder holds a run of something else."""
+    file = folder / "settings.yaml"
+    if not file.is_file():
+        return folder.is_dir() and any(folder.iterdir())
+    try:
+        other = read_config(folder)
+    except ConfigError:
+        return True
+    mine, theirs = (_core(with_absolute_paths(c)) for c in (config, other))
+    return mine != theirs
+
+
+def _core(config: RunConfig) -> dict[str, Any]:
+    """What decides about a training."""
+    data = config.data.model_dump(mode="json", include={"root", "kind", "split", "tags", "classes"})
+    return {
+        **config.model_dump(mode="json", include={"method", "model", "train", "checkpoint"}),
+        "data": data,
+    }
+
+
+def _base(recipe: str | Path | RunConfig | None) -> tuple[dict[str, Any], str]:
     """Values to start from, and what the user knows them as."""
     if recipe is None:
         return {}, "settings"
+    if isinstance(recipe, RunConfig):
+        return recipe.model_dump(mode="json"), "settings"
     folder = Path(recipe)
     if (folder / "settings.yaml").is_file():
         return read_yaml(folder / "settings.yaml"), str(folder / "settings.yaml")
@@ -113,10 +199,23 @@ def _base(recipe: str | Path | None) -> tuple[dict[str, Any], str]:
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set what a dotted key names; a mapping joins the mapping that is there."""
     *parents, leaf = key.split(".")
     for parent in parents:
-        values = values.setdefault(parent, {})
-    values[leaf] = value
+        inner = values.get(parent)
+        if inner is None:
+            inner = values[parent] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"setting '{key}': '{parent}' is a value, not a group of settings")
+        values = inner
+    # What the numbers of masks mean is one value, although it is a mapping.
+    if isinstance(value, Mapping) and leaf != "mask_values":
+        if not isinstance(values.get(leaf), dict):
+            values[leaf] = {}
+        for inner_key, inner_value in value.items():
+            _put(values[leaf], str(inner_key), inner_value)
+    else:
+        values[leaf] = value
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
