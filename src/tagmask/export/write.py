@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -78,13 +78,18 @@ def export_model(config: ExportConfig, trained: Trained, out: Path) -> dict[str,
                     f"{trained.name} with this network cannot be exported to {config.format}: "
                     f"{one_line(error)}"
                 ) from None
-        worst = max(check.values())
-        if not worst <= config.tolerance:
+        differing = [found for found in check if not found.difference <= config.tolerance]
+        if differing:
+            # NaN, which compares with nothing, is the worst.
+            worst = max(differing, key=lambda found: (found.difference != found.difference, found.difference))
+            names = ", ".join(dict.fromkeys(found.output for found in differing))
             raise CheckpointError(
-                f"the {config.format} file differs from PyTorch by {worst:.2g} ({check}), allowed is "
-                f"{config.tolerance:g}; it was not kept"
+                f"the {config.format} file differs from PyTorch in {names}: '{worst.output}' by "
+                f"{worst.difference:.2g} for {worst.batch} image{'s' * (worst.batch > 1)} of "
+                f"{worst.size[0]} x {worst.size[1]} pixels, allowed is {config.tolerance:g}; it was not kept"
             )
-    return {**metadata, "check": check}
+    largest = {name: max(f.difference for f in check if f.output == name) for name in model.outputs}
+    return {**metadata, "check": largest}
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -196,31 +201,43 @@ def _run_torch(path: Path) -> Callable[[Tensor], list[Tensor]]:
     return lambda images: list(module(images))
 
 
+class _Found(NamedTuple):
+    """How far a file is from PyTorch in one output for some images."""
+
+    output: str
+    batch: int
+    size: tuple[int, int]
+    difference: float
+
+
 @torch.no_grad()
 def _compare(
     model: TakeAway, run: Callable[[Tensor], list[Tensor]], sizes: Sequence[tuple[int, int]]
-) -> dict[str, float]:
-    """Largest difference of every output, see `ExportConfig.tolerance`.
+) -> list[_Found]:
+    """Difference of every output at every size, see `ExportConfig.tolerance`.
 
     Of labels it is the share of pixels that differ, 0 up to a thousandth: a pixel whose two best scores are
     equal up to rounding may fall either way.
     """
     generator = torch.Generator().manual_seed(1)
-    worst: dict[str, float] = dict.fromkeys(model.outputs, 0.0)
+    check: list[_Found] = []
     for batch, size in [(1, sizes[0]), *((2, size) for size in sizes)]:
         images = torch.rand(batch, 3, *size, generator=generator)
         want, got = model(images), run(images)
         for name, first, second in zip(model.outputs, want, got, strict=True):
             if first.shape != second.shape or first.dtype != second.dtype:
-                raise ValueError(f"{name} is {second.dtype} {tuple(second.shape)}, not {tuple(first.shape)}")
+                raise ValueError(
+                    f"for {size[0]} x {size[1]} pixels {name} is {second.dtype} {tuple(second.shape)}, not "
+                    f"{tuple(first.shape)}"
+                )
             if name == "labels":
                 found = float((first != second).float().mean())
                 found = found if found > 1e-3 else 0.0
             else:
                 # Logits far above 1 have rounding errors to match.
                 found = float((first - second).abs().max() / first.abs().max().clamp_min(1))
-            worst[name] = max(worst[name], found)
-    return worst
+            check.append(_Found(name, batch, size, found))
+    return check
 
 
 @contextmanager

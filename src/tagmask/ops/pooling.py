@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -50,7 +49,22 @@ def soft_pool(maps: Tensor, how: SoftPooling, share: float = 0.2, sharpness: flo
     if how == "mean":
         return values.mean(2)
     if how == "top":
+        if torch.compiler.is_exporting():
+            return _top_traced(values, share)
         return values.topk(max(int(values.shape[2] * share), 1), dim=2).values.mean(2)
     if how == "lse":
-        return ((values * sharpness).logsumexp(2) - math.log(values.shape[2])) / sharpness
+        return ((values * sharpness).logsumexp(2) - _places(values).log().float()) / sharpness
     raise ValueError(f"pooling must be mean, top or lse, got {how!r}")
+
+
+def _places(values: Tensor) -> Tensor:
+    """How many places a map has, (), float64, by counting: a graph that is traced once serves every size."""
+    return torch.ones(values.shape[2], dtype=torch.float64, device=values.device).sum()
+
+
+def _top_traced(values: Tensor, share: float) -> Tensor:
+    # How many values `topk` gives would be a constant of the traced example.
+    count = (_places(values) * share).floor().clamp_min(1)
+    ranked = values.sort(dim=2, descending=True).values
+    taken = torch.arange(values.shape[2], device=values.device) < count
+    return torch.where(taken, ranked, 0.0).sum(2) / count.float()

@@ -31,10 +31,12 @@ CASES = {name: (name, values) for name, values in TINY.items() if name != "affin
 CASES |= {
     "aream on Conformer": ("aream", {"backbone": "conformer:dim=24,depth=3,heads=2,ratio=1,base=8"}),
     "mctformer plus": ("mctformer", {"backbone": VIT, "input_size": 64, "version": "plus"}),
+    "more, top": ("more", {**TINY["more"], "pooling": "top", "aux_pooling": "lse"}),
+    "more, lse": ("more", {**TINY["more"], "pooling": "lse", "aux_pooling": "top"}),
     "segmenter on a ViT": ("segmenter", {"backbone": VIT}),
     "segmenter with a mask transformer": ("segmenter", {"backbone": f"mask:{VIT}", "position_size": 64}),
 }
-SIZES = ((64, 64), (96, 64), (75, 130))
+SIZES = ((64, 64), (96, 64), (75, 130), (200, 71))
 
 
 def trained(case):
@@ -166,6 +168,6 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
         return lambda images: [value + 1 for value in module(images)]
 
     monkeypatch.setattr("tagmask.export.write._run_torch", wrong)
-    with pytest.raises(CheckpointError, match="differs from PyTorch by 1"):
+    with pytest.raises(CheckpointError, match=r"differs from PyTorch in tag_logits.* by 1 for 1 image of 64 x 64 pixels"):
         export_model(ExportConfig(format="torch"), trained("psa"), tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())
