@@ -51,7 +51,7 @@ model = tagmask.load(folder / "run", device="cpu")
 dataset = tagmask.open_dataset(data, "folder", "val", masks=True)
 tags = [model.classes[k] for k in dataset.tags(0).nonzero().flatten().tolist()]
 result = model.predict(dataset.image(0), tags=tags)
-print("tags:", tags, "- in the mask:", result.classes)
+print("tags:", tags, "- in the mask:", result.present)
 
 # %%
 figure = result.plot()

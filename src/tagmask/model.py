@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from tagmask.config import validate
 from tagmask.data import ClassTable
-from tagmask.data.readers.images import read_image
-from tagmask.engine.runtime import Runtime
-from tagmask.errors import CheckpointError, DataError
-from tagmask.export.write import ExportConfig, export_model
-from tagmask.inference.predictor import Predictor, remembered_use
+from tagmask.engine.compute import Compute
+from tagmask.errors import CheckpointError, ConfigError, DataError
+from tagmask.inference.predictor import remembered_use
+from tagmask.inference.results import Looker, is_list, looker, shown_tags
+from tagmask.inference.sources import Source, each_source, read_source
 from tagmask.methods.base import Method
 from tagmask.models.card import model_card, run_facts
 from tagmask.models.checkpoint import save_model
@@ -31,40 +28,52 @@ from tagmask.names import deprecated
 
 __all__ = ["Model", "Result", "load"]
 
-Picture = str | Path | Image.Image | NDArray[np.uint8]
+Tags = Sequence[str] | None
 
 
-def load(path: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
-    """A trained model, ready to predict.
+def load(path: str | Path, device: str | int | torch.device = "auto", precision: str = "fp32") -> Model:
+    """A trained model, ready to predict; nothing else in the program changes by it.
 
     Args:
         path: Run folder, model folder or its weight file.
-        device: "auto", "cpu", "mps", "cuda" or "cuda:N".
+        device: "auto", "cpu", "mps", "cuda", "cuda:N" or its number N, or a `torch.device`.
         precision: fp32, tf32, bf16 or fp16.
 
     Raises:
         CheckpointError: There is no model, or it is damaged.
         ConfigError: The device is not here.
     """
-    return Model(load_trained(Path(path)), Runtime.create(device, precision, seed=None), Path(path))
+    place = Path(path).expanduser()
+    return Model(load_trained(place), Compute.choose(device, precision), place)
 
 
 class Model:
-    """A trained method with its classes.
+    """A trained method with its classes; several threads may predict with one.
 
     Args:
         trained: The method and what its outputs mean.
-        runtime: Device and precision.
+        compute: Device and precision.
         source: Where it came from; a run folder beside it tells the model card about training and scores.
     """
 
-    def __init__(self, trained: Trained, runtime: Runtime, source: Path | None = None) -> None:
-        self._trained, self._runtime, self._source = trained, runtime, source
-        self.method = trained.method.to(runtime.device).eval()
+    def __init__(self, trained: Trained, compute: Compute, source: Path | None = None) -> None:
+        self._trained, self._compute, self._source = trained, compute, source
+        self.method = trained.method.to(compute.device).eval()
 
-    @cached_property
-    def _predictor(self) -> Predictor:
-        return Predictor.of(self._trained, self._runtime)
+    @property
+    def device(self) -> torch.device:
+        """Where it predicts."""
+        return self._compute.device
+
+    def to(self, device: str | int | torch.device) -> Model:
+        """Move the model to another device, see `load`; gives the model itself.
+
+        Raises:
+            ConfigError: The device is not here, or cannot do the model's precision.
+        """
+        self._compute = Compute.choose(device, self._compute.precision)
+        self.method.to(self._compute.device)
+        return self
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -76,26 +85,89 @@ class Model:
         """Kinds of maps that results hold."""
         return tuple(remembered_use(self._trained.meta).maps.kinds or self.method.map_kinds)
 
-    def predict(self, image: Picture, tags: Sequence[str] | None = None) -> Result:
-        """Mask and class maps of one image.
+    @overload
+    def predict(self, image: Source, tags: Tags = None, **options: Any) -> Result: ...
+    @overload
+    def predict(
+        self, image: Sequence[Source], tags: Tags | Sequence[Tags] = None, **options: Any
+    ) -> list[Result]: ...
+    def predict(
+        self, image: Source | Sequence[Source], tags: Tags | Sequence[Tags] = None, **options: Any
+    ) -> Result | list[Result]:
+        """Mask and class maps of one image, or of each of a list.
 
         Args:
-            image: A file, a Pillow image, or RGB pixels (H, W, 3) uint8.
+            image: A path, a Pillow image, RGB pixels (H, W, 3) uint8, a tensor (3, H, W) uint8 or in [0, 1],
+                the bytes of a picture file, an open file; or a list of such.
             tags: Names of the classes in the image; only these appear in mask and maps. If None, the
-                classifier says which maps are made, and the mask may hold any class.
+                classifier says which maps are made, and the mask may hold any class. For a list of images
+                the tags of all, or a list with the tags (or None) of each.
+            **options: As in ``tagmask predict``, all of them optional: ``maps`` (False for none, or kinds;
+                True), ``background`` (score of the background beside maps, 0 to 1), ``crf`` (name of its
+                parameters), ``scales`` and ``flip`` of the views, ``tile`` and ``max_side`` (pixels),
+                ``batch_size`` (tiles that go through the network together).
 
         Returns:
-            The result, at the image's own size.
+            The result, at the image's own size; a list for a list.
 
         Raises:
-            DataError: The image cannot be read, or a tag is not a class.
+            DataError: An image cannot be read, or a tag is not a class.
+            ConfigError: An option is unknown or impossible.
         """
-        pixels = _pixels(image)
-        shown = None if tags is None else self._shown(tags)
-        found = self._predictor.predict(Image.fromarray(pixels), shown, self.kinds)
-        keys = () if found.tags is None else tuple(found.tags[0].nonzero()[:, 0].tolist())
-        arrays = {kind: maps[0, list(keys)].cpu().numpy() for kind, maps in found.maps.items()}
-        return Result(pixels, found.mask, arrays, keys, self._trained.classes)
+        look = self._looker(options)
+        if not isinstance(image, list | tuple):
+            picture, path = read_source(image)  # type: ignore[arg-type]
+            return look(picture, path, self._shown(tags))
+        each: Sequence[Any] = [tags] * len(image)
+        if tags and not isinstance(tags, str) and any(one is None or is_list(one) for one in tags):
+            each = tags
+        if len(each) != len(image):
+            raise DataError(f"{len(image)} images need as many lists of tags, got {len(each)}")
+        rows = [self._shown(row) for row in each]
+        return [look(*read_source(one), row) for one, row in zip(image, rows, strict=True)]
+
+    __call__ = predict
+
+    def predict_iter(
+        self,
+        images: Source | Iterable[Source],
+        tags: Tags = None,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        **options: Any,
+    ) -> Iterator[Result]:
+        """Results one after the other, of as many images as there are; only one is held in memory.
+
+        Args:
+            images: A folder, a zip archive, a video, a pattern such as ``"in/*.jpg"``, or anything that gives
+                images as `predict` takes them.
+            tags: Names of the classes in every image, see `predict`.
+            errors: "raise" ends at an image that cannot be read; "skip" leaves it out and warns through the
+                logger "tagmask".
+            **options: See `predict`.
+
+        Raises:
+            DataError: An image cannot be read, or a tag is not a class.
+            ConfigError: An option is unknown or impossible.
+        """
+        if errors not in ("raise", "skip"):
+            raise ConfigError(f"errors is 'raise' or 'skip', got {errors!r}")
+        look, shown = self._looker(options), self._shown(tags)
+
+        def results() -> Iterator[Result]:
+            for name, picture, path, reason in each_source(images):
+                if picture is not None:
+                    yield look(picture, path, shown)
+                elif errors == "raise":
+                    reason = reason or "cannot be read"
+                    raise DataError(reason if name in reason else f"{name}: {reason}")
+                else:
+                    logging.getLogger("tagmask").warning("left out: %s: %s", name, reason)
+
+        return results()
+
+    def _looker(self, options: dict[str, Any]) -> Looker:
+        return looker(self._trained, self._compute, options)
 
     @classmethod
     def from_method(
@@ -112,8 +184,7 @@ class Model:
             ConfigError: It is no method, keeps no settings, or has another number of classes.
         """
         trained = from_module(method, classes)
-        device = str(next(method.parameters()).device)
-        return cls(trained, Runtime.create(device, precision, seed=None))
+        return cls(trained, Compute.choose(next(method.parameters()).device, precision))
 
     def save(self, folder: str | Path) -> Path:
         """Write a model folder, which `load` and every command read.
@@ -148,7 +219,9 @@ class Model:
             ConfigError: A setting is unknown, or the extra ``onnx`` is not installed.
             CheckpointError: The model cannot be exported or the file differs.
         """
-        target = Path(path)
+        from tagmask.export.write import ExportConfig, export_model
+
+        target = Path(path).expanduser()
         kind = "torch" if target.suffix == ".pt2" else "onnx"
         config = validate(ExportConfig, {"format": kind, **settings}, "export")
         # The exporters trace on the CPU; the model goes back to its device whatever happens.
@@ -156,7 +229,7 @@ class Model:
             self.method.cpu()
             return export_model(config, self._trained, target)
         finally:
-            self.method.to(self._runtime.device)
+            self.method.to(self._compute.device)
 
     @deprecated("0.2", arguments={"licence": "license"})
     def save_pretrained(
@@ -227,7 +300,7 @@ class Model:
         token: str | None = None,
         endpoint: str | None = None,
         cache: str | Path | None = None,
-        device: str = "auto",
+        device: str | int | torch.device = "auto",
         precision: str = "fp32",
     ) -> Model:
         """A model from a folder or from the Hugging Face hub; nothing in it is executed.
@@ -244,26 +317,11 @@ class Model:
         Raises:
             CheckpointError: There is no such model, or it is damaged.
         """
-        folder = Path(name)
+        folder = Path(name).expanduser()
         if not folder.exists():
             place = None if cache is None else Path(cache)
             folder = fetch_folder(str(name), revision=revision, token=token, endpoint=endpoint, cache=place)
         return load(folder, device, precision)
 
-    def _shown(self, tags: Sequence[str]) -> Tensor:
-        table = self._trained.classes
-        if isinstance(tags, str):
-            raise DataError(f"tags must be a list of class names, got the text '{tags}'")
-        shown = torch.zeros(1, table.num_classes, device=self._runtime.device)
-        shown[0, [table.index(name) for name in tags]] = 1
-        return shown
-
-
-def _pixels(image: Picture) -> NDArray[np.uint8]:
-    if isinstance(image, (str, Path)):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise DataError(f"an image is RGB (H, W, 3) uint8, got {image.shape} {image.dtype}")
-    return np.ascontiguousarray(image)
+    def _shown(self, tags: Any) -> Tensor | None:
+        return shown_tags(tags, self._trained.classes, self._compute.device)

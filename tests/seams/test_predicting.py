@@ -283,7 +283,7 @@ def test_tags_decide_which_labels_may_appear(tmp_path, runtime):
     for kind in (PixelMaps, PixelSegmenter):
         result = Model(trained(kind), runtime).predict(picture, ["third"])
         assert np.array_equal(result.mask, expected)
-        assert result.classes == ("third",)
+        assert result.present == ("third",)
     with torch.inference_mode():
         images = torch.from_numpy(picture / np.float32(255)).permute(2, 0, 1)[None]
         assert image_tags(trained(PixelMaps).method, images, runtime, "classifier").tolist() == [[1, 1, 1]]

@@ -55,7 +55,7 @@ def test_predict_takes_files_pictures_and_pixels(model, toy, kind):
     assert result.mask.shape == (64, 64)
     assert result.mask.dtype == np.uint8
     assert result.map_classes == ("dots", "rings")
-    assert set(result.classes) <= {"dots", "rings"}
+    assert set(result.present) <= {"dots", "rings"}
     assert set(result.maps) == {"cam", "lam"}
     assert all(maps.shape == (2, 64, 64) for maps in result.maps.values())
 

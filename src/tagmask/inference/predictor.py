@@ -17,7 +17,7 @@ from tagmask.engine.compute import Compute
 from tagmask.errors import ConfigError
 from tagmask.inference.crf import segment_by_crf
 from tagmask.inference.use import Use, remembered_use
-from tagmask.inference.views import SegmentationConfig, image_maps, image_scores, image_tags
+from tagmask.inference.views import SegmentationConfig, image_maps, image_scores, image_tags, tag_chances
 from tagmask.methods.base import Method
 from tagmask.models.trained import Trained
 from tagmask.ops.crf_presets import CRFParams
@@ -105,6 +105,12 @@ class Predictor:
     def tags(self, picture: Image.Image, rule: Literal["classifier", "mask"] = "classifier") -> Tensor:
         """Classes that a picture shows, when nobody tagged it, see `views.image_tags`: 0 or 1, (1, K)."""
         return image_tags(self.method, self._whole(picture), self.compute, rule)
+
+    def chances(self, picture: Image.Image) -> list[float]:
+        """Probability of every class to be in a picture, K numbers; none without a classifier."""
+        if not self.method.map_kinds:
+            return []
+        return tag_chances(self.method, self._whole(picture), self.compute)[0].tolist()
 
     def maps(self, picture: Image.Image, tags: Tensor | None) -> dict[str, Tensor]:
         """Class maps at the picture's own size, see `views.image_maps`.

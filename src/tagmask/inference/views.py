@@ -37,6 +37,7 @@ __all__ = [
     "image_tags",
     "map_kinds",
     "map_views",
+    "tag_chances",
     "tag_logits",
 ]
 
@@ -256,6 +257,12 @@ def image_tags(
             return (logits > 0).float()
         labels = strongest(on_whole_patches(method.segment, method.side_multiple, MEAN_COLOUR)(images))
         return predicted_tags(logits, labels, rule, min_cells=5 if rule == "classifier" else 4)
+
+
+def tag_chances(method: Method, images: Tensor, compute: Compute) -> Tensor:
+    """What the classifier says of images (B, 3, H, W): probability of every class, (B, K) float32."""
+    with compute.predicting():
+        return tag_logits(method, extended(images, SMALLEST)).sigmoid().cpu()
 
 
 def tag_logits(method: Method, images: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from tagmask.report.panels import label_picture
 from tagmask.store.files import NameRefused, atomic_write, digest, file_for
 from tagmask.store.labels import write_mask
 
-__all__ = ["PredictConfig", "Work", "begin", "finish_all", "outputs", "take", "work_key"]
+__all__ = ["PredictConfig", "Work", "begin", "finish_all", "outputs", "predictor_for", "take", "work_key"]
 
 _OVERLAY_SIDE = 2048
 
@@ -105,7 +105,7 @@ def begin(
         UserError: Settings, tags or the model do not allow it.
     """
     known = None if config.tags is None else _read_tags(config.tags, trained.classes)
-    predictor = _predictor(config, trained, compute)
+    predictor = predictor_for(config, trained, compute)
     return Work(config, predictor, trained.classes, out, known, done, failed)
 
 
@@ -119,7 +119,12 @@ def work_key(work: Work, trained: Trained) -> str:
     return digest([matters, trained.checksum, list(trained.classes.names), precision, tags])
 
 
-def _predictor(config: PredictConfig, trained: Trained, compute: Compute) -> Predictor:
+def predictor_for(config: PredictConfig, trained: Trained, compute: Compute) -> Predictor:
+    """The predictor that some settings ask for, used as the model remembers in everything else.
+
+    Raises:
+        ConfigError: The CRF is unknown, the overlap too large, or the model makes neither masks nor maps.
+    """
     use = remembered_use(trained.meta)
     changed = {k: v for k, v in (("scales", config.scales), ("flip", config.flip)) if v is not None}
     return Predictor.of(

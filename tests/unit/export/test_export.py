@@ -168,6 +168,6 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
         return lambda images: [value + 1 for value in module(images)]
 
     monkeypatch.setattr("tagmask.export.write._run_torch", wrong)
-    with pytest.raises(CheckpointError, match=r"differs from PyTorch in tag_logits.* by 1 for 1 image of 64 x 64 pixels"):
+    with pytest.raises(CheckpointError, match=r"in tag_logits.* by 1 for 1 image of 64 x 64 pixels"):
         export_model(ExportConfig(format="torch"), trained("psa"), tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())
