@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import yaml
 
 from tagmask.store.labels import read_mask
 from tests.cli import tagmask
+from tests.cli.test_nothing_lost import checksums
 
 VIT = "vit:patch=8,dim=32,depth=4,heads=2,size=64"
 TRAIN = {"iterations": 4, "batch_size": 2, "size": 64, "save_every": 2, "eval_every": 0, "tensorboard": False}
@@ -134,6 +136,48 @@ def test_wrong_orders_are_explained(recipe, finished, tmp_path):
     crf = tagmask("run", recipe, "--out", tmp_path / "crf", "--set", "refine.power=[12,1]")
     assert crf.exit_code == 2
     assert "the small one first" in crf.stderr
+
+
+@pytest.mark.parametrize(
+    ("step", "flags"),
+    [
+        ("walk", ["--map-kind", "bogus"]),
+        ("walk", ["--crf", "more"]),
+        ("walk", ["--crf", "denser"]),
+        ("walk", ["--split", "all"]),
+        ("walk", ["--data", "/nope"]),
+        ("affinity", ["--set", "affinity.train.view=bogus"]),
+        ("affinity", ["--set", "affinity.train.iterations=5"]),
+        ("affinity", ["--set", "affinity.model.radios=5"]),
+        ("affinity", ["--set", "affinity.labels=walks"]),
+        ("student", ["--set", "student.train.batch_size=3", "--set", "student.train.accumulate=2"]),
+        ("student", ["--set", "student.method=segmentor"]),
+        ("student", ["--data", "/nope"]),
+        ("entropy", ["--split", "test"]),
+        ("entropy", ["--set", "entropy.size=2"]),
+        ("run", ["--set", "student.train.view=bogus"]),
+        ("run", ["--set", "walk.crf=more"]),
+        ("run", ["--set", "affinity.train.eval_maps.size=2"]),
+    ],
+)
+def test_a_wrong_flag_changes_nothing(whole, step, flags):
+    before = checksums(whole)
+    refused = tagmask(step, whole, *(("--out", whole) if step == "run" else ()), *flags)
+    assert refused.exit_code == 2, refused.output
+    assert checksums(whole) == before
+
+
+def test_a_learner_that_replaces_another_is_kept_apart(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    other = ("--set", "student.train.iterations=3")
+    replaced = tagmask("student", run, *other, "--overwrite")
+    assert replaced.exit_code == 0, replaced.stderr
+    assert steps_of(run)["student"]["results"]["iterations"] == 3
+    assert not (run / ".unfinished").exists()
+    back = tagmask("run", run, "--out", run, "--overwrite")
+    assert back.exit_code == 0, back.stderr
+    assert contents(run / "student" / "model") == contents(whole / "student" / "model")
+    assert tagmask("check", run).exit_code == 0
 
 
 @pytest.mark.slow

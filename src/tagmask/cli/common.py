@@ -53,6 +53,9 @@ Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps, cu
 Precision = Annotated[str | None, typer.Option("--precision", help="fp32, tf32, bf16 or fp16.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Everything random follows from it.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite/--no-overwrite", help="Replace a training in the run folder.")
+]
 Recipe = Annotated[str | None, typer.Option("--recipe", help="Shipped recipe, or a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set a.b=c. May be repeated.")]
 Checkpoint = Annotated[

@@ -22,6 +22,7 @@ from tagmask.cli.common import (
     Masks,
     MethodName,
     Out,
+    Overwrite,
     Precision,
     Recipe,
     Seed,
@@ -70,9 +71,6 @@ LabelFolder = Annotated[
     Path | None, typer.Option("--labels", help="Folder of label images to learn from, NAME.png each.")
 ]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with an unfinished training.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite/--no-overwrite", help="Replace a training in the run folder.")
-]
 
 
 @app.command()
@@ -200,7 +198,7 @@ def set_values(
     values: Annotated[list[str], typer.Argument(metavar="A.B=C...", help="Settings and their new values.")],
 ) -> None:
     """Change settings of a run for good; the flags of a single step count for that call only."""
-    from tagmask.pipeline.run import change_settings
+    from tagmask.pipeline.settings import change_settings
 
     for line in change_settings(run, values):
         show_line(line)

@@ -16,7 +16,12 @@ __all__ = ["do_step", "do_steps", "print_scores"]
 
 
 def do_step(
-    step: str, base: Path, flags: dict[str, Any], settings: list[str] | None, out: Path | None = None
+    step: str,
+    base: Path,
+    flags: dict[str, Any],
+    settings: list[str] | None,
+    out: Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Do one step of a run; what the flags say counts for this call.
 
@@ -26,6 +31,7 @@ def do_step(
         flags: Dotted setting to value; None values are left out.
         settings: What was given to ``--set``.
         out: Run folder, if not `base`.
+        overwrite: Replace a training with other settings.
 
     Returns:
         The run folder.
@@ -34,7 +40,7 @@ def do_step(
         UserError: Something given cannot be used; nothing was changed.
         Stopped: A stop signal came.
     """
-    return do_steps(str(base), flags, settings, out, (step,), keep_settings=False)
+    return do_steps(str(base), flags, settings, out, (step,), overwrite=overwrite, keep_settings=False)
 
 
 def do_steps(

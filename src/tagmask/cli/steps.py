@@ -16,6 +16,7 @@ from tagmask.cli.common import (
     MapKind,
     Masks,
     Out,
+    Overwrite,
     Precision,
     Resize,
     Set,
@@ -99,11 +100,14 @@ def affinity(
     data: Data = None,
     device: Device = None,
     precision: Precision = None,
+    overwrite: Overwrite = False,
     settings: Set = None,
 ) -> None:
     """Learn from the pseudo labels which neighbouring pixels belong together."""
     flags = data_flags(data, None, None, None, None)
-    folder = do_step("affinity", run, flags | compute_flags(device, precision, None), settings)
+    folder = do_step(
+        "affinity", run, flags | compute_flags(device, precision, None), settings, overwrite=overwrite
+    )
     show_line(f"model: {folder / 'affinity' / 'model'}")
 
 
@@ -132,11 +136,14 @@ def student(
     data: Data = None,
     device: Device = None,
     precision: Precision = None,
+    overwrite: Overwrite = False,
     settings: Set = None,
 ) -> None:
     """Train the segmentation network on the labels of a run."""
     flags = data_flags(data, None, None, None, None)
-    folder = do_step("student", run, flags | compute_flags(device, precision, None), settings)
+    folder = do_step(
+        "student", run, flags | compute_flags(device, precision, None), settings, overwrite=overwrite
+    )
     show_line(f"model: {folder / 'student' / 'model'}")
 
 

@@ -18,9 +18,9 @@ from tagmask.data.parts import Parts
 from tagmask.engine.log import Display
 from tagmask.engine.runtime import out_of_memory
 from tagmask.engine.signals import Stopped
-from tagmask.errors import ConfigError, UserError
+from tagmask.errors import UserError
 from tagmask.pipeline.changes import keep_changed, name_changed_inputs, name_own_changes
-from tagmask.pipeline.config import RunConfig, read_config, with_absolute_paths, write_settings
+from tagmask.pipeline.config import RunConfig, with_absolute_paths, write_settings
 from tagmask.pipeline.order import ALL_STEPS, STEPS
 from tagmask.pipeline.training import choose_place, guard_settings, guard_training
 from tagmask.steps.base import Context, Models, Step
@@ -28,7 +28,7 @@ from tagmask.store.files import clear_partial, exclusive
 from tagmask.store.manifest import Manifest
 from tagmask.store.staging import Staging, recover
 
-__all__ = ["Run", "change_settings", "run"]
+__all__ = ["Run", "run"]
 
 
 @dataclass(frozen=True)
@@ -281,42 +281,3 @@ def _note(context: Context, name: str, status: str, reason: str) -> None:
     if context.runtime.is_main:
         context.manifest.stop(name, status, reason)
         Staging(context.folder, name).stop(status, reason)
-
-
-def change_settings(folder: Path, values: Sequence[str]) -> list[str]:
-    """Change settings of a run for good.
-
-    Args:
-        folder: The run folder.
-        values: ``a.b=c`` texts.
-
-    Returns:
-        One line for each changed setting.
-
-    Raises:
-        ConfigError: There is no run, or a key, value, choice or path does not fit; nothing was changed.
-    """
-    if not (folder / "settings.yaml").is_file():
-        raise ConfigError(f"{folder} is no run folder: it has no settings.yaml")
-    before = read_config(folder)
-    config = with_absolute_paths(read_config(folder, overrides=values))
-    data = Parts(config.data)
-    runtime = config.runtime.create()
-    context = Context(
-        folder, runtime, Display(quiet=True), data, config, Models(config, folder, data), out=folder
-    )
-    for name in STEPS:
-        step = ALL_STEPS[name]
-        if step.needless(context) is None:
-            step.check(_section(config, step), context)
-    with exclusive(folder):
-        write_settings(config, folder)
-    old, new = (_flat(c.model_dump(mode="json")) for c in (before, config))
-    return [f"{key}: {old.get(key)!r} -> {new[key]!r}" for key in new if old.get(key) != new[key]]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
