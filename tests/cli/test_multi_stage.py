@@ -144,7 +144,7 @@ def test_wrong_orders_are_explained(recipe, finished, tmp_path):
         ("walk", ["--map-kind", "bogus"]),
         ("walk", ["--crf", "more"]),
         ("walk", ["--crf", "denser"]),
-        ("walk", ["--split", "all"]),
+        ("walk", ["--split", "test"]),
         ("walk", ["--data", "/nope"]),
         ("affinity", ["--set", "affinity.train.view=bogus"]),
         ("affinity", ["--set", "affinity.train.iterations=5"]),
