@@ -23,7 +23,7 @@ from tagmask.pipeline.changes import keep_changed, name_changed_inputs, name_own
 from tagmask.pipeline.config import RunConfig, with_absolute_paths, write_settings
 from tagmask.pipeline.order import ALL_STEPS, STEPS
 from tagmask.pipeline.training import choose_place, guard_settings, guard_training
-from tagmask.steps.base import Context, Models, Step
+from tagmask.steps.base import Context, Models, Settings, Step
 from tagmask.store.files import clear_partial, exclusive
 from tagmask.store.manifest import Manifest
 from tagmask.store.staging import Staging, recover
@@ -131,7 +131,8 @@ def run(
     for step in chosen:
         step.check(_section(config, step), context)
         if step.private:
-            guard_settings(step, step.decides(_section(config, step), config), context, overwrite)
+            decisive = _decisive(step, _section(config, step), config)
+            guard_settings(step, *decisive, context, overwrite)
     with exclusive(folder) if runtime.is_main else nullcontext():
         if runtime.is_main:
             clear_partial(folder)
@@ -143,8 +144,8 @@ def run(
         return Run(folder, call.results)
 
 
-def _section(config: RunConfig, step: Step) -> Any:
-    return getattr(config, step.name)
+def _section(settings: Settings, step: Step) -> Any:
+    return getattr(settings, step.name)
 
 
 def _chosen(call: _Call, names: Sequence[str]) -> list[Step]:
@@ -163,25 +164,24 @@ def _chosen(call: _Call, names: Sequence[str]) -> list[Step]:
 
 
 def _asked(call: _Call, step: Step) -> Asked:
-    config = _section(call.context.settings, step)  # type: ignore[arg-type]
-    unset = {k: f.get_default(call_default_factory=True) for k, f in type(config).model_fields.items()}
-    usual = config.model_copy(update={k: v for k, v in unset.items() if not _required(config, k)})
-    settings = call.context.settings
-    return Asked(
-        step,
-        step.decides(config, settings),
-        step.reads(config, call.context),
-        step.decides(usual, settings),
-    )
+    context = call.context
+    config = _section(context.settings, step)
+    settings, defaults = _decisive(step, config, context.settings)
+    return Asked(step, settings, step.reads(config, context), defaults)
 
 
-def _required(config: Any, key: str) -> bool:
-    return bool(type(config).model_fields[key].is_required())
+def _decisive(step: Step, config: Any, settings: Settings) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What decides about a step's result, and its defaults where the section itself has some."""
+    fields = type(config).model_fields.items()
+    unset = {k: f.get_default(call_default_factory=True) for k, f in fields if not f.is_required()}
+    usual = step.decides(config.model_copy(update=unset), settings)
+    defaults = {k: v for k, v in usual.items() if k not in ("method", "model", "precision", "seed")}
+    return step.decides(config, settings), defaults
 
 
 def _do(call: _Call, step: Step) -> None:
     """One step, if it is not done."""
-    context, config = call.context, _section(call.context.settings, step)  # type: ignore[arg-type]
+    context, config = call.context, _section(call.context.settings, step)
     asked, manifest = _asked(call, step), context.manifest
     name_changed_inputs(step, manifest, context.display)
     done = asked.done(manifest) and not (call.alone and step.anew)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tagmask.errors import ConfigError
 from tagmask.steps.base import Context, Step
+from tagmask.store.manifest import filled
 
 __all__ = ["choose_place", "guard_settings", "guard_training"]
 
@@ -17,7 +18,13 @@ def has_states(step: Step, folder: Path) -> bool:
     return any((folder / step.private[0]).glob("checkpoints/step-*"))
 
 
-def guard_settings(step: Step, settings: Mapping[str, Any], context: Context, overwrite: bool) -> None:
+def guard_settings(
+    step: Step,
+    settings: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    context: Context,
+    overwrite: bool,
+) -> None:
     """Refuse other settings of a training before the first step of the run begins.
 
     Raises:
@@ -26,9 +33,7 @@ def guard_settings(step: Step, settings: Mapping[str, Any], context: Context, ov
     known = context.manifest.steps.get(step.name, {})
     if overwrite or "settings" not in known or not has_states(step, context.folder):
         return
-    before = known["settings"]
-    # A setting that the record does not know may have its default; that is looked at later.
-    if changed := _changes(step, before, {k: v for k, v in settings.items() if k in before}):
+    if changed := _changes(step, filled(known["settings"], defaults), settings):
         _refuse(context.folder, changed)
 
 
@@ -58,7 +63,7 @@ def guard_training(
             "choose another --out"
         )
     if not same:
-        changed = _changes(step, {**defaults, **known.get("settings", {})}, settings)
+        changed = _changes(step, filled(known.get("settings", {}), defaults), settings)
         before = known.get("inputs", {})
         others = {name for name, value in inputs.items() if before.get(name) != value}
         if not changed and others and others <= set(step.made):

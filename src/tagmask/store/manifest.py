@@ -25,7 +25,7 @@ from tagmask.store.ledger import (
     write_list,
 )
 
-__all__ = ["LISTS", "Manifest", "new_record"]
+__all__ = ["LISTS", "Manifest", "filled", "new_record"]
 
 LISTS = ".checksums"
 """Folder in a run folder with one list of files a step."""
@@ -100,7 +100,7 @@ class Manifest:
         if step is None or not isinstance(step.get("settings"), dict):
             return False
         left_out = set(places)
-        before = {k: v for k, v in {**(defaults or {}), **step["settings"]}.items() if k not in left_out}
+        before = {k: v for k, v in filled(step["settings"], defaults or {}).items() if k not in left_out}
         now = {k: v for k, v in settings.items() if k not in left_out}
         return digest([before, step.get("inputs")]) == digest([now, dict(inputs)])
 
@@ -247,6 +247,15 @@ class Manifest:
 
     def _write(self) -> None:
         write_json(self.path, {"format": _FORMAT, "tagmask": __version__, "steps": self.steps})
+
+
+def filled(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Noted settings with the defaults of those that came later, also inside groups of settings."""
+    result = {**defaults, **settings}
+    for key, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(result[key], Mapping):
+            result[key] = filled(result[key], default)
+    return result
 
 
 def new_record(settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:

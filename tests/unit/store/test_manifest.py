@@ -56,6 +56,16 @@ def test_a_setting_that_came_later_changes_nothing_while_it_has_its_default(tmp_
     assert not later.same_work("train", {"a": 0, "b": 2}, {}, defaults={"a": 0, "b": 2})
 
 
+def test_a_setting_that_came_later_inside_a_group_changes_nothing_either(tmp_path):
+    Manifest(tmp_path).begin("train", {"maps": {"size": 1}, "views": None, "model": {"a": 1}}, {})
+    later, defaults = Manifest(tmp_path), {"maps": {"size": 9, "fit": "x"}, "views": {"b": 2}}
+    now = {"maps": {"size": 1, "fit": "x"}, "views": None, "model": {"a": 1}}
+    assert later.same_work("train", now, {}, defaults)
+    assert not later.same_work("train", {**now, "maps": {"size": 1, "fit": "y"}}, {}, defaults)
+    assert not later.same_work("train", {**now, "views": {"b": 2}}, {}, defaults)
+    assert not later.same_work("train", {**now, "model": {"a": 1, "c": 3}}, {}, defaults)
+
+
 def test_checksum_of_an_output_feeds_the_next_step(tmp_path):
     finished(tmp_path)
     assert len(Manifest(tmp_path).checksum(tmp_path / "labels") or "") == 64
