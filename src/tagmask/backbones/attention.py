@@ -4,50 +4,89 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.layers.attention import Attention
+import torch
+import torch.nn.functional as F
+from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
 __all__ = ["attention_with_scores", "block_with_scores"]
 
 
-def attention_with_scores(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def attention_with_scores(
+    attention: nn.Module, tokens: Tensor, rotary: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Attention of a timm block step by step, so that its scores can be used and trained.
 
     Args:
-        attention: Attention module of a timm block.
+        attention: Attention module of a timm block (ViT, EVA or rotary ViT).
         tokens: Normed tokens, (B, T, D).
+        rotary: Rotary embedding of the patches, as timm's blocks take it.
 
     Returns:
         Output (B, T, D) and the scaled scores before softmax (B, A, T, T).
     """
-    return _attention(attention, tokens)[:2]
+    return _attention(attention, tokens, rotary)[:2]
 
 
-def _attention(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _attention(attention: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Output, scores, and probabilities before dropout."""
-    batch, count, _ = tokens.shape
-    qkv = attention.qkv(tokens).reshape(batch, count, 3, attention.num_heads, attention.head_dim)
-    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    query, key, value = _heads(attention, tokens)
     query, key = attention.q_norm(query), attention.k_norm(key)
+    if rotary is not None:
+        query, key = (_rotated(attention, x, rotary).type_as(value) for x in (query, key))
     scores = (query * attention.scale) @ key.transpose(2, 3)
     probs = scores.softmax(-1)
-    mixed = (attention.attn_drop(probs) @ value).transpose(1, 2).reshape(batch, count, -1)
-    return attention.proj_drop(attention.proj(attention.norm(mixed))), scores, probs
+    mixed = (attention.attn_drop(probs) @ value).transpose(1, 2).flatten(2)
+    mixed = attention.norm(mixed)
+    if getattr(attention, "gate", None) is not None:
+        mixed = mixed * attention.gate(tokens).sigmoid()
+    return attention.proj_drop(attention.proj(mixed)), scores, probs
 
 
-def block_with_scores(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _heads(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, (B, A, T, D / A) each."""
+    if getattr(attention, "qkv", None) is None:
+        parts = [layer(tokens) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    elif getattr(attention, "q_bias", None) is None:
+        parts = list(attention.qkv(tokens).chunk(3, dim=2))
+    else:
+        bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+        parts = list(F.linear(tokens, attention.qkv.weight, bias).chunk(3, dim=2))
+    query, key, value = (part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
+    return query, key, value
+
+
+def _rotated(attention: Any, x: Tensor, rotary: Tensor) -> Tensor:
+    prefix, patches = x.tensor_split([attention.num_prefix_tokens], dim=2)
+    turned = apply_rot_embed_cat(patches, rotary, half=getattr(attention, "rotate_half", False))
+    return torch.cat([prefix, turned], dim=2)
+
+
+def block_with_scores(
+    block: nn.Module, tokens: Tensor, rotary: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A timm block step by step.
 
     Args:
-        block: The block.
+        block: The block, of a ViT or of EVA and its kin.
         tokens: (B, T, D).
+        rotary: Rotary embedding of the patches, if the block takes one.
 
     Returns:
         Tokens behind the block (B, T, D), scores before the softmax and probabilities behind it (B, A, T, T),
         and the output of the attention branch (B, T, D) before the residual.
     """
     parts: Any = block
-    mixed, scores, probs = _attention(parts.attn, parts.norm1(tokens))
-    tokens = tokens + parts.drop_path1(parts.ls1(mixed))
-    tokens = tokens + parts.drop_path2(parts.ls2(parts.mlp(parts.norm2(tokens))))
+    mixed, scores, probs = _attention(parts.attn, parts.norm1(tokens), rotary)
+    tokens = tokens + parts.drop_path1(_scaled(parts, 1, mixed))
+    tokens = tokens + parts.drop_path2(_scaled(parts, 2, parts.mlp(parts.norm2(tokens))))
     return tokens, scores, probs, mixed
+
+
+def _scaled(block: Any, number: int, branch: Tensor) -> Tensor:
+    """A residual branch times the block's layer scale, a module in ViTs and a parameter in EVA."""
+    if hasattr(block, f"ls{number}"):
+        scaled: Tensor = getattr(block, f"ls{number}")(branch)
+        return scaled
+    gamma = getattr(block, f"gamma_{number}", None)
+    return branch if gamma is None else gamma * branch

@@ -27,6 +27,7 @@ _SHAPES = {
     "conformer_small": {},
     "conformer_base": {"ratio": 6, "dim": 576, "heads": 9},
 }
+_MOST = {"dim": 16384, "depth": 96, "heads": 1024, "ratio": 64, "base": 1024}
 _DEFAULTS = {"dim": 384, "depth": 12, "heads": 6, "ratio": 4, "base": 64}
 _HOW = (
     "Conformer has no weights on the hub. Give the local file Conformer_small_patch16.pth of "
@@ -267,9 +268,11 @@ def _shape(name: str) -> dict[str, int]:
         )
     for item in text.split(","):
         key, _, value = item.partition("=")
-        if key not in shape or not value.isdigit():
+        if key not in shape or not (value.isascii() and value.isdigit() and len(value) < 20):
             raise ConfigError(f"backbone '{name}': '{item}' is not name=number. {nearest(key, shape)}")
         shape[key] = int(value)
+        if not 1 <= shape[key] <= _MOST[key]:
+            raise ConfigError(f"backbone '{name}': {key} must be 1 to {_MOST[key]}, got {shape[key]}")
     if shape["depth"] % 3 or shape["dim"] % shape["heads"]:
         raise ConfigError(f"backbone '{name}': depth must be a multiple of 3 and dim one of heads")
     return shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -24,11 +24,12 @@ _HALF = (0.5, 0.5, 0.5)
 
 
 class ViT(nn.Module):
-    """A ViT, DeiT or DINOv2 that returns class tokens, patch maps and, on request, what lies between.
+    """A ViT, DINO, SigLIP or EVA-02 that returns class tokens, patch maps and, on request, what lies between.
 
     Tokens stand in the order extra, class, patch. Extra tokens (registers) take part in attention and appear
     in no output. Parameters carry timm's names; `cls_token` (1, P, D) and `pos_embed` (1, P + N, D) hold the
-    extra tokens first.
+    extra tokens first. A network without a class token (SigLIP) gets random ones, one without a position
+    table (DINOv3) a table of zeros; both learn.
 
     Args:
         name: timm name of a plain ViT, "tagmask_demo", or a custom shape such as
@@ -71,24 +72,33 @@ class ViT(nn.Module):
         self.name = name
         self.dim = int(model.embed_dim)
         self.num_class_tokens = num_class_tokens
-        self.num_extra_tokens = model.num_reg_tokens if num_extra_tokens is None else num_extra_tokens
+        registers = 0 if model.reg_token is None else int(model.reg_token.shape[1])
+        self.num_extra_tokens = registers if num_extra_tokens is None else num_extra_tokens
         self.position_offset = position_offset
         self.extra_token_noise = extra_token_noise
         self.patch_size = int(model.patch_embed.patch_size[0])
         self.grid = grid or tuple(model.patch_embed.grid_size)
         self.grid_mode = grid_mode
-        self._pretrained_registers = int(model.num_reg_tokens)
         patches = self.grid[0] * self.grid[1]
         self.cls_token = nn.Parameter(torch.zeros(1, self.num_prefix_tokens, self.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, self.num_prefix_tokens + patches, self.dim))
         self.patch_embed, self.norm_pre = model.patch_embed, model.norm_pre
         self.blocks, self.norm = model.blocks, model.norm
+        # timm moves the last norm of some behind the pooling, where neither maps nor masks would see it.
+        self._norm_is_last = not isinstance(self.norm, nn.Identity)
+        if not self._norm_is_last:
+            self.norm = model.fc_norm
+        self.rope: Any = getattr(model, "rope", None)
+        if self.rope is not None:
+            for block in self.blocks:
+                block.attn.num_prefix_tokens = self.num_prefix_tokens
+        self._lacks = tuple(key for key in ("cls_token", "pos_embed") if getattr(model, key) is None)
         self.normalisation = _normalisation(normalisation, model)
         for key, values in zip(("mean", "std"), self.normalisation, strict=True):
             self.register_buffer(
                 key, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False
             )
-        self._set_tokens(model.state_dict())
+        self._set_tokens(self._completed(model.state_dict()))
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -143,6 +153,9 @@ class ViT(nn.Module):
         Raises:
             CheckpointError: A name is missing or a shape differs; nothing is changed then.
         """
+        state = self._completed(state)
+        if not self._norm_is_last:
+            state = {key.replace("fc_norm.", "norm."): value for key, value in state.items()}
         own = {key for key in self.state_dict() if key not in ("cls_token", "pos_embed")}
         tokens = ("cls_token", "pos_embed", "reg_token", "register_tokens")
         own_weights = {key: value for key, value in state.items() if key in own}
@@ -158,13 +171,22 @@ class ViT(nn.Module):
                 f"{source} does not fit: pos_embed has {state['pos_embed'].shape[1]} rows, needed are a "
                 f"square grid and one for the class token (weights of another shape)"
             )
-        heads = ("head", "fc_norm", "mask_token", "attn_pool", "pre_logits")
-        own_weights |= {k: v for k, v in state.items() if k not in tokens and not k.startswith(heads)}
+        other = ("head", "fc_norm", "mask_token", "attn_pool", "pre_logits", "lm_head", "rope")
+        own_weights |= {k: v for k, v in state.items() if k not in tokens and not k.startswith(other)}
         held = nn.Module()
-        for key in ("patch_embed", "norm_pre", "blocks", "norm"):
+        for key in ("patch_embed", "norm_pre", "blocks", "norm", "rope"):
             held.add_module(key, getattr(self, key))
         load_strictly(held, own_weights, source)
         self._set_tokens(state)
+
+    def _completed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights with what the network itself does without: a random class token, positions of zero."""
+        made = dict(state)
+        if "cls_token" in self._lacks:
+            made["cls_token"] = nn.init.trunc_normal_(torch.empty(1, 1, self.dim), std=0.02)
+        if "pos_embed" in self._lacks:
+            made["pos_embed"] = torch.zeros(1, self.grid[0] ** 2, self.dim)  # read as a square, resized after
+        return made
 
     @torch.no_grad()
     def _set_tokens(self, state: dict[str, Tensor]) -> None:
@@ -248,19 +270,20 @@ class ViT(nn.Module):
         cells = self.patch_embed.proj(self.normalise(images))
         grid = (cells.shape[2], cells.shape[3])
         tokens = self._embed(cells, size, grid)
+        rotary = self._rotary(grid)
         kept: dict[int, Tensor] = {}
         kept_scores: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             if index in scores or visit is not None:
                 tokens, found, probs, branch = recomputed(
-                    self.gradient_checkpointing, block_with_scores, block, tokens
+                    self.gradient_checkpointing, block_with_scores, block, tokens, *rotary[index]
                 )
                 if visit is not None:
                     visit(index, probs, branch)
                 if index in scores:
                     kept_scores[index] = found if reduce is None else reduce(found)
             else:
-                tokens = recomputed(self.gradient_checkpointing, block, tokens)
+                tokens = recomputed(self.gradient_checkpointing, block, tokens, *rotary[index])
             if index in hidden:
                 kept[index] = tokens
             if index == last_block:
@@ -269,6 +292,14 @@ class ViT(nn.Module):
             tokens = self.norm(tokens) if norm else tokens
         classes = tokens[:, self.num_extra_tokens : self.num_prefix_tokens]
         return TokenFeatures(classes, self.to_map(tokens, grid), grid, kept, kept_scores)
+
+    def _rotary(self, grid: tuple[int, int]) -> Sequence[tuple[Tensor, ...]]:
+        """What each block gets beside its tokens: rotary embeddings of the patches, or nothing."""
+        if self.rope is None:
+            return [()] * self.depth
+        made = self.rope.get_embed(shape=list(grid))
+        mixed = made.ndim > 3  # learned angles differ from block to block
+        return [(made[index] if mixed else made,) for index in range(self.depth)]
 
     def _embed(self, cells: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
         patches = self.patch_embed.norm(cells.flatten(2).transpose(1, 2))

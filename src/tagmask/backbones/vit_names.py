@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import timm
-from timm.layers.attention import Attention
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers import PatchEmbed
+from timm.layers.attention import Attention, AttentionRope
+from timm.models import is_model_in_modules
+from timm.models.eva import Eva, EvaAttention, EvaBlock
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
-from tagmask.errors import ConfigError, nearest
+from tagmask.errors import ConfigError, nearest, one_line
 
 __all__ = ["PACKAGED", "build_vit", "is_registered", "register_backbone"]
 
@@ -29,6 +32,16 @@ _CUSTOM_DEFAULTS = {
     "mlp": 4,
     "registers": 0,
     "stem": 0,
+}
+_CUSTOM_RANGES = {
+    "patch": (1, 256),
+    "dim": (1, 16384),
+    "depth": (1, 256),
+    "heads": (1, 1024),
+    "size": (1, 8192),
+    "mlp": (1, 64),
+    "registers": (0, 1024),
+    "stem": (0, 1),
 }
 
 
@@ -75,38 +88,79 @@ def build_vit(name: str, drop_path: float = 0.0) -> VisionTransformer:
     shape = PACKAGED[name][0] if name in PACKAGED else name
     if shape.startswith("vit:"):
         return _custom_vit(shape, drop_path)
-    base = name.split(".")[0]
+    return _plain(name, _from_timm(name, drop_path))
+
+
+def _from_timm(name: str, drop_path: float) -> nn.Module:
+    base, _, tag = name.partition(".")
     if not timm.is_model(base):
         known = [*timm.list_models("*vit*"), *timm.list_models("deit*"), *PACKAGED]
         close = nearest(base, known).split(" Known:")[0]
         raise ConfigError(
-            f"no backbone named '{name}'. {close} Any plain ViT of timm works (ViT, DeiT, DINOv2), "
-            f"or vit:patch=16,dim=192,depth=12,heads=3,size=224"
+            f"no backbone named '{name}'. {close} Any plain ViT of timm works (ViT, DeiT, DINOv2, DINOv3, "
+            f"SigLIP, EVA-02), or vit:patch=16,dim=192,depth=12,heads=3,size=224"
         )
-    vit: Any = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path)
-    return _plain(name, vit)
+    # Rotary angles of any grid, not of the one the model was made for.
+    more = {"dynamic_img_size": True} if is_model_in_modules(base, {"eva"}) else {}
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path, **more)
+    except RuntimeError as error:
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{base}.*")]
+        if tag and tag not in tags:
+            raise ConfigError(f"'{base}' has no weights tagged '{tag}'. {nearest(tag, tags)}") from None
+        raise ConfigError(f"backbone '{name}': {one_line(error)}") from None
+    except TypeError:  # networks without stochastic depth refuse its rate
+        raise ConfigError(_not_plain(name, "its modules are of another kind")) from None
 
 
 def _plain(name: str, vit: Any) -> VisionTransformer:
-    plain = type(vit) is VisionTransformer and vit.cls_token is not None and vit.pos_embed is not None
-    if not plain or any(type(getattr(block, "attn", None)) is not Attention for block in vit.blocks):
-        raise ConfigError(f"'{name}' is no plain ViT (class token, position table, standard attention)")
+    """The network, if our loop over its blocks computes what its own does.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if type(vit) not in (VisionTransformer, Eva):
+        raise ConfigError(_not_plain(name, f"it is a {type(vit).__name__}"))
+    if type(vit.patch_embed) is not PatchEmbed:
+        raise ConfigError(_not_plain(name, "its patches come from another network"))
+    for block in vit.blocks:
+        attention = getattr(block, "attn", None)
+        if type(block) not in (Block, EvaBlock) or type(attention) not in (
+            Attention,
+            AttentionRope,
+            EvaAttention,
+        ):
+            raise ConfigError(_not_plain(name, f"its blocks are {type(block).__name__}"))
+        if getattr(attention, "num_kv_groups", 1) != 1:
+            raise ConfigError(_not_plain(name, "its heads share keys"))
     return cast(VisionTransformer, vit)
+
+
+def _not_plain(name: str, why: str) -> str:
+    return (
+        f"'{name}' is no plain ViT: {why}. Plain ones are ViT, DeiT, DINO, DINOv2, DINOv3, SigLIP and EVA-02 "
+        "of timm, and vit:patch=16,dim=192,depth=12,heads=3,size=224"
+    )
 
 
 def _custom_vit(shape: str, drop_path: float) -> VisionTransformer:
     values: dict[str, int] = dict(_CUSTOM_DEFAULTS)
     for item in shape.removeprefix("vit:").split(","):
         key, _, text = item.partition("=")
-        if key not in values or not text.isdigit():
+        if key not in values or not (text.isascii() and text.isdigit() and len(text) < 20):
             raise ConfigError(
                 f"backbone '{shape}': '{item}' is not name=number. {nearest(key, _CUSTOM_DEFAULTS)}"
             )
         values[key] = int(text)
-    if values["dim"] % values["heads"] or (values["stem"] and values["patch"].bit_count() != 1):
-        raise ConfigError(
-            f"backbone '{shape}': dim must be a multiple of heads; a stem needs patch 8, 16 or 32"
-        )
+        least, most = _CUSTOM_RANGES[key]
+        if not least <= values[key] <= most:
+            raise ConfigError(f"backbone '{shape}': {key} must be {least} to {most}, got {values[key]}")
+    if values["dim"] % values["heads"]:
+        raise ConfigError(f"backbone '{shape}': dim must be a multiple of heads")
+    if values["size"] < values["patch"]:
+        raise ConfigError(f"backbone '{shape}': size must be at least one patch, {values['patch']}")
+    if values["stem"] and (values["patch"] not in (2, 4, 8, 16, 32) or values["dim"] % 4):
+        raise ConfigError(f"backbone '{shape}': a stem needs patch 8, 16 or 32 and a dim that 4 divides")
     vit = VisionTransformer(
         img_size=values["size"],
         patch_size=values["patch"],
