@@ -190,3 +190,24 @@ def test_bugs_are_one_line_too(monkeypatch):
     assert result.exit_code == 1
     assert result.stderr.startswith("internal error: ZeroDivisionError")
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=repr,
+)
+def test_too_little_memory_or_address_space_is_one_line_that_says_what_to_raise(monkeypatch, error):
+    def short(*_):
+        raise error
+
+    monkeypatch.setattr("tagmask.cli.show.describe", short)
+    done = tagmask("show", "more")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: memory ran out (")
+    assert "ulimit -v" in done.stderr

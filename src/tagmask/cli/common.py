@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from tagmask.cli.manner import manner, new_display, show_line, verbose_log
-from tagmask.errors import ProcessError, UserError, in_commands
+from tagmask.errors import ProcessError, UserError, in_commands, printable
 
 __all__ = [
     "PARTLY",
@@ -30,6 +30,11 @@ __all__ = [
 OK, INTERNAL, USER_ERROR, PARTLY, STOPPED = 0, 1, 2, 3, 130
 """Exit codes: done; a fault of tagmask; something given cannot be used; some inputs failed; Ctrl-C."""
 _BROKEN_PIPE = 141
+_NO_MEMORY = (
+    "failed to map segment", "annot allocate memory", "can't allocate memory", "not enough memory",
+    "can't start new thread", "out of memory",
+)  # fmt: skip
+"""What systems and libraries say when no memory, or no address space, is left."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -99,7 +104,7 @@ def guarded(command: _F) -> _F:
 def _explain(error: BaseException) -> tuple[str, int]:
     """What to print about a failure, and the exit code."""
     if isinstance(error, UserError):
-        return f"error: {error}", USER_ERROR
+        return "\n".join(printable(line) for line in f"error: {error}".split("\n")), USER_ERROR
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on", STOPPED
     if isinstance(error, OSError):
@@ -109,6 +114,9 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if code is not None:
         return f"{error}; {_how_to_go_on()}", code
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or any(words in reason for words in _NO_MEMORY):
+        advice = "close other programs, make pictures or batches smaller, or raise the limit of this shell"
+        return f"error: memory ran out ({reason[:200]}); {advice} (ulimit -v) or container", USER_ERROR
     return f"internal error: {type(error).__name__}: {reason} (TAGMASK_DEBUG=1 shows where)", INTERNAL
 
 
