@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     from tagmask.model import Model, Result, load
     from tagmask.pipeline.config import RunConfig, read_config
     from tagmask.pipeline.run import Run
+    from tagmask.training.callbacks import Callback, EarlyStop
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Callback",
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "EarlyStop",
     "Model",
     "Result",
     "Run",
@@ -92,6 +95,7 @@ _HOMES = {
     **dict.fromkeys(("CheckpointError", "ConfigError", "DataError", "UserError"), ".errors"),
     **dict.fromkeys(("Model", "Result", "load"), ".model"),
     **dict.fromkeys(("RunConfig", "read_config"), ".pipeline.config"),
+    **dict.fromkeys(("Callback", "EarlyStop"), ".training.callbacks"),
     "Run": ".pipeline.run",
 }
 _PARTS = ("backbones", "data", "heads", "losses", "methods", "metrics", "ops")

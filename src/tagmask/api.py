@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,19 +73,20 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     settings: Settings | None = None,
+    callbacks: Sequence[Any] = (),
+    loggers: Sequence[Any] = (),
     progress: bool = True,
 ) -> Model:
     """Learn from images and their tags, as ``tagmask train`` does.
 
     Args:
         data: Folder of the images.
-        tags: Tag file, mapping of image names to class names, or data frame with the columns image and tags,
-            if the tags are not in the usual place.
+        tags: Tag file, mapping of image names to class names, or data frame (columns image and tags).
         classes: Class names or a file of them, if not the data set's own.
         masks: Folder of true masks, for scoring on the way.
-        kind: Kind of data: "folder", "voc", "coco" or "auto".
-        split: Part of the data to learn from.
-        method: Name of the method, with its paper's settings unless a recipe is given; or a class.
+        kind: "folder", "voc", "coco" or "auto".
+        split: Part to learn from.
+        method: Name of the method (its paper's settings unless a recipe is given), or a class.
         backbone: Network of the method.
         weights: Its pretrained weights: "hub", "none" or a file.
         labels: Folder of label images to learn from, NAME.png each.
@@ -95,15 +96,15 @@ def train(
         device: "auto", "cpu", "mps", "cuda", "cuda:N" or N.
         precision: fp32, tf32, bf16 or fp16.
         seed: Everything random follows from it.
-        recipe: Shipped recipe, YAML file, run folder or settings of `read_config` to start from; "small" if
-            neither it nor a method is named.
-        out: Run folder; ``runs/<recipe>``, or the next free number of it, if None.
+        recipe: Recipe, YAML file, run folder or settings; "small" if neither it nor a method is named.
+        out: Run folder; ``runs/NAME``, or the next free number of it, if None.
         corrections: Corrected masks: folder, .zip or .json.
         start: Run or model to go on from, instead of a backbone.
         resume: Go on with an unfinished training in `out`.
         overwrite: Replace a training with other settings in `out`.
-        settings: Any setting by its dotted name, for example ``{"train.rate": 0.2}``; a nested mapping
-            changes what it names and leaves the rest.
+        settings: Any setting by its dotted name, for example ``{"train.rate": 0.2}``, or nested.
+        callbacks: Objects with some of the functions of `Callback`, for example ``EarlyStop(patience=3)``.
+        loggers: "tensorboard", "wandb", "mlflow", ..., or objects with ``write(step, figures)``.
         progress: Show progress on the terminal.
 
     Returns:
@@ -121,8 +122,8 @@ def train(
     base = training_base(recipe, given.get("method"), resume, out)
     config = read_config(base, given)
     folder = default_folder(base, config, overwrite) if out is None else Path(out).expanduser()
-    display = Display(quiet=not progress)
-    run_steps(config, folder, ("train",), resume=resume, overwrite=overwrite, display=display)
+    watch = _watch(callbacks, loggers, progress)
+    run_steps(config, folder, ("train",), resume=resume, overwrite=overwrite, **watch)
     return load(folder, device=config.runtime.device, precision=config.runtime.precision)
 
 
@@ -148,6 +149,8 @@ def run(
     first: str | None = None,
     overwrite: bool = False,
     settings: Settings | None = None,
+    callbacks: Sequence[Any] = (),
+    loggers: Sequence[Any] = (),
     progress: bool = True,
 ) -> Run:
     """All steps of a recipe, as ``tagmask run`` does; steps that are done are not done again.
@@ -174,6 +177,8 @@ def run(
         first: First step (``--from``).
         overwrite: Replace a training with other settings in `out`.
         settings: Any setting by its dotted name.
+        callbacks: What to do while the trainings run.
+        loggers: Where their figures go besides the run folder.
         progress: Show progress on the terminal.
 
     Returns:
@@ -189,4 +194,9 @@ def run(
     steps = choose_steps(until, first)
     config = read_config(recipe, {**flag_settings("run", words), **(settings or {})})
     folder = default_folder(recipe, config, overwrite) if out is None else Path(out).expanduser()
-    return run_steps(config, folder, steps, overwrite=overwrite, display=Display(quiet=not progress))
+    watch = _watch(callbacks, loggers, progress)
+    return run_steps(config, folder, steps, overwrite=overwrite, **watch)
+
+
+def _watch(callbacks: Sequence[Any], loggers: Sequence[Any], progress: bool) -> dict[str, Any]:
+    return {"callbacks": callbacks, "loggers": loggers, "display": Display(quiet=not progress)}

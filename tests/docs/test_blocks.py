@@ -76,7 +76,8 @@ def _parse(words: list[str]) -> None:
     if recipe and not recipe.startswith("runs/") and not recipe.endswith(".yaml"):
         assert recipe in {*recipes.names(), "RECIPE"}
     if path[1] in _RUNS and values.get("settings") and recipe in {None, *recipes.names()}:
-        read_config(recipe, {"method": values.get("method")}, values["settings"])
+        named = {"method": values["method"]} if values.get("method") else {}
+        read_config(recipe, named, values["settings"])
 
 
 _RUNS = ("train", "run", "localize", "refine", "walk", "segment", "evaluate")

@@ -1,6 +1,6 @@
 """Data sets by kind: files in `datasets/`, entry points of other packages, and scans registered in code.
 
-The names below are the promise (docs/stability.md).
+The names below are the promise (docs/project/stability.md).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -104,9 +105,13 @@ _PRODUCTS = _Products()
 def choose_device(device: str | int | torch.device) -> torch.device:
     """The device somebody named, if it is here; see `Compute.choose`.
 
+    "auto" is what the environment variable TAGMASK_DEVICE names, else the fastest one there is.
+
     Raises:
         ConfigError: It is not here or unknown.
     """
+    if device == "auto":
+        device = os.environ.get("TAGMASK_DEVICE") or device
     if device == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(name)

@@ -1,7 +1,7 @@
 """Operations of weak supervision as pure functions: maps, refinement, walks, labels.
 
-The names below are the promise (docs/stability.md); they take PyTorch tensors or NumPy arrays and give back
-the same. The modules behind them hold more, which may change.
+The names below are the promise (docs/project/stability.md); they take PyTorch tensors or NumPy arrays and
+give back the same. The modules behind them hold more, which may change.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from tagmask.steps.base import Context, Models, Settings, Step
 from tagmask.store.files import clear_partial, exclusive
 from tagmask.store.manifest import Manifest
 from tagmask.store.staging import Staging, recover
+from tagmask.training.callbacks import Callbacks
 
 __all__ = ["Run", "run"]
 
@@ -95,6 +96,8 @@ def run(
     overwrite: bool = False,
     display: Display | None = None,
     keep_settings: bool = True,
+    callbacks: Sequence[Any] = (),
+    loggers: Sequence[Any] = (),
 ) -> Run:
     """Do the steps of a run that are not done yet.
 
@@ -111,6 +114,8 @@ def run(
         display: Progress; nothing is shown if None.
         keep_settings: Write the settings into the folder; otherwise they count for this call, and are
             written only where there are none yet.
+        callbacks: What a program does while a training runs, see `tagmask.training.callbacks`.
+        loggers: Where the figures of a training go besides the run folder: names or objects.
 
     Returns:
         The folder and the figures of the steps.
@@ -126,6 +131,7 @@ def run(
     data = Parts(config.data)
     models = Models(config, folder, data)
     context = Context(folder, runtime, display, data, config, models, out=folder)
+    context = replace(context, callbacks=Callbacks(callbacks), loggers=tuple(loggers))
     call = _Call(context, resume, overwrite, len(steps) == 1, keep_settings)
     chosen = _chosen(call, steps)
     for step in chosen:

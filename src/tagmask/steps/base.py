@@ -21,6 +21,7 @@ from tagmask.models.trained import Trained, load_published, load_trained
 from tagmask.store.files import digest, file_for, sha256
 from tagmask.store.ledger import Ledger
 from tagmask.store.manifest import Manifest
+from tagmask.training.callbacks import Callbacks
 from tagmask.types import Batch
 
 __all__ = ["Context", "Models", "Settings", "Step", "data_checksum", "each_image", "plain", "with_maps"]
@@ -157,6 +158,8 @@ class Context:
         models: Its trained models.
         out: Where the step writes; its outputs are put in their place when they are complete.
         goes_on: Whether unfinished work of the same kind lies in `out`.
+        callbacks: What a program does while a training runs.
+        loggers: Where its figures go besides the run folder: names or objects.
     """
 
     folder: Path
@@ -167,6 +170,8 @@ class Context:
     models: Models
     out: Path
     goes_on: bool = False
+    callbacks: Callbacks = field(default_factory=Callbacks)
+    loggers: Sequence[Any] = ()
 
     @property
     def manifest(self) -> Manifest:

@@ -12,13 +12,15 @@ from typing import Any
 
 from tagmask.data import TagDataset
 from tagmask.data.loader import TrainBatches, train_batches
-from tagmask.engine.log import CsvLog, Task, TensorBoardLog, figures_text
+from tagmask.engine.log import CsvLog, Task, figures_text
+from tagmask.engine.trackers import Figures, open_loggers
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method
 from tagmask.models.trained import load_trained, save_method
 from tagmask.steps.base import Context, Settings, Step, data_checksum, plain
 from tagmask.steps.fitting import Job, Plan, check_training, prepare_training, share_batch, true_masks
 from tagmask.store.ledger import fingerprint
+from tagmask.training.callbacks import Training
 from tagmask.training.checkpoints import Checkpoints
 from tagmask.training.config import TrainConfig
 from tagmask.training.corrections import (
@@ -53,8 +55,8 @@ class _Run:
     progress: Progress
     task: Task
     records: Records
-    logs: list[CsvLog | TensorBoardLog] = field(default_factory=list)
-    scores: list[CsvLog | TensorBoardLog] = field(default_factory=list)
+    logs: list[Figures] = field(default_factory=list)
+    scores: list[Figures] = field(default_factory=list)
 
 
 def train(plan: Plan, context: Context) -> dict[str, Any]:
@@ -92,23 +94,40 @@ def train(plan: Plan, context: Context) -> dict[str, Any]:
         task = stack.enter_context(context.display.task("train", config.iterations, done))
         records = Records(context.out / "train", runtime.rank, done)
         run = _Run(config, context, job.name, method, dataset, Progress(), task, records)
+        watched = _watch(run, done)
         _open_logs(run, stack, done)
         # Last of all: opening loaders and logs draws random numbers, which a resumed run must not see.
         if newest is not None:
             run.progress = restore(method, optimizer, runtime, *newest)
         hooks = Hooks(
-            log=lambda step, figures: _on_log(run, batches, step, figures),
-            evaluate=lambda step: _on_evaluate(run, plan.truth, extra, step),
-            save=lambda step: _on_save(run, checkpoints, capture(method, optimizer, runtime, run.progress)),
+            log=lambda step, figures: _on_log(run, watched, batches, step, figures),
+            evaluate=lambda step: _on_evaluate(run, watched, plan.truth, extra, step),
+            save=lambda step: _on_save(
+                run, watched, checkpoints, capture(method, optimizer, runtime, run.progress)
+            ),
             skipped=records.skipped,
-            tick=lambda step: task.advance(),
+            tick=lambda step: _on_step(run, watched, step),
         )
+        context.callbacks.call("on_start", watched)
         try:
             whole = map(partial(on_patches, multiple=method.side_multiple), batches)
             fit(wrapped, whole, optimizer, optim, runtime, config.loop(), run.progress, hooks)
         finally:
             records.broken(batches.broken)
+        context.callbacks.call("on_end", watched)
     return _finish(run, extra)
+
+
+def _watch(run: _Run, step: int) -> Training:
+    """The training as callbacks see it."""
+    names, folder = run.dataset.classes.names, run.context.out / "train"
+    return Training(run.method, names, folder, run.config.iterations, step)
+
+
+def _on_step(run: _Run, watched: Training, step: int) -> None:
+    watched.step = step
+    run.task.advance()
+    run.context.callbacks.call("on_step", watched)
 
 
 def _corrections(
@@ -176,14 +195,21 @@ def _open_logs(run: _Run, stack: ExitStack, step: int) -> None:
     folder = run.context.out / "train"
     run.logs.append(CsvLog(folder / "log.csv", step))
     run.scores.append(CsvLog(folder / "scores.csv", step))
-    if run.config.tensorboard:
-        board = TensorBoardLog(folder, step)
-        stack.callback(board.close)
-        run.logs.append(board)
-        run.scores.append(board)
+    board = ["tensorboard"] if run.config.tensorboard else []
+    values = {"method": run.name, **run.config.model_dump(mode="json")}
+    opened = open_loggers([*board, *run.context.loggers], folder, step, values, stack)
+    run.logs += opened
+    run.scores += opened
 
 
-def _on_log(run: _Run, batches: TrainBatches | BothBatches, step: int, figures: Mapping[str, float]) -> None:
+def _on_log(
+    run: _Run,
+    watched: Training,
+    batches: TrainBatches | BothBatches,
+    step: int,
+    figures: Mapping[str, float],
+) -> None:
+    watched.figures = dict(figures)
     for log in run.logs:
         log.write(step, figures)
     run.task.show({k: v for k, v in figures.items() if k not in _NOT_SHOWN})
@@ -192,9 +218,12 @@ def _on_log(run: _Run, batches: TrainBatches | BothBatches, step: int, figures: 
         run.context.display.say(f"{len(batches.broken)} images cannot be read and are left out: {names}")
 
 
-def _on_evaluate(run: _Run, truth: TagDataset | None, extra: Mapping[str, Any], step: int) -> None:
+def _on_evaluate(
+    run: _Run, watched: Training, truth: TagDataset | None, extra: Mapping[str, Any], step: int
+) -> bool:
+    """Score the method; whether a callback wants to end here."""
     if truth is None:
-        return
+        return False
     config, progress = run.config, run.progress
     scores = validate_method(
         run.method,
@@ -217,12 +246,17 @@ def _on_evaluate(run: _Run, truth: TagDataset | None, extra: Mapping[str, Any], 
         if run.context.runtime.is_main:
             folder = run.context.out / "train" / "best"
             save_method(folder, run.method, run.name, run.dataset.classes, scores, {**extra, "step": step})
+    watched.scores = dict(scores)
+    return run.context.callbacks.call("on_evaluate", watched)
 
 
-def _on_save(run: _Run, checkpoints: Checkpoints, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def _on_save(
+    run: _Run, watched: Training, checkpoints: Checkpoints, state: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
     if run.context.runtime.is_main:
         checkpoints.write(run.progress.step, *state)
     run.context.runtime.barrier()
+    run.context.callbacks.call("on_save", watched)
 
 
 def _finish(run: _Run, extra: Mapping[str, Any]) -> dict[str, Any]:

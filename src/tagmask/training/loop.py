@@ -50,7 +50,7 @@ class Hooks:
 
     Attributes:
         log: (step, figures): mean losses since the last call, rate, gradient norm, speed.
-        evaluate: (step): called in eval mode.
+        evaluate: (step): called in eval mode; True ends the training here.
         save: (step): called when a state should be written.
         skipped: (step, names): an update was not finite and changed nothing; told at the next log, with the
             names of its images in this process.
@@ -58,7 +58,7 @@ class Hooks:
     """
 
     log: Callable[[int, Mapping[str, float]], None] = lambda step, figures: None
-    evaluate: Callable[[int], None] = lambda step: None
+    evaluate: Callable[[int], bool | None] = lambda step: None
     save: Callable[[int], None] = lambda step: None
     skipped: Callable[[int, tuple[str, ...]], None] = lambda step, names: None
     tick: Callable[[int], None] = lambda step: None
@@ -141,11 +141,13 @@ def fit(
                 raise UserError(nothing_learned(done))
             if evaluate:
                 method.eval()
-                hooks.evaluate(done)
+                enough = bool(hooks.evaluate(done))
                 method.train()
                 window.start = time.perf_counter()
-            if save:
+            if save or (evaluate and enough):
                 hooks.save(done)
+            if evaluate and enough:
+                return
             if stopping is not None and not last:
                 raise Stopped(stopping, f"stopped after {done} of {settings.iterations} iterations")
 
