@@ -124,4 +124,5 @@ def print_scores(scores: dict[str, float], records: list[dict[str, Any]]) -> Non
         parts = [f"{record['images']} images of split {record['split']}", f"tags: {record['tags']}"]
         if record["threshold"] is not None:
             parts.append(f"threshold {record['threshold']:.2f} ({record['threshold_source']})")
-        show_line(f"{record['what']}: {', '.join(parts)}")
+        doubts = "".join(f"; {doubt}" for doubt in record.get("doubts", ()))
+        show_line(f"{record['what']}: {', '.join(parts)}{doubts}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,6 +58,31 @@ class Scores:
     false_positive: float
     false_negative: float
     absent: Absent
+
+    def doubts(self, labels: Sequence[str]) -> list[str]:
+        """What should stand beside the mean: classes without a true pixel.
+
+        Args:
+            labels: Names of all C labels, the background first.
+
+        Returns:
+            Sentences; none if every class is in the truth.
+        """
+        unseen = [label for label, missing in zip(labels, np.isnan(self.recall), strict=True) if missing]
+        if len(labels) > 1 and len(unseen) >= len(labels) - 1 and labels[0] not in unseen:
+            return ["rests on the background alone: the true masks show no class"]
+        if not unseen:
+            return []
+        more = f" and {len(unseen) - _LISTED} more" if len(unseen) > _LISTED else ""
+        return [f"no true pixel of {', '.join(unseen[:_LISTED])}{more}: {_COUNTED[self.absent]}"]
+
+
+_LISTED = 5
+_COUNTED: dict[str, str] = {
+    "skip_truth": "left out of the mean",
+    "nan": "in the mean only where predicted, as 0",
+    "zero": "in the mean as 0",
+}
 
 
 class ConfusionMatrix:

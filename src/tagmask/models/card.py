@@ -121,7 +121,13 @@ def _results(scores: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, A
 
 def _scores(scores: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
     rows = [
-        (s.get("what"), f"{100 * s['miou']:.2f}", s.get("split"), s.get("images"), s.get("tags"))
+        (
+            s.get("what"),
+            "; ".join([f"{100 * s['miou']:.2f}", *s.get("doubts", ())]),
+            s.get("split"),
+            s.get("images"),
+            s.get("tags"),
+        )
         for s in scores
         if isinstance(s.get("miou"), float)
     ]

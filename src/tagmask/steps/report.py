@@ -108,7 +108,10 @@ def report(plan: _Plan, context: Context) -> dict[str, Any]:
     page = Page(
         title=f"{_method_name(settings, trained)} on {Path(str(settings['data']['root'])).name}",
         lead=_lead(steps, records[0]["images"] if records else len(dataset), dataset.split),
-        headline=[(f"mean IoU, {_title(r)}", f"{100 * r['miou']:.1f}") for r in records],
+        headline=[
+            ("; ".join([f"mean IoU, {_title(r)}", *r.get("doubts", ())]), f"{100 * r['miou']:.1f}")
+            for r in records
+        ],
         settings=_settings(settings, steps),
         losses=_losses(folder / "train" / "log.csv"),
         scores=[*_score_curves(folder / "train" / "scores.csv"), *_threshold_curves(records)],
@@ -279,7 +282,7 @@ def _where(record: Mapping[str, Any]) -> str:
     parts.append(f"scales {', '.join(f'{scale:g}' for scale in record['scales'])}")
     parts.append("mirrored views too" if record["flip"] else "no mirrored views")
     parts.append("CRF" if record["crf"] else "no CRF")
-    return ", ".join(parts) + "."
+    return "; ".join([", ".join(parts), *record.get("doubts", ())]) + "."
 
 
 REPORT = Step("report", ("report.html",), reads=_reads, prepare=_prepare, work=report, anew=True)

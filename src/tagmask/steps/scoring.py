@@ -175,6 +175,7 @@ def _figures(scores: Scores, labels: Sequence[str]) -> dict[str, Any]:
         "pixel_accuracy": scores.pixel_accuracy,
         "mean_accuracy": scores.mean_accuracy,
         "absent_policy": scores.absent,
+        "doubts": scores.doubts(labels),
         **per_class,
     }
 
