@@ -176,8 +176,9 @@ def try_all(mutants: list[Mutant], copies: list[Path], whole: bool) -> list[dict
             del running[copy]
             status, test = verdict
             print(f"{status:9}{mutant.name:44}{test}", flush=True)
-            about = {"status": status, "killed_by": test or None, "seconds": round(trial.seconds, 1)}
-            rows.append({**asdict(mutant), **about})
+            about = {key: getattr(mutant, key) for key in ("name", "group", "file", "why")}
+            verdict_of = {"status": status, "killed_by": test or None, "seconds": round(trial.seconds, 1)}
+            rows.append({**about, **verdict_of})
     order = {mutant.name: place for place, mutant in enumerate(mutants)}
     return sorted(rows, key=lambda row: order[row["name"]])
 
@@ -217,7 +218,7 @@ def main() -> None:
             "tried": len(rows),
             "killed": len(killed),
             "survivors": [row["name"] for row in rows if row["status"] != "killed"],
-            "command": f"python tools/mutants.py {' '.join(sys.argv[1:])}",
+            "command": f"python tools/mutants.py --jobs {given.jobs}{' --whole' * given.whole}",
             "machine": f"CPU, {os.cpu_count()} cores, {platform.machine()}",
             "python": platform.python_version(),
             "mutants": rows,

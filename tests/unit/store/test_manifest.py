@@ -6,6 +6,7 @@ import os
 import pytest
 
 from tagmask.errors import DataError
+from tagmask.store.ledger import fingerprint
 from tagmask.store.manifest import Manifest
 
 
@@ -103,5 +104,18 @@ def test_every_output_must_be_there_under_its_own_name(tmp_path):
     first.write_bytes(swapped[0])
     second.write_bytes(swapped[1])
     assert Manifest(tmp_path).is_done("segment", {}, {})
+    # What was only touched must not hide what was changed before it.
+    os.utime(tmp_path / "extra" / "a.png", (1, 1))
+    assert Manifest(tmp_path).is_done("segment", {}, {})
+    first.write_bytes(b"xx")
+    assert not Manifest(tmp_path).is_done("segment", {}, {})
+    first.write_bytes(swapped[0])
     (tmp_path / "extra" / "a.png").unlink()
     assert not Manifest(tmp_path).is_done("segment", {}, {})
+
+
+def test_a_folders_checksum_knows_the_names_of_its_files(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"12")
+    before = fingerprint(tmp_path)["sha256"]
+    (tmp_path / "a.png").rename(tmp_path / "b.png")
+    assert fingerprint(tmp_path)["sha256"] != before
