@@ -118,10 +118,11 @@ def affinity(
     data: str | Path | None = None,
     device: str | int | None = None,
     precision: str | None = None,
+    overwrite: bool = False,
 ) -> Run:
     """Learn from the pseudo labels which neighbouring pixels belong together; arguments as in `localize`."""
     words = {"data": data, "device": device, "precision": precision}
-    return _one("affinity", run, words, settings, None, progress)
+    return _one("affinity", run, words, settings, None, progress, overwrite)
 
 
 def walk(
@@ -149,10 +150,11 @@ def student(
     data: str | Path | None = None,
     device: str | int | None = None,
     precision: str | None = None,
+    overwrite: bool = False,
 ) -> Run:
     """Train the segmentation network on the labels of a run; arguments as in `localize`."""
     words = {"data": data, "device": device, "precision": precision}
-    return _one("student", run, words, settings, None, progress)
+    return _one("student", run, words, settings, None, progress, overwrite)
 
 
 def segment(
@@ -287,11 +289,13 @@ def _one(
     settings: Settings | None,
     out: str | Path | None,
     progress: bool,
+    overwrite: bool = False,
 ) -> Run:
     given = {**words, "tags": tags_as_file(words.get("tags"), out or _folder_of(base))}
     config = read_config(base, {**flag_settings(step, given), **(settings or {})})
     folder = default_folder(base, config) if out is None else Path(out).expanduser()
-    return run_steps(config, folder, (step,), display=Display(quiet=not progress), keep_settings=False)
+    display = Display(quiet=not progress)
+    return run_steps(config, folder, (step,), overwrite=overwrite, display=display, keep_settings=False)
 
 
 def _folder_of(base: str | Path | RunConfig) -> Path | None:
