@@ -130,7 +130,7 @@ def refine_labels(
     """
     maps, valid, keys = _selection(maps, tags, keys)
     size = (maps.shape[2], maps.shape[3])
-    small = (size[0] // shrink, size[1] // shrink)
+    small = (max(size[0] // shrink, 1), max(size[1] // shrink, 1))
     small_maps = resize_bilinear(maps, small)
     planes = []
     for level in (high, low):
