@@ -211,3 +211,8 @@ def test_too_little_memory_or_address_space_is_one_line_that_says_what_to_raise(
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("error: memory ran out (")
     assert "ulimit -v" in done.stderr
+
+
+def test_a_seed_that_no_generator_takes_is_a_setting_error(tmp_path, toy):
+    done = tagmask(*train_args(toy, tmp_path / "o", 1, "--seed=18446744073709551621"))
+    fails(done, "runtime.seed", "9223372036854775807")
