@@ -90,7 +90,8 @@ class ViT(nn.Module):
             self.norm = model.fc_norm
         self.rope: Any = getattr(model, "rope", None)
         if self.rope is not None:
-            for block in self.blocks:
+            rotated: Any = self.blocks
+            for block in rotated:
                 block.attn.num_prefix_tokens = self.num_prefix_tokens
         self._lacks = tuple(key for key in ("cls_token", "pos_embed") if getattr(model, key) is None)
         self.normalisation = _normalisation(normalisation, model)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import timm
-from timm.layers import PatchEmbed
 from timm.layers.attention import Attention, AttentionRope
+from timm.layers.patch_embed import PatchEmbed
 from timm.models import is_model_in_modules
 from timm.models.eva import Eva, EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -101,7 +101,7 @@ def _from_timm(name: str, drop_path: float) -> nn.Module:
             f"SigLIP, EVA-02), or vit:patch=16,dim=192,depth=12,heads=3,size=224"
         )
     # Rotary angles of any grid, not of the one the model was made for.
-    more = {"dynamic_img_size": True} if is_model_in_modules(base, {"eva"}) else {}
+    more: dict[str, Any] = {"dynamic_img_size": True} if is_model_in_modules(base, {"eva"}) else {}
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=drop_path, **more)
     except RuntimeError as error:

@@ -150,6 +150,11 @@ class AffinityNet(Method):
 
         return OptimPlan(settings.optimiser, groups, factor, momentum=settings.momentum)
 
+    def size_problem(self, size: int) -> str | None:
+        """A view must hold a pair at the full radius."""
+        cells = 2 * self.config.radius - 1
+        return f"its pairs need {cells} cells of {self.stride}" if -(-size // self.stride) < cells else None
+
     def initialise(self, weights: str) -> None:
         """Load the backbone: for ResNet-38 from `res38_cls.pth` or ademxapp's `.params` file."""
         self.backbone.initialise(weights)

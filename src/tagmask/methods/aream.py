@@ -190,6 +190,15 @@ class AReAM(Method):
         raw = self.head(tokens.patches)
         return Passed((tokens.class_tokens.mean(2), raw.mean(dim=(2, 3))), raw.detach().relu(), tokens.scores)
 
+    def size_problem(self, size: int) -> str | None:
+        """Views and, on Conformer, their scaled copies must be whole patches, which labels are read at."""
+        scales = (self.config.train_scales or self.published.scales) if self.on_conformer else (1.0,)
+        sides = [size, *(int(size * scale) for scale in scales)]
+        broken = [side for side in sides if side % self.cell or side < self.cell]
+        if not broken:
+            return None
+        return f"views of {broken[0]} pixels are no multiple of {self.cell} (scales {list(scales)})"
+
     def classify(self, images: Tensor) -> Tensor:
         """Class logits (B, K), the mean of both classifiers."""
         first, second = self.run(images).logits

@@ -87,6 +87,24 @@ class Method(nn.Module, ABC):
         """The kinds of maps that `view_maps` makes; the others need several views."""
         return self.map_kinds
 
+    def size_problem(self, size: int) -> str | None:
+        """Why training views of `size` x `size` pixels cannot be learned from; None if they can."""
+        if size % self.side_multiple:
+            return f"{type(self).__name__} needs sides that are multiples of {self.side_multiple}"
+        return None
+
+    def check_size(self, size: int) -> None:
+        """Refuse training views of a size the method cannot take.
+
+        Raises:
+            ConfigError: It cannot; the message names the nearest size that it can.
+        """
+        if problem := self.size_problem(size):
+            near = [side for d in range(1, 1025) for side in (size - d, size + d) if side > 0]
+            right = next((side for side in near if self.size_problem(side) is None), None)
+            advice = f"; the nearest size that fits is {right}" if right else ""
+            raise ConfigError(f"train.size {size}: {problem}{advice}")
+
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> StepResult:
         """One training step: total loss and what to log, for the 0-based update `step`."""

@@ -215,6 +215,11 @@ class MCTformer(Method):
         ]
         return OptimPlan("adamw", groups, lambda step: cosine_by_epoch(step, iterations, epochs, base))
 
+    def size_problem(self, size: int) -> str | None:
+        """A view must hold a patch."""
+        patch = self.backbone.patch_size
+        return f"it holds no patch of {patch}" if size < patch else None
+
     def initialise(self, weights: str) -> None:
         """Load a pretrained ViT; every class token starts as a copy of its class token."""
         self.backbone.initialise(weights)

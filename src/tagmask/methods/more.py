@@ -245,6 +245,11 @@ class MoRe(Method):
         self.decoder = LargeFOV(dim, num_classes + 1, config.decoder_width)
         self.graph_layer = GraphRepresentation(dim, weight=config.graph_weight) if config.graph else None
 
+    def size_problem(self, size: int) -> str | None:
+        """Every view that a term reads must hold a patch."""
+        patch, small = self.encoder.patch_size, int(size * min(1.0, *self.config.scales))
+        return f"its view of {small} pixels holds no patch of {patch}" if small < patch else None
+
     def initialise(self, weights: str) -> None:
         """Load the pretrained backbone; see `ViT.initialise`."""
         self.encoder.initialise(weights)

@@ -339,6 +339,13 @@ class Segmenter(Method):
         self.network = build_network(config, num_classes + 1)
         self.config = _as_published(config, self.network.published)
 
+    def size_problem(self, size: int) -> str | None:
+        """The clipped loss compares whole patches of pixels."""
+        patch = self.config.clip_patch
+        if self.config.clip_start is None or size % patch == 0:
+            return None
+        return f"model.clip_patch {patch} must divide the view, as the clipped loss compares whole patches"
+
     def segment(self, images: Tensor) -> Tensor:
         """Logits (B, K + 1, h', w') at the network's own resolution."""
         logits: Tensor = self.network(images)

@@ -102,6 +102,11 @@ class WeakTr(Method):
             config.feature_reduction,
         )
 
+    def size_problem(self, size: int) -> str | None:
+        """A view must hold a patch."""
+        patch = self.encoder.patch_size
+        return f"it holds no patch of {patch}" if size < patch else None
+
     def initialise(self, weights: str) -> None:
         """Load the pretrained backbone; see `ViT.initialise`."""
         self.encoder.initialise(weights)

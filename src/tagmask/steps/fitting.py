@@ -94,6 +94,7 @@ def prepare_training(job: Job, context: Context) -> Plan:
     view = make_view(config.view, config.size, **config.view_settings)
     runtime.reseed()
     method = build_method(job.name, job.model, dataset.num_classes, "model")
+    method.check_size(config.size)
     if config.gradient_checkpointing:
         _recompute(method)
     checkpoints = Checkpoints(context.out / "train" / "checkpoints", config.keep)
