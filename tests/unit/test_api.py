@@ -74,7 +74,7 @@ def test_predict_is_what_the_stages_write(model, run_folder, toy):
 def test_no_tags_means_no_class_and_wrong_ones_are_said(model, toy):
     path = toy / "images" / "00012.png"
     nothing = model.predict(path, tags=[])
-    assert nothing.classes == ()
+    assert nothing.present == ()
     assert nothing.maps["cam"].shape == (0, 64, 64)
     with pytest.raises(tagmask.DataError, match="'stripes'"):
         model.predict(path, tags=["strypes"])
