@@ -61,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{path.name}: REFUSED, {type(error).__name__}: {error}")
             worst = 2
             continue
+        except Exception as error:  # whatever one case runs into, the others are still judged
+            print(f"{path.name}: FAILED, {type(error).__name__}: {error}")
+            worst = max(worst, 1)
+            continue
         failed = [check for check in checks if not check.passes()]
         print(f"{path.name}: {'FAILED' if failed or not checks else 'ok'} ({len(checks)} outputs)")
         for check in checks if args.verbose else failed:

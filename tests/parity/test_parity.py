@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.parity import check
 from tests.parity.check import known_cases, main, run_case
 
 DATA = Path(__file__).parent / "data"
@@ -47,6 +48,19 @@ def test_a_damaged_file_is_refused(tmp_path):
     damaged = tmp_path / "metrics_multilabel.npz"
     damaged.write_bytes(b"PK\x03\x04 not an archive")
     assert main([str(damaged)]) == 2
+
+
+def test_a_crash_in_one_file_does_not_stop_the_rest(tmp_path, capsys, monkeypatch):
+    def crash(golden):
+        raise TypeError("of another kind")
+
+    monkeypatch.setattr(check, "known_cases", lambda: {**known_cases(), "crashes": crash})
+    broken = tmp_path / "crashes.npz"
+    broken.write_bytes((DATA / "metrics_multilabel.npz").read_bytes())
+    assert main([str(broken), str(DATA / "metrics_multilabel.npz")]) == 1
+    said = capsys.readouterr().out
+    assert "crashes.npz: FAILED, TypeError" in said
+    assert "metrics_multilabel.npz: ok" in said
 
 
 def test_a_difference_is_reported(tmp_path, capsys):
