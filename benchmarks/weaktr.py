@@ -29,7 +29,7 @@ from tagmask.data.datasets.scenes import render
 from tagmask.heads.attention_fusion import fuse_attention
 from tagmask.methods.segmenter import Segmenter, SegmenterConfig
 from tagmask.methods.weaktr import WeakTr, WeakTrConfig
-from tagmask.ops.multiscale import segment_views
+from tagmask.ops.segmentation_views import segment_views
 from tagmask.ops.windows import window_starts, windowed
 
 RESULTS = Path(__file__).parent / "results"

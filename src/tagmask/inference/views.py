@@ -23,8 +23,9 @@ from tagmask.errors import ConfigError, nearest
 from tagmask.methods.base import Method
 from tagmask.ops.labels import predicted_tags, strongest
 from tagmask.ops.maps import fuse
-from tagmask.ops.multiscale import segment_views, view_sizes
+from tagmask.ops.multiscale import view_sizes
 from tagmask.ops.resize import extended, on_whole_patches, pad_to_multiple, resize_bilinear
+from tagmask.ops.segmentation_views import segment_views
 from tagmask.ops.windows import windowed
 from tagmask.types import MEAN_COLOUR, ViewPlan
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from tagmask import methods
 from tagmask.data import TagDataset
+from tagmask.data.loader import TrainBatches, train_batches
 from tagmask.data.transforms.base import make_view
 from tagmask.errors import ConfigError, DataError, nearest
 from tagmask.inference.views import map_kinds
@@ -17,9 +19,25 @@ from tagmask.models.trained import build_method
 from tagmask.steps.base import Context
 from tagmask.training.checkpoints import Checkpoints
 from tagmask.training.config import TrainConfig
-from tagmask.training.corrections import begin_from, may_teach, steps_before
+from tagmask.training.corrections import (
+    BothBatches,
+    Corrections,
+    begin_from,
+    corrected_images,
+    may_teach,
+    steps_before,
+)
 
-__all__ = ["Job", "Plan", "check_training", "prepare_training", "share_batch", "true_masks"]
+__all__ = [
+    "Job",
+    "Plan",
+    "check_training",
+    "draw_batches",
+    "prepare_training",
+    "read_corrections",
+    "share_batch",
+    "true_masks",
+]
 
 
 @dataclass(frozen=True)
@@ -140,3 +158,83 @@ def _truth(config: TrainConfig, context: Context, method: Method) -> TagDataset 
     if config.eval_images is None or config.eval_images >= len(dataset):
         return dataset
     return dataset.subset(range(config.eval_images))
+
+
+def read_corrections(
+    config: TrainConfig, context: Context, dataset: TagDataset, method: Method
+) -> Corrections | None:
+    """The corrected images a training learns from; their labels go into its folder.
+
+    Args:
+        config: Names where they are.
+        context: The run.
+        dataset: The images to learn from.
+        method: What is trained.
+
+    Raises:
+        ConfigError: The method cannot learn from them.
+        DataError: They cannot be read or do not fit the images.
+    """
+    if config.corrections is None:
+        return None
+    truth = true_masks(context)
+    folder = context.out / "train" / "corrections"
+    return corrected_images(
+        config.corrections, folder, dataset, type(method), truth, context.runtime, context.display
+    )
+
+
+def draw_batches(
+    config: TrainConfig,
+    context: Context,
+    dataset: TagDataset,
+    view: Any,
+    step: int,
+    corrections: Corrections | None,
+) -> TrainBatches | BothBatches:
+    """The batches of a training, from one update on.
+
+    Args:
+        config: Sizes, labels, workers.
+        context: The run.
+        dataset: The images to learn from.
+        view: Random training view.
+        step: First update.
+        corrections: Corrected images to draw beside them.
+
+    Raises:
+        ConfigError: The batch cannot be shared evenly.
+        DataError: The data set was opened with true masks.
+    """
+    runtime, parts = context.runtime, share_batch(config, context)
+    workers = config.workers
+    if workers is None:
+        # On a CPU, readers would take the cores that compute.
+        workers = (
+            0 if runtime.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // runtime.world))
+        )
+    if parts > 1:
+        context.display.say(
+            f"batch of {config.batch_size} images: {runtime.world} processes x {config.accumulate} "
+            f"micro-batches x {config.batch_size // parts} images"
+        )
+
+    def make(images: TagDataset, count: int, labels: Path | None) -> TrainBatches:
+        return train_batches(
+            images,
+            view,
+            count,
+            runtime.seed,
+            start_step=step * config.accumulate,
+            num_workers=workers,
+            rank=runtime.rank,
+            world=runtime.world,
+            labels=labels,
+            max_side=config.max_side,
+            broken_limit=config.broken_limit,
+        )
+
+    batches = make(dataset, config.batch_size // parts, config.labels)
+    if corrections is None:
+        return batches
+    return BothBatches(batches, make(corrections.corrected, config.corrections_batch, corrections.labels))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -11,23 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from tagmask.data import TagDataset
-from tagmask.data.loader import TrainBatches, train_batches
+from tagmask.data.loader import TrainBatches
 from tagmask.engine.log import CsvLog, Task, figures_text
 from tagmask.engine.trackers import Figures, open_loggers
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method
 from tagmask.models.trained import load_trained, save_method
 from tagmask.steps.base import Context, Settings, Step, data_checksum, plain
-from tagmask.steps.fitting import Job, Plan, check_training, prepare_training, share_batch, true_masks
+from tagmask.steps.fitting import Job, Plan, check_training, draw_batches, prepare_training, read_corrections
 from tagmask.store.ledger import fingerprint
 from tagmask.training.callbacks import Training
 from tagmask.training.checkpoints import Checkpoints
 from tagmask.training.config import TrainConfig
 from tagmask.training.corrections import (
     BothBatches,
-    Corrections,
     WithCorrections,
-    corrected_images,
 )
 from tagmask.training.loop import Hooks, fit
 from tagmask.training.optim import build_optimizer
@@ -78,7 +75,7 @@ def train(plan: Plan, context: Context) -> dict[str, Any]:
         UserError: Corrections or images cannot be read, or the disk refuses.
     """
     job, config, runtime, method = plan.job, plan.job.config, context.runtime, plan.method
-    corrections = _corrections(config, context, plan.dataset, method)
+    corrections = read_corrections(config, context, plan.dataset, method)
     dataset = plan.dataset if corrections is None else corrections.dataset
     checkpoints = Checkpoints(context.out / "train" / "checkpoints", config.keep)
     newest, before = plan.newest, plan.before
@@ -88,7 +85,7 @@ def train(plan: Plan, context: Context) -> dict[str, Any]:
     optim = _paced(method.optim_plan(config.iterations), config.rate)
     optimizer = build_optimizer(optim)
     done = int(newest[1]["progress"]["step"]) if newest else 0
-    batches = _batches(config, context, dataset, plan.view, done, corrections)
+    batches = draw_batches(config, context, dataset, plan.view, done, corrections)
     extra = {"use": job.use, "before": before} if before else {"use": job.use}
     with ExitStack() as stack:
         task = stack.enter_context(context.display.task("train", config.iterations, done))
@@ -130,63 +127,9 @@ def _on_step(run: _Run, watched: Training, step: int) -> None:
     run.context.callbacks.call("on_step", watched)
 
 
-def _corrections(
-    config: TrainConfig, context: Context, dataset: TagDataset, method: Method
-) -> Corrections | None:
-    if config.corrections is None:
-        return None
-    truth = true_masks(context)
-    folder = context.out / "train" / "corrections"
-    return corrected_images(
-        config.corrections, folder, dataset, type(method), truth, context.runtime, context.display
-    )
-
-
 def _paced(plan: OptimPlan, rate: float) -> OptimPlan:
     """The same plan with every base rate multiplied."""
     return replace(plan, groups=[replace(group, lr=group.lr * rate) for group in plan.groups])
-
-
-def _batches(
-    config: TrainConfig,
-    context: Context,
-    dataset: TagDataset,
-    view: Any,
-    step: int,
-    corrections: Corrections | None,
-) -> TrainBatches | BothBatches:
-    runtime, parts = context.runtime, share_batch(config, context)
-    workers = config.workers
-    if workers is None:
-        # On a CPU, readers would take the cores that compute.
-        workers = (
-            0 if runtime.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // runtime.world))
-        )
-    if parts > 1:
-        context.display.say(
-            f"batch of {config.batch_size} images: {runtime.world} processes x {config.accumulate} "
-            f"micro-batches x {config.batch_size // parts} images"
-        )
-
-    def make(images: TagDataset, count: int, labels: Path | None) -> TrainBatches:
-        return train_batches(
-            images,
-            view,
-            count,
-            runtime.seed,
-            start_step=step * config.accumulate,
-            num_workers=workers,
-            rank=runtime.rank,
-            world=runtime.world,
-            labels=labels,
-            max_side=config.max_side,
-            broken_limit=config.broken_limit,
-        )
-
-    batches = make(dataset, config.batch_size // parts, config.labels)
-    if corrections is None:
-        return batches
-    return BothBatches(batches, make(corrections.corrected, config.corrections_batch, corrections.labels))
 
 
 def _open_logs(run: _Run, stack: ExitStack, step: int) -> None:

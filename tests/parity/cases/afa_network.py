@@ -20,8 +20,9 @@ from tagmask.ops.crf import dense_crf
 from tagmask.ops.crf_presets import PRESETS, unary_from_probabilities
 from tagmask.ops.images import truncated_levels
 from tagmask.ops.labels import labels_from_maps
-from tagmask.ops.multiscale import segment_views, view_sizes
+from tagmask.ops.multiscale import view_sizes
 from tagmask.ops.resize import resize_bilinear
+from tagmask.ops.segmentation_views import segment_views
 from tagmask.report.draw import label_colours, overlay_maps, picture_grid
 from tests.parity.cases.afa import LABEL_SHARE
 from tests.parity.golden import Check, Golden, golden_weights

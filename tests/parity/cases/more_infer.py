@@ -14,8 +14,9 @@ from tagmask.ops.crf import dense_crf
 from tagmask.ops.crf_presets import PRESETS, unary_from_probabilities
 from tagmask.ops.labels import labels_from_maps, predicted_tags
 from tagmask.ops.maps import fuse, min_max
-from tagmask.ops.multiscale import segment_views, view_sizes
+from tagmask.ops.multiscale import view_sizes
 from tagmask.ops.resize import resize_bilinear
+from tagmask.ops.segmentation_views import segment_views
 from tagmask.types import ViewPlan
 from tests.parity.cases.more_network import images, model
 from tests.parity.golden import Check, Golden

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from tagmask.methods.segmenter import Segmenter, SegmenterConfig
 from tagmask.ops.crf import dense_crf
 from tagmask.ops.crf_presets import PRESETS, unary_from_probabilities
-from tagmask.ops.multiscale import segment_views, view_sizes
+from tagmask.ops.multiscale import view_sizes
+from tagmask.ops.segmentation_views import segment_views
 from tagmask.training.optim import build_optimizer, set_rates
 from tagmask.types import Batch
 from tests.parity.cases.psa import as_images, check_gradients, check_plan, load, without_dropout

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from tagmask.ops.maps import min_max
-from tagmask.ops.multiscale import in_small_calls, multi_scale, segment_views, view_sizes
+from tagmask.ops.multiscale import in_small_calls, multi_scale, view_sizes
+from tagmask.ops.segmentation_views import segment_views
 from tagmask.types import ViewPlan
 
 

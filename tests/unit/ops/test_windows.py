@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tagmask.ops.multiscale import segment_views
+from tagmask.ops.segmentation_views import segment_views
 from tagmask.ops.windows import run_windows, window_starts, windowed
 
 
