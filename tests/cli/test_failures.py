@@ -89,20 +89,22 @@ def test_truncated_images_are_stepped_over_and_then_stop(tmp_path, toy):
 def test_memory_that_runs_out_names_the_setting(finished, tmp_path, monkeypatch):
     import torch
 
-    from tagmask.steps import segment
+    from tagmask.inference.predictor import Predictor
 
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(run / "masks")
-    monkeypatch.setattr(segment, "image_scores", fail)
+    monkeypatch.setattr(Predictor, "predict", fail)
     fails(tagmask("segment", run), "memory ran out in segment", "Lower segment.size")
 
 
 def test_images_of_updates_that_are_not_finite_are_listed(tmp_path, toy):
     steep = (
-        "--set=model.lr=1e30",
+        "--set=model.lr=100",
+        "--set=train.rate=1e28",
+        *(f"--set=model.{phase}_from=20" for phase in ("mct", "ptc", "lir", "seg")),
         "--set=model.warmup=0",
         "--set=train.max_bad=3",
         "--set=train.log_every=1",
@@ -114,6 +116,12 @@ def test_images_of_updates_that_are_not_finite_are_listed(tmp_path, toy):
     assert head == "step,images"
     assert len(rows) == 3
     assert all(name.isdigit() for row in rows for name in row.split(",")[1].split())
+
+
+def test_maps_that_leave_the_finite_numbers_end_in_one_line(tmp_path, toy):
+    steep = "--set=model.lr=100", "--set=train.rate=1e28", "--set=model.warmup=0"
+    fails(tagmask(*train_args(toy, tmp_path / "o", 20, *steep)), "left the finite numbers", "learning rate")
+    assert not (tmp_path / "o" / "model").exists()
 
 
 def test_weights_of_another_shape_or_missing(tmp_path, toy):

@@ -7,10 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["require_finite", "require_unit"]
+__all__ = ["NotFiniteError", "require_finite", "require_unit"]
 
 # Resampling and rounding may leave the range by a little; normalised images and grey levels leave it by far.
 _SLACK = 0.05
+
+
+class NotFiniteError(ValueError):
+    """Values that must be finite are not."""
 
 
 def require_finite(name: str, values: Tensor) -> None:
@@ -21,13 +25,13 @@ def require_finite(name: str, values: Tensor) -> None:
         values: Floating-point tensor of any shape.
 
     Raises:
-        ValueError: If a value is NaN or infinite.
+        NotFiniteError: If a value is NaN or infinite.
     """
     if not values.numel():
         return
     low, high = torch.aminmax(values.detach())
     if not bool(torch.isfinite(high.float() - low.float())):
-        raise ValueError(f"{name} hold NaN or infinite values; every value must be finite")
+        raise NotFiniteError(f"{name} hold NaN or infinite values; every value must be finite")
 
 
 def require_unit(name: str, values: Tensor) -> None:
@@ -44,7 +48,7 @@ def require_unit(name: str, values: Tensor) -> None:
         return
     low, high = (float(value) for value in torch.aminmax(values.detach()))
     if not math.isfinite(high - low):
-        raise ValueError(f"{name} hold NaN or infinite values; every value must be finite")
+        raise NotFiniteError(f"{name} hold NaN or infinite values; every value must be finite")
     if low < -_SLACK or high > 1 + _SLACK:
         raise ValueError(
             f"{name} must lie between 0 and 1, got {low:.3g} to {high:.3g}; undo a normalisation by mean and "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tagmask.errors import UserError
 from tagmask.models.checkpoint import non_finite
 
-__all__ = ["Buffers", "Streak", "nothing_learned", "require_finite_state"]
+__all__ = ["Buffers", "Streak", "left_finite", "nothing_learned", "require_finite_state"]
 
 
 @dataclass
@@ -52,6 +52,14 @@ class Buffers:
         """Put them back if `flag` (scalar tensor) is true, without reading it on the host."""
         for before, now in zip(self._before, self._now, strict=True):
             now.copy_(torch.where(flag, before, now))
+
+
+def left_finite(step: int, reason: Exception) -> str:
+    """What to tell when an update met values that are not finite before it had a loss."""
+    return (
+        f"training left the finite numbers in update {step} ({reason}). The states saved before are whole: "
+        "lower the learning rate, or use --precision fp32"
+    )
 
 
 def require_finite_state(method: nn.Module, step: int) -> None:

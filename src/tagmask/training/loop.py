@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from tagmask.engine.runtime import Runtime, out_of_memory
 from tagmask.engine.signals import Stopped, StopSignal
 from tagmask.errors import DataError, UserError
-from tagmask.training.finite import Buffers, Streak, nothing_learned, require_finite_state
+from tagmask.ops.checks import NotFiniteError
+from tagmask.training.finite import Buffers, Streak, left_finite, nothing_learned, require_finite_state
 from tagmask.training.optim import set_rates, skip_if
 from tagmask.training.state import Progress
 from tagmask.types import Batch, OptimPlan, StepResult
@@ -119,6 +120,8 @@ def fit(
             buffers.keep()
             try:
                 _step(method, batches, runtime, settings.accumulate, step, window)
+            except NotFiniteError as error:
+                raise UserError(left_finite(step + 1, error)) from None
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
