@@ -208,7 +208,7 @@ def test_two_workers_one_killed_give_the_masks_of_one_process(finished, pictures
         time.sleep(0.02)
     killed = kill_a_worker(process.pid)
     stdout, stderr = process.communicate(timeout=180)
-    assert process.returncode == 1, stderr
+    assert process.returncode == 3, stderr
     assert "masks of 30 images" in stdout
     assert killed is None or killed > 0
     assert masks(out) == masks(single)

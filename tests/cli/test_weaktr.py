@@ -129,7 +129,7 @@ def test_phase_two_learns_from_any_folder_of_labels(whole, toy, tmp_path):
 
 
 def test_a_folder_without_labels_is_refused(toy, tmp_path):
-    flags = ["--method=segmenter", f"--backbone={NETWORK['backbone']}", "--weights=none"]
+    flags = ["--method=segmenter", f"--backbone={NETWORK['backbone']}", "--weights=none", "--size=480"]
     result = tagmask("train", "--data", toy, *flags, "--labels", tmp_path, "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert "label" in result.stderr

@@ -78,6 +78,9 @@ class MoReConfig(MethodConfig):
     """Image scales of the class maps that supervise the step; COCO adds 1.25."""
     flip: bool = True
     """Whether each of these scales has a mirrored twin while training."""
+    border: Literal["pad", "stretch"] = "pad"
+    """Training views for maps whose sides are no multiple of the patch: padded and cut back, or, as in the
+    released code, cut off and stretched. At the published sizes and scales both are the same."""
     map_relu: Literal["view", "none"] = "view"
     """Whether class maps lose their negatives before they are scaled to [0, 1]."""
     high: Share = 0.7
@@ -370,7 +373,8 @@ class MoRe(Method):
         plans: dict[ViewPlan, list[str]] = {}
         for kind in kinds:
             plan = self.view_plan(kind)
-            plan = replace(plan, pad=self.side_multiple, flip=plan.flip if self.config.flip else "none")
+            pad = self.side_multiple if self.config.border == "pad" else plan.pad
+            plan = replace(plan, pad=pad, flip=plan.flip if self.config.flip else "none")
             plans.setdefault(plan, []).append(kind)
         for plan, names in plans.items():
 

@@ -62,6 +62,7 @@ def _network(golden: Golden, key: str) -> MoRe:
         golden,
         80 if key == "coco" else 20,
         scales=stored["cam_scales"],
+        border="stretch",  # three quarters of the stored crops are no multiple of a patch; published ones are
         high=stored["high_thre"],
         low=stored["low_thre"],
         w_ptc=stored["w_ptc"],
