@@ -18,7 +18,10 @@ Format = Literal["onnx", "torch"]
 def export(
     model: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
     out: Annotated[Path, typer.Option("--out", help="File to write: .onnx, or .pt2 for torch.")],
-    kind: Annotated[Format, typer.Option("--format", help="onnx or torch.")] = "onnx",
+    kind: Annotated[
+        Format | None,
+        typer.Option("--format", help="onnx or torch; told by the ending of --out if not given."),
+    ] = None,
     maps: Annotated[
         str | None, typer.Option("--maps", help="Kinds of class maps to include, with commas.")
     ] = None,
@@ -29,7 +32,7 @@ def export(
     from tagmask.export.write import ExportConfig, export_model
     from tagmask.models.trained import load_trained
 
-    given: dict[str, Any] = {"format": kind}
+    given: dict[str, Any] = {"format": kind or ("torch" if out.suffix == ".pt2" else "onnx")}
     given |= {"maps": maps.split(",")} if maps else {}
     config = validate(ExportConfig, apply_overrides(given, settings or ()), "export")
     found = export_model(config, load_trained(model), out)

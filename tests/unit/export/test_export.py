@@ -171,3 +171,19 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"in tag_logits.* by 1 for 1 image of 64 x 64 pixels"):
         export_model(ExportConfig(format="torch"), trained("psa"), tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("m.pt2", "torch"), ("m.onnx", "onnx")])
+def test_the_ending_tells_the_format(monkeypatch, tmp_path, name, kind):
+    asked = []
+
+    def note(config, trained, out):
+        asked.append(config.format)
+        out.write_bytes(b"")
+        return {"outputs": ["labels"], "check": {"labels": 0.0}}
+
+    monkeypatch.setattr("tagmask.export.write.export_model", note)
+    monkeypatch.setattr("tagmask.models.trained.load_trained", lambda path: None)
+    result = CliRunner().invoke(app, ["export", str(tmp_path), "--out", str(tmp_path / name)])
+    assert result.exit_code == 0, result.output
+    assert asked == [kind]
