@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -9,25 +10,36 @@ import pytest
 
 # In a process of its own: what other tests left on the heap decides where large tensors go.
 PROGRAM = """
-import resource, torch
+import resource, sys, torch
 from tagmask.engine.memory import keep_freed_memory
 
-def faults(size, times):
+def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(times):
-        torch.ones(size, dtype=torch.uint8)
+    held = [torch.ones(2**24, dtype=torch.uint8) for _ in range(8)]
+    del held
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-kept = keep_freed_memory()
-faults(2**24, 8)  # until every place in use has its pages
-print(kept, faults(2**24, 5))
+kept = keep_freed_memory() if sys.argv[1] == "keep" else True
+rounds = [faults() for _ in range(12)]
+print(kept, min(rounds[4:]))  # the first rounds find every place its pages
 """
+
+
+def quietest_round(how: str) -> int:
+    """Fewest page faults of a round of eight large tensors, of several rounds in a process of its own."""
+    # A fixed threshold: by itself glibc learns one, and then gives back more or less as the heap lies.
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", PROGRAM, how]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    kept, faults = done.stdout.split()
+    if kept == "False":
+        pytest.skip("another C library")
+    return int(faults)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
 def test_large_tensors_reuse_their_pages():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-    kept, faults = done.stdout.split()
-    if kept == "False":
-        pytest.skip("another C library")
-    assert int(faults) < 4096  # pages of one such tensor
+    given_back = quietest_round("give back")
+    if given_back == 0:
+        pytest.skip("this system counts no page faults")
+    assert quietest_round("keep") <= given_back / 2
