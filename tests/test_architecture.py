@@ -99,7 +99,10 @@ def test_imports_only_point_down(path):
 
 
 def test_methods_and_steps_do_not_import_each_other():
-    shared = {"methods": {"base"}, "steps": {"base", "scoring", "panels", "fitting", "train"}}
+    shared = {
+        "methods": {"base"},
+        "steps": {"base", "fitting", "models", "opinions", "panels", "scoring", "train"},
+    }
     for folder, common in shared.items():
         for path in (ROOT / folder).glob("*.py"):
             others = {name.split(".")[1] for name in imports(path) if name.startswith(f"{folder}.")}
@@ -169,7 +172,7 @@ def test_only_the_command_line_prints():
 def test_files_and_functions_stay_small():
     for path in FILES:
         lines = path.read_text(encoding="utf-8").count("\n")
-        most = 600 if home(path) == "methods" else 330  # a method reads like its paper, in one file
+        most = 600 if home(path) == "methods" else 300  # a method reads like its paper, in one file
         assert lines <= most, f"{path.relative_to(ROOT)} has {lines} lines"
         for node in ast.walk(tree(path)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -12,19 +12,17 @@ from tagmask.model import Model, load
 from tagmask.pipeline.config import RunConfig, default_folder, read_config, training_base
 from tagmask.pipeline.flags import Classes, flag_settings, tags_as_file
 from tagmask.pipeline.order import choose_steps
+from tagmask.pipeline.pages import entropy, write_report, write_review
 from tagmask.pipeline.run import Run
 from tagmask.pipeline.run import run as run_steps
 from tagmask.pipeline.single import (
     affinity,
-    entropy,
     evaluate,
     localize,
     refine,
     segment,
     student,
     walk,
-    write_report,
-    write_review,
 )
 
 if TYPE_CHECKING:

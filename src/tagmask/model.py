@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -14,17 +13,16 @@ from torch import Tensor
 from tagmask.config import validate
 from tagmask.data import ClassTable
 from tagmask.engine.compute import Compute
-from tagmask.errors import CheckpointError, ConfigError, DataError
+from tagmask.errors import ConfigError, DataError
 from tagmask.inference.predictor import remembered_use
 from tagmask.inference.results import Looker, is_list, looker, shown_tags
 from tagmask.inference.sources import Source, each_source, read_source
 from tagmask.methods.base import Method
-from tagmask.models.card import model_card, run_facts
 from tagmask.models.checkpoint import save_model
-from tagmask.models.hub import fetch_folder, push_folder, save_pretrained
+from tagmask.models.hub import fetch_folder
+from tagmask.models.publishing import Publishing
 from tagmask.models.result import Result
 from tagmask.models.trained import Trained, from_module, load_trained, save_method
-from tagmask.names import deprecated
 
 __all__ = ["Model", "Result", "load"]
 
@@ -47,7 +45,7 @@ def load(path: str | Path, device: str | int | torch.device = "auto", precision:
     return Model(load_trained(place), Compute.choose(device, precision), place)
 
 
-class Model:
+class Model(Publishing):
     """A trained method with its classes; several threads may predict with one.
 
     Args:
@@ -230,66 +228,6 @@ class Model:
             return export_model(config, self._trained, target)
         finally:
             self.method.to(self._compute.device)
-
-    @deprecated("0.2", arguments={"licence": "license"})
-    def save_pretrained(
-        self, folder: str | Path, *, name: str | None = None, data: str = "", license: str = "other"
-    ) -> Path:
-        """Write the model in the layout of the Hugging Face hub.
-
-        Args:
-            folder: Gets ``model.safetensors``, ``config.json`` and the model card ``README.md``.
-            name: What the card calls the model; the folder's name if None.
-            data: What it was trained on, in words, for the card.
-            license: License identifier of the hub, for example "apache-2.0".
-
-        Returns:
-            The folder.
-
-        Raises:
-            CheckpointError: It cannot be written.
-        """
-        target, meta = Path(folder), self._trained.meta
-        if not meta:
-            raise CheckpointError("a published checkpoint has no header of ours; save it from a run folder")
-        facts = run_facts(self._source) if self._source is not None else run_facts(target)
-        card = model_card(meta, facts, name or target.name, data, license)
-        return save_pretrained(target, self.method.state_dict(), meta, card)
-
-    @deprecated("0.2", arguments={"licence": "license"})
-    def push_to_hub(
-        self,
-        repo: str,
-        *,
-        data: str = "",
-        license: str = "other",
-        private: bool = False,
-        message: str = "Upload a tagmask model",
-        token: str | None = None,
-        endpoint: str | None = None,
-    ) -> str:
-        """Upload the model; see `save_pretrained` for what is written.
-
-        Args:
-            repo: "owner/name"; made if missing.
-            data: For the card.
-            license: For the card.
-            private: Visibility of a new repository.
-            message: Of the commit.
-            token: Access token; what huggingface_hub finds by itself if None.
-            endpoint: Address of another hub.
-
-        Returns:
-            Address of the commit.
-
-        Raises:
-            CheckpointError: The hub refuses or cannot be reached.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, name=repo, data=data, license=license)
-            return push_folder(
-                Path(folder), repo, private=private, message=message, token=token, endpoint=endpoint
-            )
 
     @classmethod
     def from_pretrained(

@@ -12,7 +12,8 @@ from tagmask.engine.log import Display
 from tagmask.engine.runtime import Runtime
 from tagmask.models.trained import Trained
 from tagmask.pipeline.config import RunConfig
-from tagmask.steps.base import Context, Models, Step
+from tagmask.steps.base import Context, Step
+from tagmask.steps.models import Models
 
 
 class Given(Models):

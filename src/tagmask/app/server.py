@@ -28,7 +28,7 @@ from tagmask.errors import ConfigError, UserError
 from tagmask.inference.predictor import remembered_use
 from tagmask.model import Model
 from tagmask.pipeline.config import RunConfig, read_config
-from tagmask.steps.base import Models
+from tagmask.steps.models import Models
 from tagmask.store.files import exclusive
 
 __all__ = ["AppOptions", "serve"]

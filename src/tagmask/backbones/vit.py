@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tagmask.backbones.attention import block_with_scores
-from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, TokenFeatures, recomputed
+from tagmask.backbones.base import TokenFeatures, recomputed
 from tagmask.backbones.vit_names import PACKAGED, build_vit, is_registered
+from tagmask.backbones.vit_weights import Normalisation, check_plain, mean_and_deviation, patch_rows
 from tagmask.backbones.weights import hub_weights, load_strictly, packaged_weights, read_weights
-from tagmask.errors import CheckpointError, ConfigError
+from tagmask.errors import ConfigError
 from tagmask.ops.resize import resize_positions, resize_positions_traced
 
 __all__ = ["Normalisation", "ViT"]
-
-Normalisation = Literal["imagenet", "weights"] | tuple[tuple[float, float, float], tuple[float, float, float]]
-
-_HALF = (0.5, 0.5, 0.5)
 
 
 class ViT(nn.Module):
@@ -94,7 +90,7 @@ class ViT(nn.Module):
             for block in rotated:
                 block.attn.num_prefix_tokens = self.num_prefix_tokens
         self._lacks = tuple(key for key in ("cls_token", "pos_embed") if getattr(model, key) is None)
-        self.normalisation = _normalisation(normalisation, model)
+        self.normalisation = mean_and_deviation(normalisation, model)
         for key, values in zip(("mean", "std"), self.normalisation, strict=True):
             self.register_buffer(
                 key, torch.tensor(values, dtype=torch.float32).view(3, 1, 1), persistent=False
@@ -160,18 +156,7 @@ class ViT(nn.Module):
         own = {key for key in self.state_dict() if key not in ("cls_token", "pos_embed")}
         tokens = ("cls_token", "pos_embed", "reg_token", "register_tokens")
         own_weights = {key: value for key, value in state.items() if key in own}
-        for key in ("cls_token", "pos_embed"):
-            if key not in state or state[key].shape[-1] != self.dim:
-                what = (
-                    "missing" if key not in state else f"{tuple(state[key].shape)}, width {self.dim} needed"
-                )
-                raise CheckpointError(f"{source} does not fit: {key} is {what} (weights of another shape)")
-        registers = state.get("reg_token", state.get("register_tokens"))
-        if not _patches(state["pos_embed"].shape[1], 0 if registers is None else registers.shape[1]):
-            raise CheckpointError(
-                f"{source} does not fit: pos_embed has {state['pos_embed'].shape[1]} rows, needed are a "
-                f"square grid and one for the class token (weights of another shape)"
-            )
+        check_plain(state, self.dim, source)
         other = ("head", "fc_norm", "mask_token", "attn_pool", "pre_logits", "lm_head", "rope")
         own_weights |= {k: v for k, v in state.items() if k not in tokens and not k.startswith(other)}
         held = nn.Module()
@@ -194,7 +179,7 @@ class ViT(nn.Module):
         registers = state.get("reg_token", state.get("register_tokens"))
         count = 0 if registers is None else registers.shape[1]
         class_token, rows = state["cls_token"], state["pos_embed"]
-        patches = _patches(rows.shape[1], count)
+        patches = patch_rows(rows.shape[1], count)
         prefix = rows[:, : rows.shape[1] - patches]
         class_row = prefix[:, :1] if prefix.shape[1] else torch.zeros_like(class_token)
         extra, used = self.num_extra_tokens, min(count, self.num_extra_tokens)
@@ -308,21 +293,3 @@ class ViT(nn.Module):
         tokens = torch.cat([prefix, patches], dim=1)
         embedded: Tensor = self.norm_pre(tokens + self.positions(size, grid))
         return embedded
-
-
-def _normalisation(wanted: Normalisation, model: VisionTransformer) -> Sequence[tuple[float, ...]]:
-    if wanted == "imagenet":
-        return IMAGENET_MEAN, IMAGENET_STD
-    if wanted == "weights":
-        settings = getattr(model, "pretrained_cfg", None) or {}
-        return tuple(settings.get("mean", _HALF)), tuple(settings.get("std", _HALF))
-    return tuple(wanted[0]), tuple(wanted[1])
-
-
-def _patches(rows: int, registers: int) -> int:
-    """Patch rows of a position table; 0 if no square grid fits."""
-    # Tables either start with rows for the prefix tokens or (no_embed_class) leave some of them out.
-    for count in (rows, rows - 1, rows - 1 - registers):
-        if count > 0 and round(count**0.5) ** 2 == count:
-            return count
-    return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tagmask.data.base import TagDataset
 from tagmask.data.file_names import named_file
 from tagmask.data.readers.images import read_indices, rgb_tensor
+from tagmask.data.shared_memory import check_shared_memory
 from tagmask.data.transforms.base import View
 from tagmask.errors import DataError
 from tagmask.types import IGNORE, Batch
@@ -29,10 +29,6 @@ __all__ = ["TrainBatches", "eval_images", "train_batches"]
 LabelSource = Callable[[str], NDArray[Any] | None] | Path
 MakeView = Callable[[NDArray[np.uint8], np.random.Generator, NDArray[Any] | None], View]
 _RETRIES = 20
-_SHARED = Path("/dev/shm")
-_AHEAD = 3
-"""Batches of every worker on their way: PyTorch asks for two, and one is being used."""
-_PLENTY = 8 << 30
 
 
 @runtime_checkable
@@ -109,7 +105,7 @@ class TrainBatches(Iterator[Batch]):
         self._limit = broken_limit
         self._workers = num_workers
         if num_workers:
-            _check_shared_memory(steps, start_step, num_workers)
+            check_shared_memory(lambda: steps[start_step][0], num_workers)
         loader = DataLoader(
             steps,
             batch_size=None,
@@ -137,24 +133,6 @@ class TrainBatches(Iterator[Batch]):
             count = f"{len(self.broken)} images could not be read (at most {self._limit} are stepped over)"
             raise DataError(f"{count}: {listed}")
         return batch
-
-
-def _check_shared_memory(steps: _Steps, step: int, workers: int) -> None:
-    """Workers that find no room in shared memory are killed, and who waits for them may hang."""
-    if not _SHARED.is_dir():
-        return  # this system hands batches over in another way
-    free = shutil.disk_usage(_SHARED).free
-    if free >= _PLENTY:
-        return
-    batch, _ = steps[step]
-    tensors = [] if batch is None else [v for v in vars(batch).values() if isinstance(v, torch.Tensor)]
-    needed = _AHEAD * workers * sum(value.numel() * value.element_size() for value in tensors)
-    if needed > free:
-        raise DataError(
-            f"{workers} data workers hand over up to {needed / 2**20:.1f} MiB at once through {_SHARED}, "
-            f"which has {free / 2**20:.1f} MiB free. Set train.workers=0 to read in the main process, or "
-            "give it more (docker run --shm-size=1g)"
-        )
 
 
 class _From:

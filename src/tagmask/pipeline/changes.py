@@ -11,7 +11,8 @@ from tagmask.engine.log import Display
 from tagmask.errors import ConfigError, DataError, UserError
 from tagmask.pipeline.config import RunConfig
 from tagmask.pipeline.order import ALL_STEPS
-from tagmask.steps.base import Context, Models, Step
+from tagmask.steps.base import Context, Step
+from tagmask.steps.models import Models
 from tagmask.store.labels import read_mask
 from tagmask.store.ledger import is_whole, tree_files
 from tagmask.store.manifest import Manifest

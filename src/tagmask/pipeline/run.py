@@ -23,7 +23,8 @@ from tagmask.pipeline.changes import keep_changed, name_changed_inputs, name_own
 from tagmask.pipeline.config import RunConfig, with_absolute_paths, write_settings
 from tagmask.pipeline.order import ALL_STEPS, STEPS
 from tagmask.pipeline.training import choose_place, guard_settings, guard_training
-from tagmask.steps.base import Context, Models, Settings, Step
+from tagmask.steps.base import Context, Step
+from tagmask.steps.models import Models, Settings
 from tagmask.store.files import clear_partial, exclusive
 from tagmask.store.manifest import Manifest
 from tagmask.store.staging import Staging, recover

@@ -11,7 +11,8 @@ from tagmask.engine.log import Display
 from tagmask.errors import ConfigError
 from tagmask.pipeline.config import read_config, with_absolute_paths, write_settings
 from tagmask.pipeline.order import ALL_STEPS, STEPS
-from tagmask.steps.base import Context, Models
+from tagmask.steps.base import Context
+from tagmask.steps.models import Models
 from tagmask.store.files import exclusive
 
 __all__ = ["change_settings"]

@@ -1,4 +1,4 @@
-"""The single steps of a run as functions: the commands' words as arguments."""
+"""The single steps of a run as functions: the commands' words as arguments; see pages.py for pages."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from tagmask.pipeline.run import run as run_steps
 
 __all__ = [
     "affinity",
-    "entropy",
     "evaluate",
     "localize",
     "refine",
     "segment",
+    "single_step",
     "student",
     "walk",
-    "write_report",
-    "write_review",
 ]
 
 Settings = Mapping[str, Any]
@@ -70,7 +68,7 @@ def localize(
     """
     words: dict[str, Any] = {"data": data, "tags": tags, "classes": classes, "kind": kind}
     words |= {"split": split, "maps": maps, "resize": resize, "device": device, "precision": precision}
-    return _one("localize", run, words, settings, out, progress)
+    return single_step("localize", run, words, settings, out, progress)
 
 
 def refine(
@@ -107,7 +105,7 @@ def refine(
     """
     words: dict[str, Any] = {"refinement": refinement, "map_kind": map_kind, "background": background}
     words |= {"crf": crf, "data": data, "kind": kind, "split": split, "device": device}
-    return _one("refine", run, words, settings, None, progress)
+    return single_step("refine", run, words, settings, None, progress)
 
 
 def affinity(
@@ -122,7 +120,7 @@ def affinity(
 ) -> Run:
     """Learn from the pseudo labels which neighbouring pixels belong together; arguments as in `localize`."""
     words = {"data": data, "device": device, "precision": precision}
-    return _one("affinity", run, words, settings, None, progress, overwrite)
+    return single_step("affinity", run, words, settings, None, progress, overwrite)
 
 
 def walk(
@@ -139,7 +137,7 @@ def walk(
 ) -> Run:
     """Spread class maps along learned affinities, to labels on disk; arguments as in `refine`."""
     words: dict[str, Any] = {"map_kind": map_kind, "background": background, "crf": crf, "data": data}
-    return _one("walk", run, {**words, "split": split, "device": device}, settings, None, progress)
+    return single_step("walk", run, {**words, "split": split, "device": device}, settings, None, progress)
 
 
 def student(
@@ -154,7 +152,7 @@ def student(
 ) -> Run:
     """Train the segmentation network on the labels of a run; arguments as in `localize`."""
     words = {"data": data, "device": device, "precision": precision}
-    return _one("student", run, words, settings, None, progress, overwrite)
+    return single_step("student", run, words, settings, None, progress, overwrite)
 
 
 def segment(
@@ -200,7 +198,7 @@ def segment(
     words: dict[str, Any] = {"data": data, "kind": kind, "split": split, "tags": tags, "classes": classes}
     words |= {"resize": resize, "scales": scales, "flip": flip, "crf": crf}
     words |= {"device": device, "precision": precision}
-    return _one("segment", run, words, settings, out, progress)
+    return single_step("segment", run, words, settings, out, progress)
 
 
 def evaluate(
@@ -232,57 +230,10 @@ def evaluate(
         UserError: Something given cannot be used; the message says what to do.
     """
     words: dict[str, Any] = {"what": what, "background": background, "data": data, "masks": masks}
-    return _one("evaluate", run, {**words, "kind": kind, "split": split}, settings, None, progress)
+    return single_step("evaluate", run, {**words, "kind": kind, "split": split}, settings, None, progress)
 
 
-def write_review(
-    run: str | Path | RunConfig,
-    settings: Settings | None = None,
-    progress: bool = True,
-    *,
-    data: str | Path | None = None,
-    tags: Tags | None = None,
-    classes: Classes | None = None,
-    kind: str | None = None,
-    split: str | None = None,
-    device: str | int | None = None,
-    out: str | Path | None = None,
-) -> Run:
-    """Which masks and tags to look at first; needs no true masks. Arguments as in `localize`."""
-    words = {"data": data, "tags": tags, "classes": classes, "kind": kind, "split": split, "device": device}
-    return _one("review", run, words, settings, out, progress)
-
-
-def entropy(
-    run: str | Path | RunConfig,
-    settings: Settings | None = None,
-    progress: bool = True,
-    *,
-    data: str | Path | None = None,
-    tags: Tags | None = None,
-    classes: Classes | None = None,
-    kind: str | None = None,
-    split: str | None = None,
-    device: str | int | None = None,
-    out: str | Path | None = None,
-) -> Run:
-    """How far every block's attention spreads the maps (AReAM). Arguments as in `localize`."""
-    words = {"data": data, "tags": tags, "classes": classes, "kind": kind, "split": split, "device": device}
-    return _one("entropy", run, words, settings, out, progress)
-
-
-def write_report(
-    run: str | Path | RunConfig,
-    settings: Settings | None = None,
-    progress: bool = True,
-    *,
-    data: str | Path | None = None,
-) -> Run:
-    """Write the page about a run, see `tagmask.steps.report`; arguments as in `localize`."""
-    return _one("report", run, {"data": data}, settings, None, progress)
-
-
-def _one(
+def single_step(
     step: str,
     base: str | Path | RunConfig,
     words: Mapping[str, Any],
@@ -291,6 +242,20 @@ def _one(
     progress: bool,
     overwrite: bool = False,
 ) -> Run:
+    """One step of a run.
+
+    Args:
+        step: Its name.
+        base: What the settings come from, see `read_config`.
+        words: The words of its command.
+        settings: Any setting by its dotted name, which wins over words.
+        out: Run folder for the results; the run itself if it is one.
+        progress: Show progress on the terminal.
+        overwrite: Replace a training with other settings.
+
+    Raises:
+        UserError: Something given cannot be used.
+    """
     given = {**words, "tags": tags_as_file(words.get("tags"), out or _folder_of(base))}
     config = read_config(base, {**flag_settings(step, given), **(settings or {})})
     folder = default_folder(base, config) if out is None else Path(out).expanduser()

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from tagmask.config import Config
 from tagmask.errors import ConfigError
-from tagmask.steps.base import Context, Settings, Step, data_checksum, plain
+from tagmask.steps.base import Context, Step, data_checksum, plain
 from tagmask.steps.fitting import Job, Plan, check_training, prepare_training
+from tagmask.steps.models import Settings
 from tagmask.steps.scoring import PICTURES
 from tagmask.steps.train import TrainConfig, train
 

@@ -16,7 +16,8 @@ from tagmask.inference.predictor import Predictor, Use, picture_of
 from tagmask.inference.views import MapConfig, map_kinds, map_views
 from tagmask.models.trained import Trained
 from tagmask.ops.maps import present_classes, take_classes
-from tagmask.steps.base import Context, Settings, Step, data_checksum, each_image, plain
+from tagmask.steps.base import Context, Step, data_checksum, each_image, plain
+from tagmask.steps.models import Settings
 from tagmask.store.files import file_for
 from tagmask.store.maps import save_maps
 from tagmask.types import Batch

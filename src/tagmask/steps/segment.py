@@ -15,7 +15,8 @@ from tagmask.inference.crf import CRFName, crf_preset
 from tagmask.inference.predictor import Predictor, Use, picture_of
 from tagmask.inference.views import SegmentationConfig
 from tagmask.models.trained import Trained
-from tagmask.steps.base import Context, Settings, Step, data_checksum, each_image, plain
+from tagmask.steps.base import Context, Step, data_checksum, each_image, plain
+from tagmask.steps.models import Settings
 from tagmask.store.files import file_for
 from tagmask.store.labels import write_mask
 from tagmask.types import Batch

@@ -16,8 +16,9 @@ from tagmask.engine.trackers import Figures, open_loggers
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method
 from tagmask.models.trained import load_trained, save_method
-from tagmask.steps.base import Context, Settings, Step, data_checksum, plain
+from tagmask.steps.base import Context, Step, data_checksum, plain
 from tagmask.steps.fitting import Job, Plan, check_training, draw_batches, prepare_training, read_corrections
+from tagmask.steps.models import Settings
 from tagmask.store.ledger import fingerprint
 from tagmask.training.callbacks import Training
 from tagmask.training.checkpoints import Checkpoints

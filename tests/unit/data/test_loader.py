@@ -172,12 +172,12 @@ def test_too_little_shared_memory_is_told_before_a_worker_dies_of_it(tmp_path, m
     """64 kB hold no batch; the setting to change is named, and without workers nothing is asked."""
     dataset = toy_train(tmp_path)
     view = make_view("resized_crop", 64)
-    monkeypatch.setattr("tagmask.data.loader._SHARED", tmp_path)
+    monkeypatch.setattr("tagmask.data.shared_memory._SHARED", tmp_path)
     small = type(shutil.disk_usage(tmp_path))(1 << 16, 0, 1 << 16)
-    monkeypatch.setattr("tagmask.data.loader.shutil.disk_usage", lambda path: small)
+    monkeypatch.setattr("tagmask.data.shared_memory.shutil.disk_usage", lambda path: small)
     with pytest.raises(DataError, match=r"0\.1 MiB free. Set train\.workers=0"):
         train_batches(dataset, view, 4, seed=0, num_workers=2)
     assert next(train_batches(dataset, view, 4, seed=0)).images.shape[0] == 4
     enough = type(small)(1 << 30, 0, 1 << 30)
-    monkeypatch.setattr("tagmask.data.loader.shutil.disk_usage", lambda path: enough)
+    monkeypatch.setattr("tagmask.data.shared_memory.shutil.disk_usage", lambda path: enough)
     assert next(train_batches(dataset, view, 4, seed=0, num_workers=1)).images.shape[0] == 4

@@ -12,7 +12,8 @@ from tagmask.data.parts import Parts
 from tagmask.engine.log import Display
 from tagmask.pipeline.config import read_config, with_absolute_paths
 from tagmask.pipeline.order import ALL_STEPS
-from tagmask.steps.base import Context, Models, data_checksum
+from tagmask.steps.base import Context, data_checksum
+from tagmask.steps.models import Models
 from tests.toy import toy_root
 
 OLDER = Path(__file__).parent / "older"
