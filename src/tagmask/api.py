@@ -54,6 +54,7 @@ def train(
     masks: str | Path | None = None,
     kind: str | None = None,
     split: str | None = None,
+    holdout: bool | None = None,
     method: str | type[Method] | None = None,
     backbone: str | None = None,
     weights: str | Path | None = None,
@@ -84,6 +85,7 @@ def train(
         masks: Folder of true masks, for scoring on the way.
         kind: "folder", "voc", "coco" or "auto".
         split: Part to learn from.
+        holdout: Keep a tenth of the images for scoring tags where the data names no split; yes if None.
         method: Name of the method (its paper's settings unless a recipe is given), or a class.
         backbone: Network of the method.
         weights: Its pretrained weights: "hub", "none" or a file.
@@ -115,7 +117,7 @@ def train(
     words |= {"masks": masks, "kind": kind, "split": split, "method": method, "backbone": backbone}
     words |= {"weights": weights, "labels": labels, "size": size, "iterations": iterations}
     words |= {"batch_size": batch_size, "device": device, "precision": precision, "seed": seed}
-    words |= {"corrections": corrections, "start": start}
+    words |= {"corrections": corrections, "start": start, "holdout": holdout}
     given = {**flag_settings("train", words), **(settings or {})}
     base = training_base(recipe, given.get("method"), resume, out)
     config = read_config(base, given)
@@ -133,6 +135,7 @@ def run(
     classes: Classes | None = None,
     masks: str | Path | None = None,
     kind: str | None = None,
+    holdout: bool | None = None,
     backbone: str | None = None,
     weights: str | Path | None = None,
     checkpoint: str | Path | None = None,
@@ -161,6 +164,7 @@ def run(
         classes: Class names or a file of them.
         masks: Folder of true masks, for scoring.
         kind: Kind of data.
+        holdout: Keep images for scoring tags.
         backbone: Network of the method.
         weights: Its pretrained weights.
         checkpoint: Model folder or published checkpoint, instead of training.
@@ -188,7 +192,7 @@ def run(
     words: dict[str, Any] = {"data": data, "tags": tags_as_file(tags, out), "classes": classes}
     words |= {"masks": masks, "kind": kind, "backbone": backbone, "weights": weights}
     words |= {"checkpoint": checkpoint, "iterations": iterations, "batch_size": batch_size, "size": size}
-    words |= {"device": device, "precision": precision, "seed": seed}
+    words |= {"device": device, "precision": precision, "seed": seed, "holdout": holdout}
     steps = choose_steps(until, first)
     config = read_config(recipe, {**flag_settings("run", words), **(settings or {})})
     folder = default_folder(recipe, config, overwrite) if out is None else Path(out).expanduser()

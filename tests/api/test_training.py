@@ -30,7 +30,7 @@ VALUES: dict[str, Any] = {
     "iterations": 7, "batch_size": 3, "device": "cpu", "precision": "bf16", "corrections": "fixed",
     "start": "before", "checkpoint": "model", "maps": "cam,lam", "resize": 80, "refinement": "crf",
     "map_kind": "lam", "background": 0.3, "crf": "more", "scales": "1,0.5", "flip": True, "what": "cam,label",
-    "recipe": "demo",
+    "recipe": "demo", "holdout": False,
 }  # fmt: skip
 NO_SETTING = {
     "settings",
@@ -91,8 +91,9 @@ def test_a_word_does_the_same(name, word, asked, tmp_path, monkeypatch):
     value = "label_50_5" if (name, word) == ("walk", "crf") else VALUES[word]
     FUNCTIONS[name](*base, **{word: value}, progress=False)
     shutil.rmtree("runs", ignore_errors=True)
-    flag = [flags_of(name)[word]] if value is True else [flags_of(name)[word], str(value)]
-    said = command(name, *base, *flag)
+    flag = flags_of(name)[word]
+    given = {True: [flag], False: [flag.replace("--", "--no-", 1)]}.get(value, [flag, str(value)])
+    said = command(name, *base, *given)
     assert said.exit_code == 0, said.stderr
     python, shell = asked
     assert python[:3] == shell[:3]

@@ -22,6 +22,7 @@ __all__ = [
     "compute_flags",
     "data_flags",
     "guarded",
+    "holdout_flags",
     "new_display",
     "show_line",
     "split_flags",
@@ -60,6 +61,13 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Everything random foll
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite/--no-overwrite", help="Replace a training in the run folder.")
+]
+Holdout = Annotated[
+    bool | None,
+    typer.Option(
+        "--holdout/--no-holdout",
+        help="Keep a tenth of the images for scoring tags where the data names no split (data.holdout).",
+    ),
 ]
 Recipe = Annotated[str | None, typer.Option("--recipe", help="Shipped recipe, or a YAML file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set a.b=c. May be repeated.")]
@@ -147,6 +155,13 @@ def data_flags(
         "data.masks": as_text(masks),
         "data.kind": kind,
     }
+
+
+def holdout_flags(holdout: bool | None) -> dict[str, Any]:
+    """The setting behind --holdout and --no-holdout."""
+    from tagmask.data.holdout import SHARE
+
+    return {} if holdout is None else {"data.holdout": SHARE if holdout else 0.0}
 
 
 def compute_flags(device: str | None, precision: str | None, seed: int | None) -> dict[str, Any]:

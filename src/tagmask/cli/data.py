@@ -56,6 +56,7 @@ def check_data(
         "kind": report.kind,
         "images": report.num_images,
         "masks": report.num_masks,
+        "held_out": report.held_out,
     }
     problems = [f"{problem.kind} '{problem.name}': {problem.detail}" for problem in report.problems]
     show_line(report.text(limit), **facts, classes=dict(report.classes), problems=problems)

@@ -17,6 +17,7 @@ from tagmask.cli.common import (
     Classes,
     Data,
     Device,
+    Holdout,
     Iterations,
     Kind,
     Masks,
@@ -35,6 +36,7 @@ from tagmask.cli.common import (
     compute_flags,
     data_flags,
     guarded,
+    holdout_flags,
     show_line,
 )
 from tagmask.cli.manner import HELP, App
@@ -82,6 +84,7 @@ def train(
     masks: Masks = None,
     kind: Kind = None,
     split: Split = None,
+    holdout: Holdout = None,
     method: MethodName = None,
     backbone: Backbone = None,
     weights: Weights = None,
@@ -111,7 +114,7 @@ def train(
     flags |= {"data.split": split, "method": method, "model.backbone": backbone, "model.weights": weights}
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
     flags |= {"train.labels": as_text(labels), "train.corrections": as_text(corrections)}
-    flags["train.start"] = as_text(start)
+    flags |= {"train.start": as_text(start)} | holdout_flags(holdout)
     base = training_base(recipe, method, resume, out)
     folder = do_steps(base, flags, settings, out, ("train",), resume=resume, overwrite=overwrite)
     show_line(f"model: {folder / 'model'}", model=folder / "model")
@@ -146,6 +149,7 @@ def run(
     classes: Classes = None,
     masks: Masks = None,
     kind: Kind = None,
+    holdout: Holdout = None,
     backbone: Backbone = None,
     weights: Weights = None,
     checkpoint: Checkpoint = None,
@@ -166,6 +170,7 @@ def run(
 
     flags = data_flags(data, tags, classes, masks, kind) | compute_flags(device, precision, seed)
     flags |= {"model.backbone": backbone, "model.weights": weights, "checkpoint": as_text(checkpoint)}
+    flags |= holdout_flags(holdout)
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
     folder = do_steps(recipe, flags, settings, out, choose_steps(until, first), overwrite=overwrite)
     if (folder / "report.html").exists():

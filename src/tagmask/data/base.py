@@ -88,6 +88,7 @@ class Scan:
         about: Where things came from, for logs and result files.
         home: Where the data set itself begins, if that is not the folder that was named; may be a link.
         look: Finds what a closer look at the folders shows, for the check; not needed to open the data set.
+        unsplit: Whether nothing says which images to learn from and which to score on.
     """
 
     classes: ClassTable
@@ -98,6 +99,7 @@ class Scan:
     about: Mapping[str, str] = field(default_factory=dict)
     home: Path | None = None
     look: Callable[[], Sequence[Problem]] = tuple
+    unsplit: bool = False
 
 
 class TagDataset:
@@ -153,8 +155,12 @@ class TagDataset:
         """K, the number of foreground classes."""
         return self.classes.num_classes
 
-    def subset(self, indices: Iterable[int]) -> TagDataset:
+    def subset(self, indices: Iterable[int], split: str | None = None) -> TagDataset:
         """The same data set with some of its images, in the order given.
+
+        Args:
+            indices: Which images.
+            split: Name of the part they are; that of the whole if None.
 
         Raises:
             DataError: No index was given, or one twice.
@@ -162,7 +168,7 @@ class TagDataset:
         return TagDataset(
             self.classes,
             [self.items[i] for i in indices],
-            self.split,
+            split or self.split,
             self.masks,
             read_mask=self._read_mask,
             about=self.about,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tagmask.data import find_kind, make_source, scan_dataset
 from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.datasets.given import Tags, tag_file
+from tagmask.data.holdout import FEWEST, hold_out
 from tagmask.data.readers.images import read_image
 from tagmask.data.tag_notes import tag_notes
 from tagmask.errors import DataError
@@ -42,6 +43,8 @@ class CheckReport:
         largest: The same for the most pixels.
         problems: Everything found, errors first.
         about: Where images, tags and masks were found.
+        held_out: How many images a run keeps for scoring tags and does not teach; None where the data names
+            its parts, or one part was checked.
     """
 
     root: Path
@@ -56,6 +59,7 @@ class CheckReport:
     largest: tuple[int, int] | None
     problems: tuple[Problem, ...]
     about: Mapping[str, str]
+    held_out: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -70,6 +74,7 @@ class CheckReport:
         """
         lines = [f"{self.root}: {self.kind}, split {self.split}, {self.num_images} images"]
         lines += [f"  {key}: {value}" for key, value in self.about.items() if key != "kind"]
+        lines += [f"  splits: {self._splits()}"] if self.held_out is not None else []
         if self.smallest and self.largest:
             low, high = (f"{width} x {height}" for height, width in (self.smallest, self.largest))
             lines.append(f"  sizes: {low} to {high} (width x height)")
@@ -87,6 +92,16 @@ class CheckReport:
                 lines += [f"    {problem.name}: {problem.detail}" for problem in of_kind[:limit]]
                 lines += [f"    ... and {count - limit} more"] if count > limit else []
         return "\n".join(lines)
+
+    def _splits(self) -> str:
+        """What a run does with data that names no parts."""
+        tagged = self.num_images - self.untagged
+        if not self.held_out:
+            return f"none named; all images are taught (a tenth is kept for scoring tags from {FEWEST} on)"
+        return (
+            f"none named; {self.held_out} of {tagged} images are kept for scoring tags and not taught "
+            "(--no-holdout teaches all); masks are made of all"
+        )
 
 
 @deprecated("0.2", arguments={"mask_folder": "masks"})
@@ -156,6 +171,7 @@ def check(
         largest=by_area[-1] if by_area else None,
         problems=tuple(sorted(problems, key=lambda problem: not problem.fatal)),
         about=scan.about,
+        held_out=len(hold_out(scan.items)) if scan.unsplit and split is None else None,
     )
 
 

@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from tagmask.config import Config
 from tagmask.data import TagDataset, as_dataset, find_kind, scan_dataset
 from tagmask.data.base import Scan, Source
+from tagmask.data.holdout import SHARE, hold_out
 from tagmask.errors import ConfigError, DataError
 
-__all__ = ["DataConfig", "Part", "Parts", "data_state", "find_part", "has_masks", "open_part"]
+__all__ = ["DataConfig", "Part", "Parts", "data_state", "find_part", "has_masks", "hold_out", "open_part"]
 
 Part = Literal["auto", "train", "val", "both"]
 """Which images: to learn from, to score on, one after the other, or "auto"."""
@@ -40,6 +43,9 @@ class DataConfig(Config):
     """Part to score on; "val" if the data set has one."""
     val_tags: str | None = None
     """Tag file of the images to score on, if not the same."""
+    holdout: float = Field(default=SHARE, ge=0, le=0.5)
+    """Share of the images that is not taught but kept for scoring tags, where the data names no split; 0
+    teaches all. The same images every time; none of fewer than 50."""
     cache: Literal["none", "memory"] = "none"
     """With "memory", decoded images are kept."""
 
@@ -62,6 +68,7 @@ class Parts:
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         self._scans: dict[tuple[Any, ...], Scan | DataError] = {}
+        self._kept: frozenset[str] | None = None
 
     def open(self, part: Part, masks: bool = False) -> TagDataset:
         """Open the images of one part.
@@ -75,27 +82,66 @@ class Parts:
             ConfigError: No folder was given, or masks of both parts are asked for.
             DataError: Something is missing, unknown or contradictory.
         """
-        if part == "both":
-            if masks:
-                raise ConfigError("scores belong to one part: choose split train or val, not both")
+        if part == "both" and masks:
+            raise ConfigError("scores belong to one part: choose split train or val, not both")
+        aside = self._aside()
+        if part == "both" and not aside:
             return _both(self.open("train"), self.open("auto"))
-        source = self.source(self.find(part), masks)
-        return as_dataset(self._scan(self.config.kind, source), source, self.config.cache)
+        found = self.find(part)
+        source = self.source("val" if found == "val" and not aside else "train", masks)
+        dataset = as_dataset(self._scan(self.config.kind, source), source, self.config.cache)
+        if not aside:
+            return dataset
+        if found == "both":
+            return dataset.subset(range(len(dataset)), "all")
+        chosen = [i for i, name in enumerate(dataset.names) if (name in aside) == (found == "val")]
+        return dataset.subset(chosen, "held-out" if found == "val" else None)
+
+    def held_out(self) -> TagDataset | None:
+        """The images that are kept for scoring tags because the data names no split; None if there are none.
+
+        Raises:
+            ConfigError: No folder was given.
+            DataError: Something is missing, unknown or contradictory.
+        """
+        return self.open("val") if self._aside() else None
 
     def find(self, part: Part) -> Part:
-        """The part that "auto" means: the one to score on if there is one, else the one to learn from."""
-        if part in ("train", "val"):
+        """The part that "auto" means: the one to score on if there is one, else all images."""
+        if part != "auto":
             return part
-        if self.config.val_root or self.config.val_split or self.config.val_tags:
+        if self._named_val():
             return "val"
+        return "both" if self._aside() else "train"
+
+    def _named_val(self) -> bool:
+        """Whether the data, or the settings, name a part to score on."""
+        if self.config.val_root or self.config.val_split or self.config.val_tags:
+            return True
         # With masks first: such a scan serves everyone, so that one is enough.
-        known = any(self._there(self.config.kind, self.source("val", masks)) for masks in (True, False))
-        return "val" if known else "train"
+        return any(self._there(self.config.kind, self.source("val", masks)) for masks in (True, False))
+
+    def _aside(self) -> frozenset[str]:
+        """Names of the images kept for scoring tags."""
+        if self._kept is None:
+            self._kept = frozenset()
+            data = self.config
+            named = any((data.split, data.val_root, data.val_split, data.val_tags))
+            # Other kinds have parts of their own, which are not looked at here.
+            if data.holdout and not named and self._is_folder(self.source("train", masks=False)):
+                scan = next((s for s in self._scans.values() if isinstance(s, Scan)), None)
+                scan = scan or self._scan(data.kind, self.source("train", masks=False))
+                self._kept = hold_out(scan.items, data.holdout) if scan.unsplit else frozenset()
+        return self._kept
+
+    def _is_folder(self, source: Source) -> bool:
+        return (find_kind(source) if self.config.kind == "auto" else self.config.kind) == "folder"
 
     def has_masks(self, part: Part) -> bool:
         """Whether there is a true mask for any image of a part."""
+        val = self.find(part) == "val" and not self._aside()
         try:
-            scan = self._scan(self.config.kind, self.source(self.find(part), masks=True))
+            scan = self._scan(self.config.kind, self.source("val" if val else "train", masks=True))
         except DataError:
             # No folder of masks at all; if one was named, its absence is an error.
             if self.config.masks is not None:
@@ -136,7 +182,7 @@ class Parts:
             mask_folder=data.masks,
             mask_values=data.mask_values,
         )
-        if (find_kind(source) if data.kind == "auto" else data.kind) != "folder":
+        if not self._is_folder(source):
             return None
         return "train" if self._there(data.kind, source) else None
 

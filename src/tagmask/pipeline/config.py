@@ -198,7 +198,9 @@ def _taken(folder: Path, config: RunConfig) -> bool:
 
 def _core(config: RunConfig) -> dict[str, Any]:
     """What decides about a training."""
-    data = config.data.model_dump(mode="json", include={"root", "kind", "split", "tags", "classes"})
+    data = config.data.model_dump(
+        mode="json", include={"root", "kind", "split", "tags", "classes", "holdout"}
+    )
     return {
         **config.model_dump(mode="json", include={"method", "model", "train", "checkpoint"}),
         "data": data,
@@ -213,7 +215,7 @@ def _base(recipe: str | Path | RunConfig | None) -> tuple[dict[str, Any], str]:
         return recipe.model_dump(mode="json"), "settings"
     folder = Path(recipe)
     if (folder / "settings.yaml").is_file():
-        return read_yaml(folder / "settings.yaml"), str(folder / "settings.yaml")
+        return _as_begun(read_yaml(folder / "settings.yaml")), str(folder / "settings.yaml")
     if not folder.is_dir() or not weight_file(folder).is_file():
         if folder.is_dir() and str(recipe) not in names():  # a folder may bear a recipe's name by chance
             raise ConfigError(f"{folder} is neither a run folder (settings.yaml) nor a model folder")
@@ -224,6 +226,14 @@ def _base(recipe: str | Path | RunConfig | None) -> tuple[dict[str, Any], str]:
     values = {"method": header["method"], "model": header["settings"], "checkpoint": str(folder)}
     values |= {stage: dict(use[stage]) for stage in ("localize", "segment") if stage in use}
     return values, str(folder)
+
+
+def _as_begun(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run; one that began before images were kept for scoring tags goes on without."""
+    data = values.get("data")
+    if isinstance(data, dict):
+        data.setdefault("holdout", 0.0)
+    return values
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

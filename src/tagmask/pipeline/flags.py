@@ -9,6 +9,7 @@ from typing import Any
 
 from tagmask import methods
 from tagmask.data.datasets.given import Tags, write_tags
+from tagmask.data.holdout import SHARE
 from tagmask.errors import ConfigError
 
 __all__ = ["Classes", "Words", "flag_settings", "split_settings", "tags_as_file"]
@@ -24,6 +25,7 @@ _COMMON = {
     "classes": "data.classes",
     "masks": "data.masks",
     "kind": "data.kind",
+    "holdout": "data.holdout",
     "device": "runtime.device",
     "precision": "runtime.precision",
     "seed": "runtime.seed",
@@ -112,6 +114,8 @@ def _plain(word: str, value: Any) -> Any:
         return _device(value)
     if word == "flip" and isinstance(value, bool):
         return "sum" if value else "none"
+    if word == "holdout":
+        return SHARE if value else 0.0
     if word in _LISTS:
         return value.split(",") if isinstance(value, str) else list(value)
     return str(value.expanduser()) if isinstance(value, Path) else value

@@ -11,6 +11,7 @@ from typing import Any
 from tagmask import methods
 from tagmask.data import TagDataset
 from tagmask.data.loader import TrainBatches, train_batches
+from tagmask.data.parts import Part
 from tagmask.data.transforms.base import make_view
 from tagmask.errors import ConfigError, DataError, nearest
 from tagmask.inference.views import map_kinds
@@ -27,15 +28,18 @@ from tagmask.training.corrections import (
     may_teach,
     steps_before,
 )
+from tagmask.training.tag_scores import can_classify
 
 __all__ = [
     "Job",
     "Plan",
     "check_training",
     "draw_batches",
+    "kept_aside",
     "prepare_training",
     "read_corrections",
     "share_batch",
+    "taught_part",
     "true_masks",
 ]
 
@@ -91,7 +95,34 @@ def check_training(config: TrainConfig, name: str, context: Context) -> None:
         if best is not None and best not in known:
             raise ConfigError(f"train.best_by: no score is called '{best}'. {nearest(best, known)}")
     share_batch(config, context)
-    context.data.open("train")
+    context.data.open(taught_part(kind, context))
+
+
+def taught_part(kind: type[Method], context: Context) -> Part:
+    """The images a method learns from: who learns from labels, not tags, needs none kept for scoring tags."""
+    return "train" if can_classify(kind) or context.data.held_out() is None else "both"
+
+
+def kept_aside(context: Context, method: Method, taught: TagDataset) -> TagDataset | None:
+    """The images to score tags on, because the data names no split and the method learns from tags.
+
+    Args:
+        context: The run; its display says how many there are.
+        method: What is trained.
+        taught: What it learns from; corrected images may be among those that are kept otherwise.
+    """
+    held = context.data.held_out() if can_classify(type(method)) else None
+    if held is None:
+        return None
+    known = set(taught.names)
+    left = [i for i, name in enumerate(held.names) if name not in known]
+    if not left:
+        return None
+    context.display.say(
+        f"{len(left)} of {len(left) + len(taught)} images are kept for scoring tags and not taught, because "
+        "the data names no split; masks are made of all (--no-holdout teaches all)"
+    )
+    return held.subset(left)
 
 
 def true_masks(context: Context) -> Path:
@@ -108,7 +139,7 @@ def prepare_training(job: Job, context: Context) -> Plan:
     """
     config, runtime = job.config, context.runtime
     check_training(config, job.name, context)
-    dataset = context.data.open("train")
+    dataset = context.data.open(taught_part(methods.get(job.name), context))
     view = make_view(config.view, config.size, **config.view_settings)
     runtime.reseed()
     method = build_method(job.name, job.model, dataset.num_classes, "model")
@@ -180,7 +211,14 @@ def read_corrections(
     truth = true_masks(context)
     folder = context.out / "train" / "corrections"
     return corrected_images(
-        config.corrections, folder, dataset, type(method), truth, context.runtime, context.display
+        config.corrections,
+        folder,
+        dataset,
+        type(method),
+        truth,
+        context.runtime,
+        context.display,
+        context.data.held_out() if can_classify(type(method)) else None,
     )
 
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from tagmask import methods
 from tagmask.config import Config
 from tagmask.errors import ConfigError
 from tagmask.steps.base import Context, Step, data_checksum, plain
-from tagmask.steps.fitting import Job, Plan, check_training, prepare_training
+from tagmask.steps.fitting import Job, Plan, check_training, prepare_training, taught_part
 from tagmask.steps.models import Settings
 from tagmask.steps.scoring import PICTURES
 from tagmask.steps.train import TrainConfig, train
@@ -60,7 +61,8 @@ def _learner(name: str) -> Step:
 
     def reads(config: Learner | None, context: Context) -> dict[str, Any]:
         source = context.folder / PICTURES[given(config).labels]
-        return {"data": data_checksum(context, "train"), "labels": context.manifest.checksum(source)}
+        part = taught_part(methods.get(given(config).method), context)
+        return {"data": data_checksum(context, part), "labels": context.manifest.checksum(source)}
 
     def prepare(config: Learner | None, context: Context) -> Plan:
         learner = given(config)

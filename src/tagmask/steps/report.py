@@ -161,6 +161,12 @@ def _title(record: Mapping[str, Any]) -> str:
 def _lead(steps: Mapping[str, Mapping[str, Any]], images: int, split: str) -> str:
     count = steps.get("train", {}).get("results", {}).get("iterations")
     learned = f"Trained for {count} iterations on image tags. " if count else ""
+    tags = steps.get("train", {}).get("results", {}).get("tags")
+    if tags:
+        learned += (
+            f"The tags of {tags['images']:.0f} images kept aside: mAP {100 * tags['map']:.1f}, "
+            f"F1 {100 * tags['f1']:.1f}. "
+        )
     return f"{learned}Shown and scored on {images} images of split {split}."
 
 

@@ -28,7 +28,7 @@ class SegmentConfig(SegmentationConfig):
     """Which images, from which views."""
 
     split: Part = "auto"
-    """Images to segment: train, val, or auto for val if there is one."""
+    """Images to segment: train, val, both, or auto for val if there is one and all if not."""
     crf: CRFName | None = None
     """Clean the masks by a dense CRF with these parameters: more, afa, seg38, weaktr_voc, ..."""
     tags: Literal["none", "dataset"] = "none"
@@ -71,6 +71,10 @@ def _prepare(config: SegmentConfig, context: Context) -> _Plan:
     if config.limit is not None and config.limit < len(dataset):
         dataset = dataset.subset(range(config.limit))
     _tagged(config, dataset)
+    if config.split == "auto" and context.data.find("auto") == "val":
+        context.display.say(
+            f"masks of the {len(dataset)} images of split {dataset.split} (segment.split=both: all)"
+        )
     return _Plan(config, trained, dataset)
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tagmask import methods
 from tagmask.data import TagDataset
 from tagmask.data.loader import TrainBatches
 from tagmask.engine.log import CsvLog, Task, figures_text
@@ -17,21 +18,28 @@ from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method
 from tagmask.models.trained import load_trained, save_method
 from tagmask.steps.base import Context, Step, data_checksum, plain
-from tagmask.steps.fitting import Job, Plan, check_training, draw_batches, prepare_training, read_corrections
+from tagmask.steps.fitting import (
+    Job,
+    Plan,
+    check_training,
+    draw_batches,
+    kept_aside,
+    prepare_training,
+    read_corrections,
+    taught_part,
+)
 from tagmask.steps.models import Settings
 from tagmask.store.ledger import fingerprint
 from tagmask.training.callbacks import Training
 from tagmask.training.checkpoints import Checkpoints
 from tagmask.training.config import TrainConfig
-from tagmask.training.corrections import (
-    BothBatches,
-    WithCorrections,
-)
+from tagmask.training.corrections import BothBatches, WithCorrections
 from tagmask.training.loop import Hooks, fit
 from tagmask.training.optim import build_optimizer
 from tagmask.training.padding import on_patches
 from tagmask.training.records import Records
 from tagmask.training.state import Progress, capture, restore
+from tagmask.training.tag_scores import score_tags
 from tagmask.training.validate import validate_method
 from tagmask.types import OptimPlan
 
@@ -78,6 +86,7 @@ def train(plan: Plan, context: Context) -> dict[str, Any]:
     job, config, runtime, method = plan.job, plan.job.config, context.runtime, plan.method
     corrections = read_corrections(config, context, plan.dataset, method)
     dataset = plan.dataset if corrections is None else corrections.dataset
+    aside = kept_aside(context, method, dataset)
     checkpoints = Checkpoints(context.out / "train" / "checkpoints", config.keep)
     newest, before = plan.newest, plan.before
     plain_training = config.start is None and corrections is None
@@ -113,7 +122,11 @@ def train(plan: Plan, context: Context) -> dict[str, Any]:
         finally:
             records.broken(batches.broken)
         context.callbacks.call("on_end", watched)
-    return _finish(run, extra)
+    results = _finish(run, extra)
+    if aside is not None:
+        method.eval()
+        results["tags"] = score_tags(method, aside, runtime, context.display, config.tag_side)
+    return results
 
 
 def _watch(run: _Run, step: int) -> Training:
@@ -227,14 +240,8 @@ def _use_best(run: _Run, best: Path, extra: Mapping[str, Any]) -> None:
     if trained.classes != run.dataset.classes:
         raise CheckpointError(f"{best} belongs to other classes; delete it and train again")
     chosen = {**extra, "chosen": "best", "step": trained.meta["extra"]["step"]}
-    save_method(
-        run.context.out / "model",
-        trained.method,
-        run.name,
-        trained.classes,
-        trained.meta["metrics"],
-        chosen,
-    )
+    metrics = trained.meta["metrics"]
+    save_method(run.context.out / "model", trained.method, run.name, trained.classes, metrics, chosen)
 
 
 def _check(config: TrainConfig, context: Context) -> None:
@@ -252,7 +259,8 @@ def _decides(config: TrainConfig, settings: Settings) -> dict[str, Any]:
 
 
 def _reads(config: TrainConfig, context: Context) -> dict[str, Any]:
-    inputs: dict[str, Any] = {"data": data_checksum(context, "train")}
+    part = taught_part(methods.get(context.settings.method), context)
+    inputs: dict[str, Any] = {"data": data_checksum(context, part)}
     if config.labels is not None:
         inputs["labels"] = fingerprint(config.labels)["sha256"]
     if config.corrections is not None:

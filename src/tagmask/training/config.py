@@ -77,6 +77,11 @@ class TrainConfig(Config):
     broken_limit: int = Field(default=10, ge=0)
     """Unreadable images that are stepped over before training stops."""
 
+    @property
+    def tag_side(self) -> int:
+        """Images to score tags on are shrunk to this side: not much larger than what was learned from."""
+        return min(self.max_side or 2 * self.size, 2 * self.size)
+
     def loop(self) -> LoopSettings:
         """What the loop needs of these settings."""
         return LoopSettings(

@@ -160,6 +160,7 @@ def corrected_images(
     truth: Path,
     runtime: Runtime,
     display: Display,
+    further: TagDataset | None = None,
 ) -> Corrections:
     """The images whose masks a person corrected.
 
@@ -171,12 +172,18 @@ def corrected_images(
         truth: Folder of the true masks, which must not be learned from.
         runtime: The first process writes.
         display: Says how many there are.
+        further: Images that are learned from only if they were corrected.
 
     Raises:
         ConfigError: The method does not segment, or the source is the folder of true masks.
         DataError: The corrections cannot be read or do not fit the images.
     """
     may_teach(source, truth, method)
+    taught = set(dataset.names)
+    if further is not None:
+        dataset = TagDataset(
+            dataset.classes, [*dataset.items, *further.items], dataset.split, about=dataset.about
+        )
     tags: dict[str, set[int]] = {}
     tally = Tally()
     for name, mask in read_annotations(source, Subjects.of_dataset(dataset), tally=tally):
@@ -195,6 +202,7 @@ def corrected_images(
     for line in tally.said:
         display.say(line)
     runtime.barrier()
+    dataset = dataset.subset([i for i, name in enumerate(dataset.names) if name in taught or name in tags])
     whole, corrected = _with_tags(dataset, tags, tally.text(), display)
     return Corrections(whole, corrected, folder)
 

@@ -114,7 +114,9 @@ def _from_rows(source: Source, files: Sequence[_TagFile]) -> Scan:
         str(path) if len(files) == 1 or source.tags else str(path.with_name(f"tags_{{split}}{path.suffix}"))
     )
     every = rows if not source.tags or "{split}" not in str(source.tags) else None
-    return _finish(source, classes, items, split, problems, origin, partial(_look, source, every, finder))
+    unsplit = not any(row.split for row in rows) and file_split(path) is None
+    scan = _finish(source, classes, items, split, problems, origin, partial(_look, source, every, finder))
+    return replace(scan, unsplit=unsplit)
 
 
 def _look(source: Source, rows: Sequence[TagRow] | None, finder: Finder) -> Sequence[Problem]:
@@ -195,7 +197,8 @@ def _from_class_folders(source: Source) -> Scan:
     classes, (images, tags) = pictures_of(folders, source.root, _given_classes(source), problems)
     items = _named(images, tags, root)
     look = partial(_look, source, None, Finder(root))
-    return _finish(source, classes, items, source.split or "all", problems, "sub-folders", look)
+    scan = _finish(source, classes, items, source.split or "all", problems, "sub-folders", look)
+    return replace(scan, unsplit=not any((source.root / split).is_dir() for split in _SPLITS))
 
 
 def _finish(
