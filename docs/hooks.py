@@ -28,6 +28,11 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Tables from result files in pages that somebody writes."""
+    return pages.filled(markdown)
+
+
 def _entry(docs: Path, place: Any) -> Any:
     if not isinstance(place, str) or not place.endswith("/"):
         return place

@@ -27,7 +27,7 @@ REPOSITORY_FILES = {
 def generated() -> dict[str, str]:
     """{place in the site: Markdown} of every generated page."""
     made = {
-        "evidence/results.md": _tables().page(),
+        "evidence/results.md": _module("benchmarks/tables.py").page(),
         "reference/commands.md": commands(),
         "reference/settings.md": settings(),
     }
@@ -39,13 +39,19 @@ def generated() -> dict[str, str]:
     return made
 
 
-def _tables() -> Any:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+def filled(text: str) -> str:
+    """A written page with its marks replaced by tables from the result files."""
+    found: str = _module("docs/evidence.py").filled(text)
+    return found
+
+
+def _module(place: str) -> Any:
+    spec = importlib.util.spec_from_file_location(Path(place).stem, ROOT / place)
     assert spec is not None
     assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    return tables
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def commands() -> str:

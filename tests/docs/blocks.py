@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(r"^```([a-z]*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INCLUDE = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
+
+
+def site_pages() -> ModuleType:
+    """The module that makes the generated pages."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        return importlib.import_module("pages")
+    finally:
+        sys.path.pop(0)
 
 
 @dataclass(frozen=True)

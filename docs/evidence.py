@@ -1,0 +1,146 @@
+"""Tables of the benchmark pages, drawn from the files in benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+WHAT = {"cam": "class maps", "label": "labels", "walk": "random walk", "segmentation": "masks"}
+
+
+def read(name: str) -> Any:
+    """A result file, or None if it is not there."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """A mean, with the lowest and the highest value if there are several."""
+    mean = f"{sum(values) / len(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
+
+
+def methods_table(record: Mapping[str, Any]) -> str:
+    """All methods on the same generated scenes."""
+    rows = [
+        (f"`{row['method']}`", row["network"], spread(row["miou"]), f"{row['train_seconds']:.0f} s")
+        for row in sorted(record["rows"], key=lambda row: -row["mean"])
+    ]
+    return table(("method", "network", "mIoU of the class maps", "training"), rows)
+
+
+def percent(miou: float) -> str:
+    """A share as percent with one decimal."""
+    return f"{100 * miou:.1f}"
+
+
+def animal_rows() -> Iterable[tuple[str, ...]]:
+    """A line per recipe on photographs of six animal classes: what knows the tags, then what does not."""
+    for name in (
+        "more_small_animals",
+        "more_small_animals_bf16",
+        "weaktr_small_animals",
+        "aream_small_animals",
+    ):
+        record = read(name)
+        found = record.get("miou") or {k: v["miou"] for k, v in record["scores"].items()}
+        scores = {key.removeprefix("recipe: "): percent(value) for key, value in found.items()}
+        tagged = read(f"{name}_tagged")
+        known = percent(tagged["scores"]["segmentation"]["miou"]) if tagged else ""
+        yield (
+            f"`{record.get('recipe', 'small-weaktr')}`, {record['precision']}",
+            record["data"].split()[0],
+            scores.get("attention_cam", scores["cam"]),
+            scores["label"],
+            scores.get("walk", ""),
+            scores.get("segmentation among the image's tags", known),
+            scores["segmentation"],
+            f"`{name}`",
+        )
+
+
+def time_rows() -> Iterable[tuple[str, ...]]:
+    """Minutes of every step of a recipe, for the images it had."""
+    for name in ("more_small_animals_bf16", "weaktr_small_animals", "aream_small_animals"):
+        record = read(name)
+        seconds = record["seconds"].get("recipe", record["seconds"])
+        steps = [f"{step} {value / 60:.1f}" for step, value in seconds.items() if step != "report"]
+        yield f"`{record.get('recipe', 'small-weaktr')}`", record["machine"], ", ".join(steps)
+
+
+def domain_rows(record: Any) -> list[Mapping[str, Any]]:
+    """The rows of the domains benchmark, whether the file is a list or holds one."""
+    return list(record if isinstance(record, list) else record["rows"])
+
+
+def domains_table(record: Any) -> str:
+    """A line per set of images, a column per kind of result: mean over the seeds, with the range."""
+    rows = domain_rows(record)
+    kinds = list(dict.fromkeys(row["what"] for row in rows))
+    lines = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        own = [row for row in rows if row["set"] == name]
+        cells = [
+            [float(r["miou"]) for r in own if r["what"] == kind and r["miou"] is not None] for kind in kinds
+        ]
+        scale = 1 if any(value > 1 for cell in cells for value in cell) else 100
+        seeds = len({row["seed"] for row in own})
+        scores = [spread([scale * value for value in cell]) if cell else "" for cell in cells]
+        lines.append((name, *scores, str(seeds)))
+    return table(("images", *(f"{WHAT.get(kind, kind)}, mIoU" for kind in kinds), "seeds"), lines)
+
+
+def domains() -> str:
+    """What the page "Will it work for my images?" says about other kinds of images."""
+    record = read("domains")
+    if record is None:
+        return "Nothing has been measured on medical, industrial or aerial images yet.\n"
+    command = record.get("command") if isinstance(record, dict) else None
+    machine = {row["machine"] for row in domain_rows(record) if row.get("machine")}
+    told = f"Machine: {', '.join(sorted(machine))}. " if machine else ""
+    told += f"Reproduce: `{command}`. " if command else ""
+    return f"{domains_table(record)}\n{told}File: `benchmarks/results/domains.json`.\n"
+
+
+def about(record: Mapping[str, Any]) -> str:
+    """How a table came about, and how to make it again."""
+    seeds = ", ".join(map(str, record["seeds"]))
+    text = f"{record['data']}; {record['task']}. Seeds {seeds}. {record['machine']}, {record['precision']}."
+    return f"{text}\n\nReproduce: `{record['command']}`. File: `benchmarks/results/methods_scenes.json`.\n"
+
+
+def methods() -> str:
+    """All methods on the same scenes."""
+    record = read("methods_scenes")
+    if record is None:
+        return ""
+    return f"{methods_table(record)}\n{about(record)}"
+
+
+def animals() -> str:
+    """All recipes on photographs of six animal classes."""
+    head = ("recipe", "images", "class maps", "labels", "walk", "masks, tags given", "masks, no tags", "file")
+    return table(head, animal_rows())
+
+
+def times() -> str:
+    """What the steps took."""
+    return table(("recipe", "machine", "minutes of each step"), time_rows())
+
+
+TABLES = {"methods": methods, "animals": animals, "times": times, "domains": domains}
+
+
+def filled(text: str) -> str:
+    """A page with every ``<!-- table: NAME -->`` replaced by that table."""
+    return re.sub(r"<!-- table: (\w+) -->", lambda mark: TABLES[mark[1]](), text)
