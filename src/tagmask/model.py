@@ -57,6 +57,7 @@ class Model(Publishing):
     def __init__(self, trained: Trained, compute: Compute, source: Path | None = None) -> None:
         self._trained, self._compute, self._source = trained, compute, source
         self.method = trained.method.to(compute.device).eval()
+        self.reading = trained.reading
 
     @property
     def device(self) -> torch.device:
@@ -114,7 +115,7 @@ class Model(Publishing):
         """
         look = self._looker(options)
         if not isinstance(image, list | tuple):
-            picture, path = read_source(image)  # type: ignore[arg-type]
+            picture, path = read_source(image, self.reading)  # type: ignore[arg-type]
             return look(picture, path, self._shown(tags))
         each: Sequence[Any] = [tags] * len(image)
         if tags and not isinstance(tags, str) and any(one is None or is_list(one) for one in tags):
@@ -122,7 +123,7 @@ class Model(Publishing):
         if len(each) != len(image):
             raise DataError(f"{len(image)} images need as many lists of tags, got {len(each)}")
         rows = [self._shown(row) for row in each]
-        return [look(*read_source(one), row) for one, row in zip(image, rows, strict=True)]
+        return [look(*read_source(one, self.reading), row) for one, row in zip(image, rows, strict=True)]
 
     __call__ = predict
 
@@ -153,7 +154,7 @@ class Model(Publishing):
         look, shown = self._looker(options), self._shown(tags)
 
         def results() -> Iterator[Result]:
-            for name, picture, path, reason in each_source(images):
+            for name, picture, path, reason in each_source(images, self.reading):
                 if picture is not None:
                     yield look(picture, path, shown)
                 elif errors == "raise":

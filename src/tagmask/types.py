@@ -32,8 +32,8 @@ class Batch:
     """Images with what is known about them.
 
     Attributes:
-        images: RGB in [0, 1], float32, (B, 3, H, W), as `ops.images.unit` makes them. Backbones normalise,
-            nobody else.
+        images: RGB in [0, 1], float32, (B, 3, H, W), as `ops.images.unit` makes them; with `data.bands`,
+            (B, C, H, W) with C above 3. Backbones normalise, nobody else.
         tags: Image-level labels, 0 or 1, float32, (B, K).
         names: One name per image.
         boxes: Valid content as [top, bottom, left, right) in pixels, int64, (B, 4); None if all of it is.
@@ -50,7 +50,7 @@ class Batch:
     corrected: Batch | None = None
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.shape[1] != 3 or not self.images.is_floating_point():
+        if self.images.ndim != 4 or self.images.shape[1] < 3 or not self.images.is_floating_point():
             raise ValueError(
                 f"images must be RGB in [0, 1], (B, 3, H, W), got {self.images.dtype} "
                 f"{tuple(self.images.shape)}"

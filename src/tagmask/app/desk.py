@@ -15,9 +15,9 @@ from tagmask.app.decisions import Decision, Decisions
 from tagmask.app.lab import Controls, Lab, View, enlarged
 from tagmask.app.library import Library
 from tagmask.data.classes import voc_palette
-from tagmask.data.readers.images import read_picture
 from tagmask.data.readers.regular import Inside, irregular, read_bytes
 from tagmask.errors import ConfigError, DataError
+from tagmask.inference.pictures import read_by
 
 __all__ = ["Desk", "Visit"]
 
@@ -89,7 +89,7 @@ class Desk:
         if Inside([self.inbox], allowed=()).reason(file) is not None or irregular(file) is not None:
             raise DataError(f"'{file.name}' was not uploaded here")
         content = read_bytes(file)
-        read_picture(file.name, content=content)
+        read_by(self.lab.model.reading, file.name, content=content)
         return f"{file.stem}-{hashlib.sha256(content).hexdigest()[:8]}"
 
     def retag(self, visit: Visit, words: Sequence[str], controls: Controls) -> Visit:

@@ -15,9 +15,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tagmask.data.readers.images import read_picture, rgb_tensor
+from tagmask.data.levels import for_people
+from tagmask.data.readers.images import rgb_tensor
 from tagmask.data.readers.regular import read_bytes
+from tagmask.data.readers.stack import as_picture, shrunk
 from tagmask.errors import ConfigError, DataError
+from tagmask.inference.pictures import read_by
 from tagmask.model import Model
 from tagmask.steps.refine import RefineConfig, image_labels
 from tagmask.store.labels import read_mask
@@ -63,6 +66,7 @@ class View:
     Attributes:
         name: Of the image.
         pixels: RGB, (h, w, 3) uint8, its longer side at most the lab's.
+        levels: The same with all bands that the model sees, (h, w, C) uint8.
         size: (height, width) of the image itself.
         tags: 0-based classes that may appear.
         keys: 0-based class of every map.
@@ -74,6 +78,7 @@ class View:
 
     name: str
     pixels: NDArray[np.uint8]
+    levels: NDArray[np.uint8]
     size: tuple[int, int]
     tags: tuple[int, ...]
     keys: tuple[int, ...]
@@ -118,9 +123,12 @@ class Lab:
             content = read_bytes(path)
         except OSError as error:
             raise DataError(f"'{name}' cannot be read ({error.strerror}); open it again") from None
-        picture = read_picture(name, content=content)
+        picture = read_by(self.model.reading, name, content=content)
         size = (picture.height, picture.width)
-        picture.thumbnail((self.max_side, self.max_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        if isinstance(picture, Image.Image):
+            picture.thumbnail((self.max_side, self.max_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        else:
+            picture = shrunk(picture, self.max_side)
         stored = None
         if mask is not None:
             stored = read_mask(mask)
@@ -130,28 +138,31 @@ class Lab:
 
     def retag(self, view: View, tags: Sequence[int], controls: Controls) -> View:
         """The same image with other tags; the mask is the model's."""
-        return self._seen(view.name, view.pixels, view.size, tags, None, controls)
+        return self._seen(view.name, view.levels, view.size, tags, None, controls)
 
     def _seen(
         self,
         name: str,
-        pixels: NDArray[np.uint8],
+        levels: NDArray[np.uint8],
         size: tuple[int, int],
         tags: Sequence[int] | None,
         stored: Labels | None,
         controls: Controls,
     ) -> View:
         words = None if tags is None else [self.classes[key] for key in tags]
+        picture = as_picture(levels)
         with self._turn():
-            result = self.model.predict(pixels, words)
+            result = self.model.predict(picture, words)
             mask = result.mask
             if stored is not None:
                 mask = stored
             elif self.segmenter is not self.model:
-                mask = self.segmenter.predict(pixels, words).mask
+                mask = self.segmenter.predict(picture, words).mask
         maps = {kind: values.astype(np.float16) for kind, values in result.maps.items()}
         chosen = result.keys if tags is None else tuple(tags)
-        view = View(name, pixels, size, chosen, result.keys, maps, mask, stored is not None)
+        view = View(
+            name, for_people(levels), levels, size, chosen, result.keys, maps, mask, stored is not None
+        )
         return self.relabel(view, controls)
 
     @contextmanager
@@ -177,7 +188,7 @@ class Lab:
             raise ConfigError(f"there are no '{controls.maps}' maps; choose one of {', '.join(view.maps)}")
         label = np.zeros(view.pixels.shape[:2], np.uint8)
         if view.keys:
-            images = rgb_tensor(view.pixels)[None]
+            images = rgb_tensor(view.levels)[None]
             maps = torch.from_numpy(view.maps[controls.maps].astype(np.float32))[None]
             keys = torch.tensor([view.keys])
             with torch.inference_mode():

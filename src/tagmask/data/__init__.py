@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tagmask.data.check import CheckReport
     from tagmask.data.check import check as check_data
     from tagmask.data.classes import ClassTable
+    from tagmask.data.levels import Reading
     from tagmask.data.loader import eval_images, train_batches
     from tagmask.data.transforms.base import View, make_view, register_view
 
@@ -208,8 +209,14 @@ def open_dataset(
     return as_dataset(scan, source, cache)
 
 
-def as_dataset(scan: Scan, source: Source, cache: str = "none") -> TagDataset:
+def as_dataset(scan: Scan, source: Source, cache: str = "none", reading: Reading | None = None) -> TagDataset:
     """What a scan found as a data set; masks can be read if `source` asked for them.
+
+    Args:
+        scan: What was found.
+        source: Where.
+        cache: See `open_dataset`.
+        reading: How the numbers of files become levels; None for 8-bit pictures.
 
     Raises:
         DataError: The scan found something fatal; one message names the first of each kind.
@@ -225,6 +232,7 @@ def as_dataset(scan: Scan, source: Source, cache: str = "none") -> TagDataset:
         read_mask=scan.read_mask if source.masks else None,
         about=scan.about,
         keep_decoded=cache == "memory",
+        reading=reading,
     )
 
 

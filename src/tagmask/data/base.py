@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagmask.data.classes import ClassTable
+from tagmask.data.levels import Reading, for_people
 from tagmask.data.readers.images import read_image, read_size
+from tagmask.data.readers.pixels import pixel_size
 from tagmask.errors import DataError
 
 __all__ = ["Item", "Problem", "Scan", "Source", "TagDataset"]
@@ -27,12 +29,14 @@ class Item:
         image: The picture file.
         tags: 0-based classes in the image, ascending; empty for a negative image, None if nobody said.
         mask: File of the true mask; None if there is none.
+        part: Which slice, where the file is a stack of them.
     """
 
     name: str
     image: Path
     tags: tuple[int, ...] | None
     mask: Path | None = None
+    part: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class TagDataset:
         read_mask: How to read a mask file; needed with `masks`.
         about: Where things came from, for logs and result files.
         keep_decoded: Keep every decoded image in memory (per process); for sets that fit.
+        reading: How the numbers of files become levels; None for 8-bit pictures.
 
     Raises:
         DataError: Two items share a name, or there are none.
@@ -128,8 +133,10 @@ class TagDataset:
         read_mask: Callable[[Path], NDArray[np.uint8]] | None = None,
         about: Mapping[str, str] | None = None,
         keep_decoded: bool = False,
+        reading: Reading | None = None,
     ) -> None:
         self.classes = classes
+        self.reading = reading
         self.items = tuple(items)
         self.split = split
         self.about = dict(about or {})
@@ -173,6 +180,7 @@ class TagDataset:
             read_mask=self._read_mask,
             about=self.about,
             keep_decoded=self._decoded is not None,
+            reading=self.reading,
         )
 
     def position(self, name: str) -> int:
@@ -186,17 +194,32 @@ class TagDataset:
         return self._index[name]
 
     def image(self, index: int, max_side: int | None = None) -> NDArray[np.uint8]:
-        """RGB pixels, (H, W, 3) uint8, upright; shrunk to `max_side` if given.
+        """RGB pixels, (H, W, 3) uint8, upright; shrunk to `max_side` if given. With `data.bands`, (H, W, C).
 
         Raises:
             DataError: The file cannot be decoded; the message names it.
         """
         if self._decoded is None:
-            return read_image(self.items[index].image, max_side=max_side)
+            return self._read(index, max_side)
         key = (index, max_side)
         if key not in self._decoded:
-            self._decoded[key] = read_image(self.items[index].image, max_side=max_side)
+            self._decoded[key] = self._read(index, max_side)
         return self._decoded[key]
+
+    def _read(self, index: int, max_side: int | None) -> NDArray[np.uint8]:
+        item = self.items[index]
+        if self.reading is None:
+            return read_image(item.image, max_side=max_side)
+        return self.reading.picture(item.image, item.part, max_side=max_side)
+
+    def picture(self, index: int, max_side: int | None = None) -> NDArray[np.uint8]:
+        """The image as people see it, (H, W, 3) uint8: see `image`."""
+        return for_people(self.image(index, max_side))
+
+    @property
+    def channels(self) -> int:
+        """C of the images, 3 unless `data.bands` says otherwise."""
+        return 3 if self.reading is None else self.reading.channels
 
     def has_tags(self, index: int) -> bool:
         """Whether somebody said what is in the image (a negative image has tags: none)."""
@@ -217,7 +240,8 @@ class TagDataset:
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image, from its header."""
-        return read_size(self.items[index].image)
+        item = self.items[index]
+        return read_size(item.image) if self.reading is None else pixel_size(item.image)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """True labels, (H, W) uint8: 0 background, k + 1 class k, 255 ignore.

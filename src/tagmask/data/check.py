@@ -15,9 +15,10 @@ from tagmask.data import find_kind, make_source, scan_dataset
 from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.datasets.given import Tags, tag_file
 from tagmask.data.holdout import FEWEST, hold_out
+from tagmask.data.levels import Bands, PixelRange, Reading, choose_reading
 from tagmask.data.readers.images import read_image
 from tagmask.data.tag_notes import tag_notes
-from tagmask.errors import DataError
+from tagmask.errors import DataError, UserError
 from tagmask.names import deprecated
 
 __all__ = ["CheckReport", "check"]
@@ -114,6 +115,8 @@ def check(
     tags: Tags | None = None,
     classes: Sequence[str] | str | Path | None = None,
     mask_values: Mapping[int | str, str] | str | Path | None = None,
+    bands: Bands | None = None,
+    range: PixelRange | None = None,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> CheckReport:
@@ -128,6 +131,8 @@ def check(
         tags: Where tags come from.
         classes: Class names, or a file of them.
         mask_values: What the numbers in masks mean.
+        bands: Which bands the network gets, counted from 1, or "all".
+        range: What becomes black and white: "percentiles", "file", "full", or two numbers.
         workers: Threads that read.
         progress: Called with (images done, images in all).
 
@@ -143,10 +148,11 @@ def check(
         name = find_kind(source) if kind == "auto" else kind
         scan = _scan(name, source, optional=masks is not True)
     problems = list(scan.problems)
+    reading = _reading(scan, bands, range, problems)
     sizes: list[tuple[int, int]] = []
     num_masks = 0
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        looked = pool.map(lambda item: _look(item, scan), scan.items)
+        looked = pool.map(lambda item: _look(item, scan, reading), scan.items)
         for done, (found, size, read) in enumerate(looked, start=1):
             problems += found
             sizes += [size] if size else []
@@ -170,8 +176,8 @@ def check(
         smallest=by_area[0] if by_area else None,
         largest=by_area[-1] if by_area else None,
         problems=tuple(sorted(problems, key=lambda problem: not problem.fatal)),
-        about=scan.about,
         held_out=len(hold_out(scan.items)) if scan.unsplit and split is None else None,
+        about={**scan.about, **({} if reading is None else {"values": reading.text()})},
     )
 
 
@@ -190,12 +196,25 @@ def _scan(kind: str, source: Source, optional: bool) -> Scan:
     return replace(scan, problems=notes)
 
 
-def _look(item: Item, scan: Scan) -> tuple[list[Problem], tuple[int, int] | None, int]:
+def _reading(
+    scan: Scan, bands: Bands | None, wanted: PixelRange | None, problems: list[Problem]
+) -> Reading | None:
+    """How a run would read the images; what forbids it is a problem of all of them."""
+    try:
+        return choose_reading([(item.image, item.part) for item in scan.items], bands, wanted)
+    except UserError as error:
+        problems.append(Problem("unclear values", f"{len(scan.items)} images", str(error)))
+        return None
+
+
+def _look(
+    item: Item, scan: Scan, reading: Reading | None
+) -> tuple[list[Problem], tuple[int, int] | None, int]:
     """Problems of one image and its mask, the image's size, and how many masks were read (0 or 1)."""
     found: list[Problem] = []
     size: tuple[int, int] | None = None
     try:
-        pixels = read_image(item.image)
+        pixels = read_image(item.image) if reading is None else reading.picture(item.image, item.part)
         size = (pixels.shape[0], pixels.shape[1])
     except DataError as error:
         found.append(Problem("unreadable image", item.name, str(error)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from tagmask.config import Config
 from tagmask.data import TagDataset, as_dataset, find_kind, scan_dataset
 from tagmask.data.base import Scan, Source
 from tagmask.data.holdout import SHARE, hold_out
+from tagmask.data.levels import Bands, PixelRange, Reading, choose_reading
 from tagmask.errors import ConfigError, DataError
 
 __all__ = ["DataConfig", "Part", "Parts", "data_state", "find_part", "has_masks", "hold_out", "open_part"]
@@ -48,6 +50,12 @@ class DataConfig(Config):
     teaches all. The same images every time; none of fewer than 50."""
     cache: Literal["none", "memory"] = "none"
     """With "memory", decoded images are kept."""
+    bands: Bands | None = None
+    """Which bands the network gets, counted from 1, or "all"; people see the first three. Not needed for
+    pictures of one band or of red, green and blue."""
+    range: PixelRange | None = None
+    """What becomes black and white: "percentiles" of the training images (all but 8-bit pictures if not
+    given), two numbers, two for every band, the "file"'s own window, or the "full" range of its type."""
 
     def source(self, part: Part, masks: bool) -> Source:
         """Where one part lies.
@@ -63,10 +71,12 @@ class Parts:
 
     Args:
         config: Where everything lies.
+        reading: How files become levels, from a model; found out from the images to learn from if None.
     """
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataConfig, reading: Reading | None = None) -> None:
         self.config = config
+        self._reading: list[Reading | None] = [] if reading is None else [reading]
         self._scans: dict[tuple[Any, ...], Scan | DataError] = {}
         self._kept: frozenset[str] | None = None
 
@@ -89,7 +99,9 @@ class Parts:
             return _both(self.open("train"), self.open("auto"))
         found = self.find(part)
         source = self.source("val" if found == "val" and not aside else "train", masks)
-        dataset = as_dataset(self._scan(self.config.kind, source), source, self.config.cache)
+        scan = self._scan(self.config.kind, source)
+        reading = self.reading(scan) if scan.items else None
+        dataset = as_dataset(scan, source, self.config.cache, reading)
         if not aside:
             return dataset
         if found == "both":
@@ -105,6 +117,24 @@ class Parts:
             DataError: Something is missing, unknown or contradictory.
         """
         return self.open("val") if self._aside() else None
+
+    def reading(self, scan: Scan) -> Reading | None:
+        """How files become levels: found out once, from the images to learn from.
+
+        Args:
+            scan: Any part; it is looked at where there are no images to learn from.
+
+        Raises:
+            ConfigError: `data.range` or `data.bands` is impossible.
+            DataError: No image can be measured.
+        """
+        if not self._reading:
+            with suppress(DataError):
+                scan = self._scan(self.config.kind, self.source("train", masks=False))
+            items = [item for item in scan.items if item.name not in self._aside()] or scan.items
+            files = [(item.image, item.part) for item in items]
+            self._reading.append(choose_reading(files, self.config.bands, self.config.range))
+        return self._reading[0]
 
     def find(self, part: Part) -> Part:
         """The part that "auto" means: the one to score on if there is one, else all images."""
@@ -243,7 +273,8 @@ def _both(first: TagDataset, second: TagDataset) -> TagDataset:
     known = set(first.names)
     further = [item for item in second.items if item.name not in known]
     split = f"{first.split}+{second.split}" if further else first.split
-    return TagDataset(first.classes, [*first.items, *further], split, about=first.about)
+    items = [*first.items, *further]
+    return TagDataset(first.classes, items, split, about=first.about, reading=first.reading)
 
 
 def data_state(dataset: TagDataset) -> list[Any]:

@@ -116,4 +116,4 @@ def refine_by_crf(
 
 
 def _bytes(images: Tensor) -> Tensor:
-    return (images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    return (images[0, :3] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()

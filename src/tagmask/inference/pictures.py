@@ -6,6 +6,7 @@ import fnmatch
 import glob
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,9 +16,11 @@ from typing import TypeVar
 from PIL import Image
 
 from tagmask.data.file_names import unusable
+from tagmask.data.levels import Reading
 from tagmask.data.readers.archive import FolderTree, ZipTree
 from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, MAX_PIXELS, read_picture
 from tagmask.data.readers.regular import Inside, irregular, open_regular
+from tagmask.data.readers.stack import AnyPicture, as_picture
 from tagmask.errors import DataError, printable
 from tagmask.inference.video import VIDEO_SUFFIXES, open_frames
 
@@ -31,6 +34,7 @@ __all__ = [
     "is_pattern",
     "matches",
     "own_folders",
+    "read_by",
     "renamed",
     "stem",
 ]
@@ -64,10 +68,10 @@ class Picture(Named):
     """A picture to predict.
 
     Attributes:
-        read: Decodes it, mode RGB; raises DataError where that is impossible.
+        read: Decodes it, mode RGB or levels of more bands; raises DataError where that is impossible.
     """
 
-    read: Callable[[], Image.Image]
+    read: Callable[[], AnyPicture]
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,15 @@ class _Options:
     max_pixels: int
     every: int
     skip: tuple[Path, ...]
+    reading: Reading | None = None
 
 
 def each_picture(
-    inputs: Sequence[str], max_pixels: int = MAX_PIXELS, every: int = 1, out: Path | None = None
+    inputs: Sequence[str],
+    max_pixels: int = MAX_PIXELS,
+    every: int = 1,
+    out: Path | None = None,
+    reading: Reading | None = None,
 ) -> Iterator[Picture | Broken]:
     """Everything that some inputs hold; nothing is decoded before `Picture.read` is called.
 
@@ -99,12 +108,13 @@ def each_picture(
         max_pixels: Largest declared size that is decoded.
         every: Take every n-th frame of films.
         out: Folder that the masks go to; it is left out of the inputs that it lies in.
+        reading: How files become levels, as the model remembers it; None for 8-bit pictures.
 
     Yields:
         Pictures, and what is broken, in the order of the inputs, sorted within each.
     """
     used: set[str] = set()
-    options = _Options(max_pixels, every, own_folders(out))
+    options = _Options(max_pixels, every, own_folders(out), reading)
     for given in inputs:
         for found in _from_input(given, options):
             yield renamed(found, used) if isinstance(found, Picture) else found
@@ -238,8 +248,36 @@ def _from_file(path: Path, file: str, options: _Options, alone: bool) -> Iterato
     elif suffix in VIDEO_SUFFIXES or (alone and suffix == ".gif" and _moves(path)):
         yield from _from_film(path, file, stamp, options)
     else:
-        read = partial(read_picture, path, options.max_pixels)
+        read = partial(read_by, options.reading, path, options.max_pixels)
         yield Picture(stem(file), file, str(path), stamp, read)
+
+
+def read_by(
+    reading: Reading | None, path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None
+) -> AnyPicture:
+    """A picture as a model's reading makes it; RGB without one.
+
+    Args:
+        reading: How files become levels.
+        path: The file, or how messages shall call `content`.
+        max_pixels: Larger declared sizes are refused.
+        content: The file's bytes, if it does not lie on disk.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if reading is None:
+        return read_picture(path, max_pixels, content=content)
+    if content is None:
+        return as_picture(reading.picture(Path(path), max_pixels=max_pixels))
+    # Decoders of maps and volumes want a file; only its owner may read this one.
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"picture{Path(path).suffix}"
+        copy.write_bytes(content)
+        try:
+            return as_picture(reading.picture(copy, max_pixels=max_pixels))
+        except DataError as error:
+            raise DataError(str(error).replace(str(copy), str(path))) from None
 
 
 def stem(file: str) -> str:
@@ -268,8 +306,8 @@ def _from_zip(path: Path, stamp: str, options: _Options) -> Iterator[Picture | B
         if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
             source = f"{path}:{name}"
 
-            def read(name: str = name, source: str = source) -> Image.Image:
-                return read_picture(source, options.max_pixels, content=tree.read(name))
+            def read(name: str = name, source: str = source) -> AnyPicture:
+                return read_by(options.reading, source, options.max_pixels, content=tree.read(name))
 
             yield Picture(stem(name), name, source, stamp, read)
     tree.close()

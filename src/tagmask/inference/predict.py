@@ -89,7 +89,8 @@ def _run(
     advance: Callable[[], None],
     check: Callable[[], None],
 ) -> None:
-    for found in each_picture(inputs, work.config.max_pixels, work.config.every, work.out):
+    config = work.config
+    for found in each_picture(inputs, config.max_pixels, config.every, work.out, work.reading):
         check()
         if isinstance(found, Broken):
             work.failed(found.source, found.reason)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from tagmask.data.readers.images import rgb_tensor
+from tagmask.data.readers.stack import AnyPicture, as_picture, shrunk
 from tagmask.engine.compute import Compute
 from tagmask.errors import ConfigError
 from tagmask.inference.crf import segment_by_crf
@@ -102,17 +103,17 @@ class Predictor:
         """The kinds of maps it makes; the first one decides where a method does not segment."""
         return tuple(self.use.maps.kinds or self.method.map_kinds)
 
-    def tags(self, picture: Image.Image, rule: Literal["classifier", "mask"] = "classifier") -> Tensor:
+    def tags(self, picture: AnyPicture, rule: Literal["classifier", "mask"] = "classifier") -> Tensor:
         """Classes that a picture shows, when nobody tagged it, see `views.image_tags`: 0 or 1, (1, K)."""
         return image_tags(self.method, self._whole(picture), self.compute, rule)
 
-    def chances(self, picture: Image.Image) -> list[float]:
+    def chances(self, picture: AnyPicture) -> list[float]:
         """Probability of every class to be in a picture, K numbers; none without a classifier."""
         if not self.method.map_kinds:
             return []
         return tag_chances(self.method, self._whole(picture), self.compute)[0].tolist()
 
-    def maps(self, picture: Image.Image, tags: Tensor | None) -> dict[str, Tensor]:
+    def maps(self, picture: AnyPicture, tags: Tensor | None) -> dict[str, Tensor]:
         """Class maps at the picture's own size, see `views.image_maps`.
 
         Args:
@@ -127,7 +128,7 @@ class Predictor:
         return {kind: resize_bilinear(maps, (picture.height, picture.width)) for kind, maps in made.items()}
 
     def predict(
-        self, picture: Image.Image, tags: Tensor | None = None, kinds: Sequence[str] = ()
+        self, picture: AnyPicture, tags: Tensor | None = None, kinds: Sequence[str] = ()
     ) -> Prediction:
         """Labels and confidence of one picture of any size.
 
@@ -155,7 +156,7 @@ class Predictor:
         large = {kind: resize_bilinear(maps[kind], size) for kind in kinds}
         return Prediction(mask, confidence, tiles, shown, large)
 
-    def batch(self, pictures: Sequence[Image.Image], tags: Tensor | None) -> list[Prediction]:
+    def batch(self, pictures: Sequence[AnyPicture], tags: Tensor | None) -> list[Prediction]:
         """As `predict`, for pictures of one size that go through the network together.
 
         Args:
@@ -207,23 +208,23 @@ class Predictor:
             planes = torch.nn.functional.one_hot(torch.cat(labels), scores.shape[1])
             return planes.permute(0, 3, 1, 2).float()
 
-    def _whole(self, picture: Image.Image) -> Tensor:
+    def _whole(self, picture: AnyPicture) -> Tensor:
         """The picture as a tensor (1, 3, h, w) that goes through the network in one piece."""
-        small = _shrunk(picture, min(self.max_side or self.tile, self.tile))
+        small = shrunk(picture, min(self.max_side or self.tile, self.tile))
         return rgb_tensor(np.array(small))[None].to(self.compute.device)
 
     def _segmented(
-        self, picture: Image.Image, tags: Tensor | None
+        self, picture: AnyPicture, tags: Tensor | None
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
         size = (picture.height, picture.width)
-        small = picture if self.max_side is None else _shrunk(picture, self.max_side)
+        small = picture if self.max_side is None else shrunk(picture, self.max_side)
         if max(small.size) <= self.tile:
             return *_at(self.probabilities(rgb_tensor(np.array(small))[None], tags), size), 1
         mask, confidence, tiles = self._tiled(small, tags)
         return _nearest(mask, size), _nearest(confidence, size), tiles
 
     def _tiled(
-        self, picture: Image.Image, tags: Tensor | None
+        self, picture: AnyPicture, tags: Tensor | None
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
         mask = np.zeros((picture.height, picture.width), np.uint8)
         confidence = np.zeros_like(mask)
@@ -244,9 +245,9 @@ class Predictor:
         return mask, confidence, len(rows.starts) * len(columns.starts)
 
 
-def picture_of(images: Tensor) -> Image.Image:
-    """The picture that a reader made an image tensor of: RGB in [0, 1], (1, 3, H, W)."""
-    return Image.fromarray((images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+def picture_of(images: Tensor) -> AnyPicture:
+    """The picture that a reader made an image tensor of: RGB in [0, 1], (1, 3, H, W), or of more bands."""
+    return as_picture((images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
 
 
 def _as_shares(scores: Tensor, views: SegmentationConfig, probabilities: bool) -> Tensor:
@@ -256,14 +257,6 @@ def _as_shares(scores: Tensor, views: SegmentationConfig, probabilities: bool) -
         return scores / scores.sum(1, keepdim=True).clamp_min(1e-12)
     count = (2 if views.flip == "sum" else 1) * (len(views.scales) if views.merge == "sum" else 1)
     return (scores / count).softmax(1)
-
-
-def _shrunk(picture: Image.Image, side: int) -> Image.Image:
-    if max(picture.size) <= side:
-        return picture
-    factor = side / max(picture.size)
-    small = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.resize(small, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def _at(probabilities: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

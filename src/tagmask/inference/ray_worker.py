@@ -173,7 +173,7 @@ class Worker:
         tries.forget()
 
     def _picture(self, item: Item) -> Picture:
-        read = partial(read_item, item, self._job.config.max_pixels)
+        read = partial(read_item, item, self._job.config.max_pixels, self._work.reading)
         return Picture(item.name, item.file, item.source, item.stamp, read)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
-from PIL import Image
 
+from tagmask.data.levels import Reading
 from tagmask.data.readers.archive import MAX_MEMBER, FolderTree, ZipTree
-from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, read_picture
+from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from tagmask.data.readers.regular import irregular
+from tagmask.data.readers.stack import AnyPicture
 from tagmask.errors import ConfigError, DataError, UserError
 from tagmask.inference.pictures import (
     Broken,
@@ -23,6 +24,7 @@ from tagmask.inference.pictures import (
     is_pattern,
     matches,
     own_folders,
+    read_by,
     renamed,
     stem,
 )
@@ -227,14 +229,19 @@ def _zip(url: str) -> ZipTree:
     return ZipTree(Path(url), None if "://" not in url else fsspec.open(url, "rb").open())
 
 
-def read_item(item: Item, max_pixels: int) -> Image.Image:
+def read_item(item: Item, max_pixels: int, reading: Reading | None = None) -> AnyPicture:
     """Decode the picture at a place.
+
+    Args:
+        item: The place.
+        max_pixels: Larger declared sizes are refused.
+        reading: How files become levels; None for 8-bit pictures.
 
     Raises:
         DataError: It cannot be read or decoded.
     """
     if not item.member and item.start < 0 and "://" not in item.url:
-        return read_picture(item.url, max_pixels)
+        return read_by(reading, item.url, max_pixels)
     try:
         if item.member:
             content = _zip(item.url).read(item.member)
@@ -246,7 +253,7 @@ def read_item(item: Item, max_pixels: int) -> Image.Image:
         raise DataError(
             f"{item.source} cannot be read ({type(error).__name__}: {str(error)[:200]})"
         ) from None
-    return read_picture(item.source, max_pixels, content=content)
+    return read_by(reading, item.source, max_pixels, content=content)
 
 
 def _bytes(item: Item) -> bytes:

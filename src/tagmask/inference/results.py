@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tagmask.config import validate
 from tagmask.data import ClassTable
+from tagmask.data.readers.stack import AnyPicture, people_picture
 from tagmask.engine.compute import Compute
 from tagmask.errors import ConfigError, DataError, nearest
 from tagmask.inference.predictor import Predictor
@@ -42,7 +42,7 @@ class Looker:
     classes: ClassTable
     kinds: tuple[str, ...]
 
-    def __call__(self, picture: Image.Image, path: Path | None, shown: Tensor | None) -> Result:
+    def __call__(self, picture: AnyPicture, path: Path | None, shown: Tensor | None) -> Result:
         """The result of one picture.
 
         Args:
@@ -56,7 +56,7 @@ class Looker:
             keys = tuple(found.tags[0].nonzero()[:, 0].tolist())
         scores = self.predictor.chances(picture)
         return Result(
-            np.array(picture),
+            np.array(people_picture(picture)),
             found.mask,
             {kind: maps[0, list(keys)].cpu().numpy() for kind, maps in found.maps.items()},
             keys,

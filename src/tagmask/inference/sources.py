@@ -13,27 +13,31 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from tagmask.data.levels import Reading
 from tagmask.data.readers.images import read_picture
+from tagmask.data.readers.pixels import PixelInfo, full_range
+from tagmask.data.readers.stack import AnyPicture, BandPicture, as_picture
 from tagmask.errors import DataError
-from tagmask.inference.pictures import Broken, each_picture
+from tagmask.inference.pictures import Broken, each_picture, read_by
 
 __all__ = ["Source", "each_source", "read_source"]
 
 Content = bytes | bytearray | memoryview | IO[bytes]
-Source = str | PathLike[str] | Image.Image | NDArray[Any] | torch.Tensor | Content
+Source = str | PathLike[str] | AnyPicture | NDArray[Any] | torch.Tensor | Content
 """One image, in any of the forms that `read_source` takes."""
 
 
-def read_source(given: Source) -> tuple[Image.Image, Path | None]:
+def read_source(given: Source, reading: Reading | None = None) -> tuple[AnyPicture, Path | None]:
     """One image and its path, if it has one.
 
     Args:
         given: A path ("~" is the home folder), a Pillow image, RGB pixels (H, W, 3) uint8, a tensor (3, H, W)
             of grey levels (uint8) or in [0, 1] (floating point), the bytes of a picture file, or a file
-            opened for reading bytes.
+            opened for reading bytes. With a reading also numbers of any type, (H, W) or (H, W, C).
+        reading: How numbers become levels, as the model remembers it; None for 8-bit pictures.
 
     Returns:
-        The picture, mode RGB, upright, and the path.
+        The picture, mode RGB or levels of more bands, upright, and the path.
 
     Raises:
         DataError: It is none of these, or cannot be read.
@@ -42,22 +46,24 @@ def read_source(given: Source) -> tuple[Image.Image, Path | None]:
         path = Path(given).expanduser()
         if path.is_dir():
             raise DataError(f"{path} is a folder; model.predict_iter('{path}') goes over its pictures")
-        return read_picture(path), path
+        return read_by(reading, path), path
+    if isinstance(given, BandPicture):
+        return given, None
     if isinstance(given, Image.Image):
-        return _from_pillow(given), None
+        return _from_pillow(given, reading), None
     if isinstance(given, torch.Tensor):
-        return Image.fromarray(_from_tensor(given)), None
+        return as_picture(_from_tensor(given, 3 if reading is None else reading.channels)), None
     if isinstance(given, np.ndarray):
-        return Image.fromarray(_from_array(given)), None
+        return as_picture(_from_array(given, reading)), None
     if isinstance(given, bytes | bytearray | memoryview):
-        return read_picture("the given bytes", content=bytes(given)), None
+        return read_by(reading, "the given bytes", content=bytes(given)), None
     if hasattr(given, "read"):
         content = given.read()
         if not isinstance(content, bytes):
             raise DataError("the given file gives text; open it for bytes: open(path, 'rb')")
         name = getattr(given, "name", None)
         place = Path(name) if isinstance(name, str) else None
-        return read_picture(place or "the given file", content=content), place
+        return read_by(reading, place or "the given file", content=content), place
     raise DataError(
         f"an image is a path, a Pillow image, RGB pixels (H, W, 3) uint8, a tensor (3, H, W), bytes or an "
         f"open file, got {type(given).__name__}"
@@ -65,15 +71,19 @@ def read_source(given: Source) -> tuple[Image.Image, Path | None]:
 
 
 def each_source(
-    given: Source | Iterable[Source],
-) -> Iterator[tuple[str, Image.Image | None, Path | None, str | None]]:
+    given: Source | Iterable[Source], reading: Reading | None = None
+) -> Iterator[tuple[str, AnyPicture | None, Path | None, str | None]]:
     """Pictures of a folder, an archive, a film, a pattern, or of anything that gives one after the other.
+
+    Args:
+        given: See `read_source`.
+        reading: See `read_source`.
 
     Yields:
         (what messages call it, picture or None, path if it is a file, why there is no picture).
     """
     if isinstance(given, str | PathLike):
-        for found in each_picture([str(Path(given).expanduser())]):
+        for found in each_picture([str(Path(given).expanduser())], reading=reading):
             if isinstance(found, Broken):
                 yield found.source, None, None, found.reason
                 continue
@@ -88,14 +98,16 @@ def each_source(
     for number, one in enumerate(each):
         name = str(one) if isinstance(one, str | PathLike) else f"image {number}"
         try:
-            picture, path = read_source(one)
+            picture, path = read_source(one, reading)
         except DataError as error:
             yield name, None, None, str(error)
         else:
             yield name, picture, path, None
 
 
-def _from_pillow(image: Image.Image) -> Image.Image:
+def _from_pillow(image: Image.Image, reading: Reading | None) -> AnyPicture:
+    if reading is not None and (image.mode in ("I", "F") or ";16" in image.mode):
+        return as_picture(_from_array(np.array(image), reading))
     if image.mode in ("I", "F") or ";16" in image.mode:
         raise DataError(
             f"the Pillow image has more than 8 bits per channel ({image.mode}); make it 8-bit, choosing "
@@ -111,10 +123,11 @@ def _from_pillow(image: Image.Image) -> Image.Image:
     return read_picture("the Pillow image", content=buffer.getvalue())
 
 
-def _from_tensor(given: torch.Tensor) -> NDArray[np.uint8]:
+def _from_tensor(given: torch.Tensor, bands: int) -> NDArray[np.uint8]:
     values = given.detach()[0] if given.ndim == 4 and len(given) == 1 else given.detach()
-    if values.ndim != 3 or values.shape[0] != 3:
-        raise DataError(f"a tensor is one RGB image (3, H, W), got {tuple(given.shape)}")
+    if values.ndim != 3 or values.shape[0] != bands:
+        kind = "RGB image" if bands == 3 else "image"
+        raise DataError(f"a tensor is one {kind} ({bands}, H, W), got {tuple(given.shape)}")
     if values.is_floating_point():
         low, high = (float(v) for v in torch.aminmax(values)) if values.numel() else (0.0, 0.0)
         if not (low >= 0 and high <= 1):
@@ -123,10 +136,15 @@ def _from_tensor(given: torch.Tensor) -> NDArray[np.uint8]:
                 f"{high:.3g}"
             )
         values = (values * 255).round().to(torch.uint8)
-    return _from_array(values.permute(1, 2, 0).cpu().numpy())
+    levels: NDArray[np.uint8] = np.ascontiguousarray(values.permute(1, 2, 0).cpu().numpy())
+    return levels if bands != 3 else _from_array(levels, None)
 
 
-def _from_array(given: NDArray[Any]) -> NDArray[np.uint8]:
+def _from_array(given: NDArray[Any], reading: Reading | None) -> NDArray[np.uint8]:
+    if reading is not None and given.ndim in (2, 3) and given.size:
+        planes = np.atleast_3d(given).transpose(2, 0, 1).astype(np.float32)
+        info = PixelInfo(full_range(given.dtype), len(planes), len(planes) == 3)
+        return reading.levels(planes, info, "the given array")
     if given.ndim != 3 or given.shape[2] != 3 or given.dtype != np.uint8 or not given.size:
         raise DataError(f"an image is RGB (H, W, 3) uint8, got {given.shape} {given.dtype}")
     return np.ascontiguousarray(given)

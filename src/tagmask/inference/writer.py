@@ -17,6 +17,8 @@ from torch import Tensor
 from tagmask.config import Config, Scales
 from tagmask.data import ClassTable
 from tagmask.data.datasets.tagfile import read_tag_file, split_rows
+from tagmask.data.levels import Reading
+from tagmask.data.readers.stack import AnyPicture, people_picture
 from tagmask.engine.compute import Compute
 from tagmask.errors import DataError, UserError, nearest
 from tagmask.inference.crf import crf_preset
@@ -79,6 +81,7 @@ class Work:
         tags: Classes of tagged images; None if any class may appear anywhere.
         done: Told the figures of every finished picture, when all its files are there.
         failed: Told (source, reason) of everything that could not be done.
+        reading: How files become levels; None for 8-bit pictures.
     """
 
     config: PredictConfig
@@ -88,7 +91,8 @@ class Work:
     tags: Known | None
     done: Callable[[dict[str, Any]], None]
     failed: Callable[[str, str], None]
-    waiting: dict[tuple[int, int], list[tuple[Picture, Image.Image]]] = field(default_factory=dict)
+    reading: Reading | None = None
+    waiting: dict[tuple[int, int], list[tuple[Picture, AnyPicture]]] = field(default_factory=dict)
 
 
 def begin(
@@ -106,7 +110,7 @@ def begin(
     """
     known = None if config.tags is None else _read_tags(config.tags, trained.classes)
     predictor = predictor_for(config, trained, compute)
-    return Work(config, predictor, trained.classes, out, known, done, failed)
+    return Work(config, predictor, trained.classes, out, known, done, failed, trained.reading)
 
 
 def work_key(work: Work, trained: Trained) -> str:
@@ -193,7 +197,7 @@ def take(work: Work, picture: Picture) -> None:
         _finish(work, work.waiting.pop(next(iter(work.waiting))))
 
 
-def _finish(work: Work, pictures: list[tuple[Picture, Image.Image]]) -> None:
+def _finish(work: Work, pictures: list[tuple[Picture, AnyPicture]]) -> None:
     try:
         results = _predicted(work, pictures)
     except (RuntimeError, MemoryError, ValueError) as error:
@@ -214,7 +218,7 @@ def _finish(work: Work, pictures: list[tuple[Picture, Image.Image]]) -> None:
             work.failed(picture.source, f"cannot be written ({error})")
 
 
-def _predicted(work: Work, pictures: list[tuple[Picture, Image.Image]]) -> list[Prediction]:
+def _predicted(work: Work, pictures: list[tuple[Picture, AnyPicture]]) -> list[Prediction]:
     rows = [_allowed(work, picture) for picture, _ in pictures]
     tags = None if work.tags is None else torch.stack(rows).to(work.predictor.compute.device)
     return work.predictor.batch([image for _, image in pictures], tags)
@@ -237,13 +241,13 @@ def _allowed(work: Work, picture: Picture) -> Tensor:
     return allowed
 
 
-def _write(work: Work, picture: Picture, image: Image.Image, found: Prediction) -> None:
+def _write(work: Work, picture: Picture, image: AnyPicture, found: Prediction) -> None:
     write_mask(file_for(work.out / "masks", picture.name, ".png"), found.mask, work.classes.palette)
     if work.config.confidence:
         write_mask(file_for(work.out / "confidence", picture.name, ".png"), found.confidence)
     if work.config.overlays:
         with atomic_write(file_for(work.out / "overlays", picture.name, ".jpg")) as target:
-            _overlay(image, found.mask).save(target, format="JPEG", quality=88)
+            _overlay(people_picture(image), found.mask).save(target, format="JPEG", quality=88)
     # The row comes last: it says that everything else is there.
     known = _known(work, picture)
     work.done(row_of(picture, found.mask, found.confidence, work.classes, known, found.tiles))

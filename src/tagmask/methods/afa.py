@@ -188,7 +188,9 @@ class AFA(Method):
             losses["pairs"] = pair_loss(affinity, pairs)
             total = total + config.pair_weight * losses["pairs"]
         if logits is not None and config.energy_weight:
-            losses["energy"] = dense_energy_loss(logits, batch.images, labels, batch.boxes, size_rule="given")
+            losses["energy"] = dense_energy_loss(
+                logits, batch.images[:, :3], labels, batch.boxes, size_rule="given"
+            )
             total = total + config.energy_weight * losses["energy"]
         idle = [*(() if segments else (self.decoder,)), *(() if config.pair_weight else (self.attn_proj,))]
         return StepResult(total + _zero(idle), {name: value.detach() for name, value in losses.items()})

@@ -318,7 +318,7 @@ class MoRe(Method):
             if terms.seg:
                 losses["seg"] = balanced_cross_entropy(logits, target)
             if terms.energy:
-                losses["energy"] = dense_energy_loss(logits, batch.images, target, batch.boxes)
+                losses["energy"] = dense_energy_loss(logits, batch.images[:, :3], target, batch.boxes)
 
         # Total.
         weights = {"cls": 1.0, "cls_aux": 1.0, **terms._asdict()}

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tagmask import methods
+from tagmask.backbones.bands import with_bands
 from tagmask.backbones.weights import load_strictly, read_weights
 from tagmask.config import validate
 from tagmask.data import ClassTable
+from tagmask.data.levels import Reading
 from tagmask.errors import CheckpointError, ConfigError, one_line
 from tagmask.methods.base import Method, MethodConfig
 from tagmask.models.checkpoint import load_model, require_finite, save_model, weight_file
@@ -42,6 +44,7 @@ class Trained:
         classes: What its outputs mean.
         checksum: SHA-256 of the weight file.
         meta: The header it was saved with; empty for a published checkpoint.
+        reading: How files become the levels it learned from; None for 8-bit pictures.
     """
 
     method: Method
@@ -49,6 +52,7 @@ class Trained:
     classes: ClassTable
     checksum: str
     meta: Mapping[str, Any]
+    reading: Reading | None = None
 
 
 def build_method(name: str, values: Mapping[str, Any], num_classes: int, where: str = "model") -> Method:
@@ -139,11 +143,26 @@ def load_trained(path: Path) -> Trained:
     state, meta = load_model(folder)
     classes = ClassTable(tuple(meta["classes"]["names"]), meta["classes"].get("ignore", IGNORE))
     described = meta["method"], meta["settings"], classes.num_classes
+    reading = _reading_of(meta, folder)
+    channels = 3 if reading is None else reading.channels
     # The random weights made on the way are thrown away; the program's random stream must not notice.
     with torch.random.fork_rng(devices=[]):
-        method = _as_large_as(state, folder, lambda: build_method(*described, str(folder)))
+        method = _as_large_as(state, folder, lambda: _built(described, channels, folder))
     load_strictly(method, state, str(folder))
-    return Trained(method.eval(), meta["method"], classes, sha256(weight_file(folder)), meta)
+    return Trained(method.eval(), meta["method"], classes, sha256(weight_file(folder)), meta, reading)
+
+
+def _built(described: tuple[str, Mapping[str, Any], int], channels: int, folder: Path) -> Method:
+    method = build_method(*described, str(folder))
+    with_bands(method, channels)
+    return method
+
+
+def _reading_of(meta: Mapping[str, Any], folder: Path) -> Reading | None:
+    try:
+        return Reading.from_values(meta.get("extra", {}).get("pixels"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder} is damaged: {error}; use another model") from None
 
 
 class _Bounded(TorchFunctionMode):

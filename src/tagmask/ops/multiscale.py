@@ -114,7 +114,7 @@ def _merged(
     fn: MapFunction, images: Tensor, plan: Views, known: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
     _check_plan(plan)
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+    if images.ndim != 4 or images.shape[1] < 3 or not images.is_floating_point():
         raise ValueError(
             f"images must be floating point (B, 3, H, W), got {images.dtype} {tuple(images.shape)}; grey "
             "levels are divided by 255, a single image needs a batch dimension"

@@ -65,7 +65,7 @@ def par_kernel(images: Tensor, dilations: Sequence[int] = PAR_DILATIONS) -> Tens
     The weights are softmax_n(mean over channels of t) + 0.01 * softmax_n(same formula on the distances).
 
     Args:
-        images: RGB, (B, 3, H, W); half precision is computed in float32.
+        images: RGB or more bands, (B, 3, H, W); half precision is computed in float32.
         dilations: Distances of the neighbours in pixels, each at least 1.
 
     Returns:
@@ -75,7 +75,7 @@ def par_kernel(images: Tensor, dilations: Sequence[int] = PAR_DILATIONS) -> Tens
     Raises:
         ValueError: If the shape is not (B, 3, H, W), a value is NaN or infinite, or a dilation is below 1.
     """
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+    if images.ndim != 4 or images.shape[1] < 3 or not images.is_floating_point():
         raise ValueError(
             f"images must be floating point (B, 3, H, W), got {images.dtype} {tuple(images.shape)}; grey "
             "levels are divided by 255, a single image needs a batch dimension"
@@ -84,14 +84,14 @@ def par_kernel(images: Tensor, dilations: Sequence[int] = PAR_DILATIONS) -> Tens
     offsets = _offsets(dilations)
     with torch.autocast(images.device.type, enabled=False), torch.no_grad():
         images = images.float().contiguous()
-        batch, _, height, width = images.shape
+        batch, bands, height, width = images.shape
         reach = max(dilations)
         padded = F.pad(images, [reach] * 4, mode="replicate")
         kernel = images.new_empty(batch, len(offsets), height, width)
         position = _POSITION_WEIGHT * _position_softmax(dilations, images.device)
-        block = rows_per_block(batch * 3 * len(offsets) * width, _KERNEL_BLOCK, images.device)
+        block = rows_per_block(batch * bands * len(offsets) * width, _KERNEL_BLOCK, images.device)
         block = min(block, height)
-        space = images.new_empty(2, len(offsets), batch, 3, block, width)
+        space = images.new_empty(2, len(offsets), batch, bands, block, width)
         for top, rows in _row_blocks(height, block):
             steps, spare = space[..., :rows, :]
             centre = images[:, :, top : top + rows]
@@ -193,11 +193,14 @@ def _image_softmax(steps: Tensor, spare: Tensor) -> Tensor:
     # Two passes: E[x^2] - E[x]^2 loses the small deviations of nearly flat areas (errors up to 0.08).
     centred = torch.sub(steps, steps.mean(0), out=spare)
     deviation = (centred.square_().sum(0) / (len(steps) - 1)).sqrt_()
-    # The mean over three channels of (step / deviation / sharpness)^2, its division taken into the factor.
-    factor = deviation.add_(_EPSILON).mul_(_SHARPNESS * math.sqrt(3.0)).reciprocal_()
+    # The mean over the channels of (step / deviation / sharpness)^2, its division taken into the factor.
+    bands = steps.shape[2]
+    factor = deviation.add_(_EPSILON).mul_(_SHARPNESS * math.sqrt(bands)).reciprocal_()
     scaled = steps.mul_(factor).square_()
     energy = scaled[:, :, 0] + scaled[:, :, 1]
-    return torch.softmax(energy.add_(scaled[:, :, 2]).neg_(), dim=0)
+    for band in range(2, bands):
+        energy.add_(scaled[:, :, band])
+    return torch.softmax(energy.neg_(), dim=0)
 
 
 def _position_softmax(dilations: Sequence[int], device: torch.device) -> Tensor:

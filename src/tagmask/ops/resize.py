@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "banded",
     "extended",
     "on_whole_patches",
     "pad_to_multiple",
@@ -152,7 +153,7 @@ def pad_to_multiple(images: Tensor, multiple: int, value: float | Sequence[float
     Args:
         images: (B, C, H, W).
         multiple: Patch side in pixels.
-        value: What the border holds, one value or one per channel.
+        value: What the border holds, one value or one per channel; fewer are repeated, see `banded`.
     """
     if multiple == 1:
         return images
@@ -164,9 +165,16 @@ def pad_to_multiple(images: Tensor, multiple: int, value: float | Sequence[float
     if isinstance(value, float | int):
         return F.pad(images, border, value=value)
     values = value if isinstance(value, Tensor) else images.new_tensor(list(value))
-    colour = values.view(1, -1, 1, 1).to(images)
+    colour = banded(values.view(-1), images.shape[1]).view(1, -1, 1, 1).to(images)
     inside = F.pad(torch.ones_like(images[:1, :1]), border)
     return torch.where(inside > 0, F.pad(images, border), colour)
+
+
+def banded(values: Tensor, bands: int) -> Tensor:
+    """Numbers of red, green and blue for any number of bands: repeated from the first on, (bands, ...)."""
+    if values.shape[0] == bands:
+        return values
+    return values.repeat(-(-bands // values.shape[0]), *[1] * (values.ndim - 1))[:bands]
 
 
 def extended(images: Tensor, side: int) -> Tensor:

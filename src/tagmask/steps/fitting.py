@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tagmask import methods
+from tagmask.backbones.bands import with_bands
 from tagmask.data import TagDataset
 from tagmask.data.loader import TrainBatches, train_batches
 from tagmask.data.parts import Part
+from tagmask.data.transforms.banded import for_bands
 from tagmask.data.transforms.base import make_view
 from tagmask.errors import ConfigError, DataError, nearest
 from tagmask.inference.views import map_kinds
@@ -140,7 +142,7 @@ def prepare_training(job: Job, context: Context) -> Plan:
     config, runtime = job.config, context.runtime
     check_training(config, job.name, context)
     dataset = context.data.open(taught_part(methods.get(job.name), context))
-    view = make_view(config.view, config.size, **config.view_settings)
+    view = for_bands(make_view(config.view, config.size, **config.view_settings), dataset.channels)
     runtime.reseed()
     method = build_method(job.name, job.model, dataset.num_classes, "model")
     method.check_size(config.size)
@@ -148,11 +150,12 @@ def prepare_training(job: Job, context: Context) -> Plan:
         _recompute(method)
     checkpoints = Checkpoints(context.out / "train" / "checkpoints", config.keep)
     newest = checkpoints.newest() if context.goes_on else None
-    if newest is None and config.start is not None:
-        begin_from(config.start, method, job.name, dataset)
-    elif newest is None:
+    if newest is None and config.start is None:
         # A resumed run's weights come from its state; the pretrained file need not be there any more.
         method.initialise(str(method.config.weights))
+    with_bands(method, dataset.channels)
+    if newest is None and config.start is not None:
+        begin_from(config.start, method, job.name, dataset)
     truth = _truth(config, context, method)
     return Plan(job, method, dataset, view, truth, newest, steps_before(config.start))
 

@@ -90,7 +90,7 @@ def _example(
     made: Sequence[str],
     quality: float | None,
 ) -> Example:
-    name, image = dataset.names[index], dataset.image(index)
+    name, image = dataset.names[index], dataset.picture(index)
     pictures = [Figure(picture_uri(image), "image", f"Image {name}")]
     present: dict[str, list[int]] = {}
     for kind in kinds:

@@ -182,7 +182,7 @@ def _page(
 
 
 def _pictures(dataset: TagDataset, looker: Opinions, index: int) -> tuple[str, ...]:
-    image, mask = dataset.image(index), looker.mask(index)
+    image, mask = dataset.picture(index), looker.mask(index)
     found = [picture_uri(image, _PICTURE_SIDE)]
     if mask is not None and mask.shape == image.shape[:2]:
         found.append(picture_uri(label_picture(image, mask), _PICTURE_SIDE))

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ __all__ = [
     "FOREIGN_SUFFIXES",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "is_eight_bit",
+    "read_deep",
     "read_image",
     "read_indices",
     "read_picture",
@@ -116,6 +118,16 @@ def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
         return (image.height, image.width) if _upright(image) else (image.width, image.height)
 
 
+def is_eight_bit(path: str | Path) -> bool:
+    """Whether Pillow reads a file, and no channel of it has more than 8 bits."""
+    try:
+        with _opened(Path(path), MAX_PIXELS) as image:
+            _refuse_deep(image, Path(path))
+    except DataError:
+        return False
+    return True
+
+
 def read_image(
     path: str | Path, max_pixels: int = MAX_PIXELS, max_side: int | None = None
 ) -> NDArray[np.uint8]:
@@ -185,9 +197,22 @@ def _refuse_deep(image: Image.Image, path: Path) -> None:
     # Pillow silently drops the low byte of 16-bit colour, so the raw mode has to be asked as well.
     if image.mode in ("I", "F") or ";16" in f"{image.mode}{getattr(image, 'tile', '')}":
         raise DataError(
-            f"{path} has more than 8 bits per channel ({image.mode}); save it as 8-bit, "
-            "choosing which values become black and white"
+            f"{path} has more than 8 bits per channel ({image.mode}), and nothing says which values are "
+            "black and white: train with data.range, use a model that was, or save it as 8-bit"
         )
+
+
+def read_deep(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """The numbers of a grey picture of more than 8 bits that Pillow decodes (PNM, PNG), (H, W) of any type.
+
+    Raises:
+        DataError: See `read_image`; or it is none of these.
+    """
+    path = Path(path)
+    with _opened(path, max_pixels) as image:
+        if image.mode not in ("I", "F") and ";16" not in image.mode:
+            raise DataError(f"{path} is a {image.mode} picture; grey with more than 8 bits was expected")
+        return np.array(image)
 
 
 def read_indices(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

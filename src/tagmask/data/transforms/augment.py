@@ -27,7 +27,8 @@ class View:
 
     Attributes:
         image: RGB in [0, 1], float32, (3, S, S): made by `to_tensor`, or by `unit` where colours lie between
-            grey levels. Only noise that a view draws on purpose (random erasing) may leave that range.
+            grey levels. Only noise that a view draws on purpose (random erasing) may leave that range. More
+            channels than three with `data.bands`.
         box: Content as [top, bottom, left, right) in pixels of the view, int64, (4,); the rest is padding.
         label: int64, (S, S), 255 in the padding; None if none was given.
     """
@@ -38,7 +39,7 @@ class View:
 
     def __post_init__(self) -> None:
         # Shape and type are known without looking at a pixel, so this costs nothing.
-        if self.image.dtype != torch.float32 or self.image.ndim != 3 or self.image.shape[0] != 3:
+        if self.image.dtype != torch.float32 or self.image.ndim != 3 or self.image.shape[0] < 3:
             raise ValueError(
                 f"the image of a view is RGB in [0, 1], float32, (3, S, S); got {self.image.dtype} "
                 f"{tuple(self.image.shape)}. Make it with to_tensor or unit"
