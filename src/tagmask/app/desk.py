@@ -17,7 +17,7 @@ from tagmask.app.library import Library
 from tagmask.data.classes import voc_palette
 from tagmask.data.readers.regular import Inside, irregular, read_bytes
 from tagmask.errors import ConfigError, DataError
-from tagmask.inference.pictures import read_by
+from tagmask.inference.reading import read_by
 
 __all__ = ["Desk", "Visit"]
 

@@ -20,7 +20,7 @@ from tagmask.data.readers.images import rgb_tensor
 from tagmask.data.readers.regular import read_bytes
 from tagmask.data.readers.stack import as_picture, shrunk
 from tagmask.errors import ConfigError, DataError
-from tagmask.inference.pictures import read_by
+from tagmask.inference.reading import read_by
 from tagmask.model import Model
 from tagmask.steps.refine import RefineConfig, image_labels
 from tagmask.store.labels import read_mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -215,6 +216,11 @@ class TagDataset:
     def picture(self, index: int, max_side: int | None = None) -> NDArray[np.uint8]:
         """The image as people see it, (H, W, 3) uint8: see `image`."""
         return for_people(self.image(index, max_side))
+
+    @property
+    def pixels(self) -> dict[str, Any]:
+        """What a model's header says about its reading; nothing for 8-bit pictures."""
+        return {} if self.reading is None else {"pixels": self.reading.as_values()}
 
     @property
     def channels(self) -> int:

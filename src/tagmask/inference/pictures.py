@@ -6,7 +6,6 @@ import fnmatch
 import glob
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,10 +17,11 @@ from PIL import Image
 from tagmask.data.file_names import unusable
 from tagmask.data.levels import Reading
 from tagmask.data.readers.archive import FolderTree, ZipTree
-from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, MAX_PIXELS, read_picture
+from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, MAX_PIXELS
 from tagmask.data.readers.regular import Inside, irregular, open_regular
-from tagmask.data.readers.stack import AnyPicture, as_picture
+from tagmask.data.readers.stack import AnyPicture
 from tagmask.errors import DataError, printable
+from tagmask.inference.reading import read_by
 from tagmask.inference.video import VIDEO_SUFFIXES, open_frames
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "is_pattern",
     "matches",
     "own_folders",
-    "read_by",
     "renamed",
     "stem",
 ]
@@ -250,34 +249,6 @@ def _from_file(path: Path, file: str, options: _Options, alone: bool) -> Iterato
     else:
         read = partial(read_by, options.reading, path, options.max_pixels)
         yield Picture(stem(file), file, str(path), stamp, read)
-
-
-def read_by(
-    reading: Reading | None, path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None
-) -> AnyPicture:
-    """A picture as a model's reading makes it; RGB without one.
-
-    Args:
-        reading: How files become levels.
-        path: The file, or how messages shall call `content`.
-        max_pixels: Larger declared sizes are refused.
-        content: The file's bytes, if it does not lie on disk.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    if reading is None:
-        return read_picture(path, max_pixels, content=content)
-    if content is None:
-        return as_picture(reading.picture(Path(path), max_pixels=max_pixels))
-    # Decoders of maps and volumes want a file; only its owner may read this one.
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"picture{Path(path).suffix}"
-        copy.write_bytes(content)
-        try:
-            return as_picture(reading.picture(copy, max_pixels=max_pixels))
-        except DataError as error:
-            raise DataError(str(error).replace(str(copy), str(path))) from None
 
 
 def stem(file: str) -> str:

@@ -24,10 +24,10 @@ from tagmask.inference.pictures import (
     is_pattern,
     matches,
     own_folders,
-    read_by,
     renamed,
     stem,
 )
+from tagmask.inference.reading import read_by
 from tagmask.inference.video import VIDEO_SUFFIXES
 
 __all__ = ["Item", "list_items", "read_item"]

@@ -18,7 +18,8 @@ from tagmask.data.readers.images import read_picture
 from tagmask.data.readers.pixels import PixelInfo, full_range
 from tagmask.data.readers.stack import AnyPicture, BandPicture, as_picture
 from tagmask.errors import DataError
-from tagmask.inference.pictures import Broken, each_picture, read_by
+from tagmask.inference.pictures import Broken, each_picture
+from tagmask.inference.reading import read_by
 
 __all__ = ["Source", "each_source", "read_source"]
 

@@ -97,8 +97,7 @@ def train(plan: Plan, context: Context) -> dict[str, Any]:
     done = int(newest[1]["progress"]["step"]) if newest else 0
     batches = draw_batches(config, context, dataset, plan.view, done, corrections)
     extra = {"use": job.use, "before": before} if before else {"use": job.use}
-    if dataset.reading is not None:
-        extra["pixels"] = dataset.reading.as_values()
+    extra |= dataset.pixels
     with ExitStack() as stack:
         task = stack.enter_context(context.display.task("train", config.iterations, done))
         records = Records(context.out / "train", runtime.rank, done)

@@ -1,0 +1,41 @@
+"""One picture as a model wants it, from a file or from the bytes of one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from tagmask.data.levels import Reading
+from tagmask.data.readers.images import MAX_PIXELS, read_picture
+from tagmask.data.readers.stack import AnyPicture, as_picture
+from tagmask.errors import DataError
+
+__all__ = ["read_by"]
+
+
+def read_by(
+    reading: Reading | None, path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None
+) -> AnyPicture:
+    """A picture as a model's reading makes it; RGB without one.
+
+    Args:
+        reading: How files become levels.
+        path: The file, or how messages shall call `content`.
+        max_pixels: Larger declared sizes are refused.
+        content: The file's bytes, if it does not lie on disk.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if reading is None:
+        return read_picture(path, max_pixels, content=content)
+    if content is None:
+        return as_picture(reading.picture(Path(path), max_pixels=max_pixels))
+    # Decoders of maps and volumes want a file; only its owner may read this one.
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"picture{Path(path).suffix}"
+        copy.write_bytes(content)
+        try:
+            return as_picture(reading.picture(copy, max_pixels=max_pixels))
+        except DataError as error:
+            raise DataError(str(error).replace(str(copy), str(path))) from None
