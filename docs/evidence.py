@@ -65,7 +65,6 @@ def animal_rows() -> Iterable[tuple[str, ...]]:
             scores.get("walk", ""),
             scores.get("segmentation among the image's tags", known),
             scores["segmentation"],
-            f"`{name}`",
         )
 
 
@@ -129,7 +128,7 @@ def methods() -> str:
 
 def animals() -> str:
     """All recipes on photographs of six animal classes."""
-    head = ("recipe", "images", "class maps", "labels", "walk", "masks, tags given", "masks, no tags", "file")
+    head = ("recipe", "images", "class maps", "labels", "walk", "masks, tags given", "masks, no tags")
     return table(head, animal_rows())
 
 
@@ -138,7 +137,23 @@ def times() -> str:
     return table(("recipe", "machine", "minutes of each step"), time_rows())
 
 
-TABLES = {"methods": methods, "animals": animals, "times": times, "domains": domains}
+def memory() -> str:
+    """What an update of a recipe must hold."""
+    record = read("training_memory")
+    if record is None:
+        return ""
+    head = ("recipe", "images at once", "weights, gradients, averages", "kept for the gradient", "sum")
+    rows = []
+    for row in record["rows"]:
+        extra = ", checkpointing" if row["gradient_checkpointing"] else ""
+        keys = "weights_gradients_optimiser_gib", "kept_for_the_gradient_gib", "sum_gib"
+        sizes = [f"{row[key]:.1f} GiB" for key in keys]
+        rows.append((f"`{row['recipe']}`, {row['size']} px", f"{row['images']}{extra}", *sizes))
+    told = f"Reproduce: `{record['command']}`. File: `benchmarks/results/training_memory.json`.\n"
+    return f"{table(head, rows)}\n{told}"
+
+
+TABLES = {"methods": methods, "animals": animals, "times": times, "domains": domains, "memory": memory}
 
 
 def filled(text: str) -> str:

@@ -66,6 +66,8 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert found.returncode == 0, found.stderr
     assert "WARNING" not in found.stderr
+    assert (tmp_path / "search" / "search_index.js").is_file()  # with the frame worker: search from disk
+    assert "assets/iframe-worker.js" in (tmp_path / "index.html").read_text(encoding="utf-8")
     pages = list(tmp_path.rglob("*.html"))
     assert len(pages) > 30
     for page in pages:

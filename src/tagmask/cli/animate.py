@@ -1,4 +1,4 @@
-"""``tagmask animate``: maps and masks over the frames of a film."""
+"""``tagmask animate``: maps and masks over the frames of a video."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def animate(
     precision: Precision = None,
     settings: Set = None,
 ) -> None:
-    """Maps and masks over the frames of a film, as a GIF, a video or single pictures."""
+    """Maps and masks over the frames of a video, as a GIF, a video or single pictures."""
     from tagmask.config import apply_overrides, validate
     from tagmask.engine.config import RuntimeConfig
     from tagmask.inference.animate import AnimateConfig

@@ -42,7 +42,7 @@ def predict(
     ] = None,
     tile: Annotated[int | None, typer.Option("--tile", help="Side of the tiles of large pictures.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures at once.")] = None,
-    every: Annotated[int | None, typer.Option("--every", help="Every n-th frame of films.")] = None,
+    every: Annotated[int | None, typer.Option("--every", help="Every n-th frame of videos.")] = None,
     engine: Annotated[
         Engine, typer.Option("--engine", help="ray: many workers, for millions of pictures.")
     ] = "single",
