@@ -10,7 +10,7 @@ from tagmask.data.datasets.given import Tags
 from tagmask.engine.log import Display
 from tagmask.model import Model, load
 from tagmask.pipeline.config import RunConfig, default_folder, read_config, training_base
-from tagmask.pipeline.flags import Classes, flag_settings, tags_as_file
+from tagmask.pipeline.flags import Classes, data_first, flag_settings, tags_as_file
 from tagmask.pipeline.order import choose_steps
 from tagmask.pipeline.pages import entropy, write_report, write_review
 from tagmask.pipeline.run import Run
@@ -189,6 +189,7 @@ def run(
     Raises:
         UserError: Something given cannot be used; the message says what to do.
     """
+    recipe, data = data_first(recipe, data)
     words: dict[str, Any] = {"data": data, "tags": tags_as_file(tags, out), "classes": classes}
     words |= {"masks": masks, "kind": kind, "backbone": backbone, "weights": weights}
     words |= {"checkpoint": checkpoint, "iterations": iterations, "batch_size": batch_size, "size": size}

@@ -54,7 +54,22 @@ def _coco(tmp_path):
     return root, "val"
 
 
-MAKERS = {"folder": _folder, "voc": _voc, "coco": _coco}
+def _hugging_face(tmp_path):
+    root = tmp_path / "pets"
+    (root / "validation").mkdir(parents=True)
+    (root / "masks" / "validation").mkdir(parents=True)
+    lines = []
+    for number, name in enumerate("ab"):
+        Image.new("RGB", (30, 20), (9 * number, 0, 0)).save(root / "validation" / f"{name}.jpg")
+        mask = np.zeros((20, 30), np.uint8)
+        mask[5:10] = number + 1
+        Image.fromarray(mask).save(root / "masks" / "validation" / f"{name}.png")
+        lines.append(json.dumps({"file_name": f"{name}.jpg", "tags": [["cat", "dog"][number]]}))
+    (root / "validation" / "metadata.jsonl").write_text("\n".join(lines))
+    return root, "val"
+
+
+MAKERS = {"folder": _folder, "voc": _voc, "coco": _coco, "hugging_face": _hugging_face}
 
 
 @pytest.fixture(params=sorted(MAKERS))

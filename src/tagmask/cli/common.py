@@ -39,8 +39,10 @@ _NO_MEMORY = (
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-Data = Annotated[Path | None, typer.Option("--data", help="Folder of the images (data.root).")]
-Kind = Annotated[str | None, typer.Option("--kind", help="folder, voc, coco or auto (data.kind).")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of the images, or hf:NAME (data.root).")]
+Kind = Annotated[
+    str | None, typer.Option("--kind", help="folder, voc, coco, hugging_face or auto (data.kind).")
+]
 Split = Annotated[str | None, typer.Option("--split", help="Part of the data to use.")]
 Tags = Annotated[str | None, typer.Option("--tags", help="Tag file, if not in the usual place (data.tags).")]
 Classes = Annotated[Path | None, typer.Option("--classes", help="File with class names (data.classes).")]

@@ -143,7 +143,7 @@ app.command("app")(app_command.app_page)
 @app.command()
 @guarded
 def run(
-    recipe: Annotated[str, typer.Argument(help="Shipped recipe, a YAML file, or a run folder.")],
+    recipe: Annotated[str, typer.Argument(help="Shipped recipe, a YAML file, a run folder, or hf:DATA.")],
     data: Data = None,
     tags: Tags = None,
     classes: Classes = None,
@@ -166,8 +166,10 @@ def run(
     settings: Set = None,
 ) -> None:
     """All steps of a run, from train to report. Steps that are done are not done again."""
+    from tagmask.pipeline.flags import data_first
     from tagmask.pipeline.order import choose_steps
 
+    recipe, data = data_first(recipe, data)
     flags = data_flags(data, tags, classes, masks, kind) | compute_flags(device, precision, seed)
     flags |= {"model.backbone": backbone, "model.weights": weights, "checkpoint": as_text(checkpoint)}
     flags |= holdout_flags(holdout)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tagmask.data.datasets.given import Tags, tag_file
+from tagmask.data.datasets.hub import data_folder
 from tagmask.errors import ConfigError, DataError, nearest
 from tagmask.names import deprecated, lazy, warn_renamed
 
@@ -249,7 +250,7 @@ def make_source(
 
     folder = None if isinstance(masks, bool) else Path(masks).expanduser()
     opened = masks if isinstance(masks, bool) else True
-    return Source(Path(root).expanduser(), split, opened, tags, classes, folder, mask_values)
+    return Source(Path(data_folder(root)).expanduser(), split, opened, tags, classes, folder, mask_values)
 
 
 def _is_kind(value: str | Path) -> bool:

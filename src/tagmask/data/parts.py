@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tagmask.config import Config
 from tagmask.data import TagDataset, as_dataset, find_kind, scan_dataset
 from tagmask.data.base import Scan, Source
+from tagmask.data.datasets.hub import data_folder
 from tagmask.data.holdout import SHARE, hold_out
 from tagmask.data.levels import Bands, PixelRange, Reading, choose_reading
 from tagmask.errors import ConfigError, DataError
@@ -26,9 +27,9 @@ class DataConfig(Config):
     """Images, their tags, and masks for scoring."""
 
     root: Path | None = None
-    """Folder of the data set."""
+    """Folder of the data set, or hf:NAME_OR_FOLDER for one of the Hugging Face hub."""
     kind: str = "auto"
-    """Kind of data set: folder, voc, coco, or auto to tell by the look of the root."""
+    """Kind of data set: folder, voc, coco, hugging_face, or auto to tell by the look of the root."""
     split: str | None = None
     """Part to learn from; the data set's usual one if not given."""
     tags: str | None = None
@@ -56,6 +57,11 @@ class DataConfig(Config):
     range: PixelRange | None = None
     """What becomes black and white: "percentiles" of the training images (all but 8-bit pictures if not
     given), two numbers, two for every band, the "file"'s own window, or the "full" range of its type."""
+
+    @field_validator("root", "val_root", mode="before")
+    @classmethod
+    def _found(cls, value: Any) -> Any:
+        return data_folder(value) if isinstance(value, str | Path) else value
 
     def source(self, part: Part, masks: bool) -> Source:
         """Where one part lies.

@@ -142,7 +142,7 @@ class Result:
         try:
             supervision: Any = importlib.import_module("supervision")
         except ImportError:
-            raise ConfigError("to_supervision needs: pip install supervision") from None
+            raise ConfigError("to_supervision needs: pip install 'tagmask[supervision]'") from None
         keys = np.array([self.classes.index(name) for name in self.present], np.int64)
         masks = self.mask[None] == (keys + 1)[:, None, None]
         boxes = [

@@ -9,10 +9,11 @@ from typing import Any
 
 from tagmask import methods
 from tagmask.data.datasets.given import Tags, write_tags
+from tagmask.data.datasets.hub import PREFIX
 from tagmask.data.holdout import SHARE
 from tagmask.errors import ConfigError
 
-__all__ = ["Classes", "Words", "flag_settings", "split_settings", "tags_as_file"]
+__all__ = ["Classes", "Words", "data_first", "flag_settings", "split_settings", "tags_as_file"]
 
 Words = str | Sequence[str]
 """Several names: a list, or one text with commas."""
@@ -89,6 +90,19 @@ def split_settings(split: str, step: str) -> dict[str, Any]:
     if split in ("auto", "train", "val", "both"):
         return {f"{step}.split": split}
     return {f"{step}.split": "val", "data.val_split": split}
+
+
+def data_first(recipe: Any, data: Any) -> tuple[Any, Any]:
+    """Recipe and data of a run; what begins with hf: in the recipe's place is data, for the recipe "small".
+
+    Raises:
+        ConfigError: There are two data sets then.
+    """
+    if not isinstance(recipe, str) or not recipe.startswith(PREFIX):
+        return recipe, data
+    if data is not None:
+        raise ConfigError(f"'{recipe}' and --data {data} are two data sets; name one, and a recipe")
+    return "small", recipe
 
 
 def tags_as_file(tags: Tags | None, out: str | Path | None) -> str | None:

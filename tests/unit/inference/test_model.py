@@ -192,7 +192,7 @@ def test_a_result_is_saved_by_its_ending(model, tmp_path):
 
 def test_detections_need_their_package(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(ConfigError, match="pip install supervision"):
+    with pytest.raises(ConfigError, match="supervision"):
         model.predict(chart((40, 56))[0]).to_supervision()
 
 
