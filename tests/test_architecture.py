@@ -216,6 +216,6 @@ PUBLIC = (
     "Callback", "CheckpointError", "ConfigError", "DataError", "EarlyStop", "Model", "Result", "Run",
     "RunConfig", "TagDataset", "UserError", "__version__", "affinity", "backbones", "check_data", "data",
     "entropy", "evaluate", "heads", "load", "localize", "losses", "methods", "metrics", "open_dataset",
-    "ops", "read_config", "refine", "run", "segment", "student", "train", "walk", "write_report",
+    "ops", "read_config", "refine", "run", "segment", "student", "teach", "train", "walk", "write_report",
     "write_review",
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from tagmask.pipeline.single import (
     student,
     walk,
 )
+from tagmask.pipeline.teaching import TaughtRun, teach_run
 
 if TYPE_CHECKING:
     from tagmask.methods.base import Method
@@ -37,6 +38,7 @@ __all__ = [
     "run",
     "segment",
     "student",
+    "teach",
     "train",
     "walk",
     "write_report",
@@ -199,6 +201,47 @@ def run(
     folder = default_folder(recipe, config, overwrite) if out is None else Path(out).expanduser()
     watch = _watch(callbacks, loggers, progress)
     return run_steps(config, folder, steps, overwrite=overwrite, **watch)
+
+
+def teach(
+    run: str | Path,
+    corrections: str | Path | None = None,
+    *,
+    seconds: float = 60,
+    out: str | Path | None = None,
+    device: str | int | None = None,
+    precision: str | None = None,
+    seed: int | None = None,
+    settings: Settings | None = None,
+    progress: Callable[[str, float], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> TaughtRun:
+    """Teach the model of a run from corrected masks, as ``tagmask teach`` does.
+
+    Args:
+        run: Run folder.
+        corrections: Corrected masks: folder, .zip or .json; what was accepted in the app if None.
+        seconds: Time that it may take.
+        out: Folder of the new models; ``RUN/taught`` if None.
+        device: Where to compute.
+        precision: How exactly.
+        seed: Everything random follows from it.
+        settings: Any setting by its dotted name, for this call.
+        progress: Called with what is being done and the share of the time that has passed.
+        stop: Asked often; True ends the work, and nothing is saved.
+
+    Returns:
+        Scores before and after on corrections held back, and the folder of the new model if it is better.
+
+    Raises:
+        UserError: Something given cannot be used; the message says what to do.
+    """
+    words: dict[str, Any] = {"device": device, "precision": precision, "seed": seed}
+    folder = Path(run).expanduser()
+    config = read_config(folder, {**flag_settings("teach", words), **(settings or {})})
+    source = None if corrections is None else Path(corrections).expanduser()
+    place = None if out is None else Path(out).expanduser()
+    return teach_run(config, folder, source, seconds=seconds, out=place, progress=progress, stop=stop)
 
 
 def _watch(callbacks: Sequence[Any], loggers: Sequence[Any], progress: bool) -> dict[str, Any]:

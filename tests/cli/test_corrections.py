@@ -143,3 +143,33 @@ def test_the_loss_is_the_methods_own_and_the_cross_entropy_of_corrected_pixels()
     assert method.seen == [107]
     result.loss.backward()
     torch.testing.assert_close(method.weight.grad, 3 - 0.5 * torch.sigmoid(torch.tensor(-1.0)))
+
+
+def test_teach_gives_a_model_that_is_better_on_corrections_held_back(
+    toy: Path, finished: Path, tmp_path: Path
+):
+    fixed = tmp_path / "fixed"
+    for index in range(12):
+        write_mask(fixed / f"{index:05d}.png", render(index, 0, size=64).mask)
+    done = tagmask("teach", finished, "--corrections", fixed, "--out", tmp_path / "new", "--time", "20s")
+    assert done.exit_code == 0, done.stderr
+    assert "corrections held back" in done.stdout
+    assert "the new model is better" in done.stdout
+    meta = json.loads((tmp_path / "new" / "v1" / "meta.json").read_text())
+    assert meta["extra"]["taught"]["after"] > meta["extra"]["taught"]["before"]
+    done = tagmask("predict", tmp_path / "new" / "v1", toy / "images", "--out", tmp_path / "masks")
+    assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), "there are no corrections in"),
+        (("--corrections", "nowhere"), "there are no corrections in nowhere"),
+        (("--time", "soon"), "--time soon"),
+        (("--time", "0s"), "--time 0s"),
+    ],
+)
+def test_teach_says_what_is_missing(finished: Path, flags: tuple[str, ...], words: str):
+    done = tagmask("teach", finished, *flags)
+    assert (done.exit_code, words in done.stderr) == (2, True), done.stderr

@@ -41,6 +41,7 @@ from tagmask.cli.common import (
 )
 from tagmask.cli.manner import HELP, App
 from tagmask.cli.run import do_steps
+from tagmask.cli.teach import teach
 
 __all__ = ["app", "main"]
 
@@ -131,6 +132,7 @@ for command in (
     steps.evaluate,
     steps.report,
     steps.review,
+    teach,
     steps.entropy,
     predict.predict,
     animate.animate,

@@ -1,0 +1,416 @@
+"""A trained model learns from masks that a person corrected, within a minute on a CPU.
+
+The lower blocks of the network stay as they are, so what they make of each view is computed once and kept;
+the last blocks and the decoder learn from there. Images that nobody corrected may come along with the labels
+that the run gave them, at less weight, and where a method has a classifier it must go on saying what it said:
+both keep what was learned before (Li and Hoiem, "Learning without Forgetting", ECCV 2016). Some corrections
+are held back; the new model is given only if it does better on those.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tagmask.data.readers.images import read_image
+from tagmask.data.transforms.base import CropDraw, ResizedCrop
+from tagmask.engine.compute import Compute
+from tagmask.errors import ConfigError, DataError
+from tagmask.losses.segmentation import mean_cross_entropy
+from tagmask.methods.base import Method
+from tagmask.metrics.confusion import ConfusionMatrix
+from tagmask.models.trained import Trained
+from tagmask.ops.resize import resize_bilinear
+from tagmask.store.labels import read_mask
+from tagmask.training.tokens import Cut, TokenStore, find_encoder
+from tagmask.types import IGNORE
+
+__all__ = ["Lesson", "Taught", "TeachConfig", "teach"]
+
+_FEW = 20
+"""With fewer corrections every one is held back once, in one of two halves."""
+_BATCH, _BESIDE = 12, 4
+_KEEP = 4
+"""Every so many updates the classifier is asked what it says now."""
+_READING = 0.4
+"""Share of the time in which views are read and go through the lower blocks."""
+_NEEDED = 0.001
+"""A new model must gain this much IoU."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """An image and the labels to learn from it.
+
+    Attributes:
+        name: Unique among the lessons.
+        image: RGB pixels (H, W, 3) uint8, or a picture file.
+        mask: Labels (H, W) uint8, or a label image: 0 background, k + 1 class k, 255 unknown. Unknown pixels
+            teach nothing.
+    """
+
+    name: str
+    image: NDArray[np.uint8] | Path
+    mask: NDArray[np.uint8] | Path
+
+    def read(self, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Pixels and labels.
+
+        Raises:
+            DataError: One cannot be read, they differ in size, or a label is no class.
+        """
+        image = read_image(self.image) if isinstance(self.image, Path) else self.image
+        mask = read_mask(self.mask) if isinstance(self.mask, Path) else self.mask
+        if mask.shape != image.shape[:2]:
+            raise DataError(
+                f"the mask of '{self.name}' is {mask.shape[1]} x {mask.shape[0]}, its image "
+                f"{image.shape[1]} x {image.shape[0]}; they must match pixel by pixel"
+            )
+        known = mask[mask != IGNORE]
+        if known.size and int(known.max()) > num_classes:
+            raise DataError(
+                f"the mask of '{self.name}' holds label {int(known.max())}; the model knows 0 to "
+                f"{num_classes}, and 255 for unknown"
+            )
+        return image, mask
+
+
+@dataclass(frozen=True)
+class TeachConfig:
+    """How a model is taught; the defaults were chosen on photographs of animals.
+
+    Attributes:
+        blocks: Blocks of a vision transformer that learn.
+        side: Side of the views in pixels; that of the network's own position table if None.
+        views: Views of a corrected image, at most.
+        lr: Rate of the blocks.
+        lr_heads: Rate of what lies behind them.
+        weight: Of the images that nobody corrected.
+        epochs: How often every view is seen.
+        updates: At most.
+        seed: Views, order and what is held back follow from it.
+    """
+
+    blocks: int = 3
+    side: int | None = None
+    views: int = 6
+    lr: float = 1e-4
+    lr_heads: float = 5e-4
+    weight: float = 0.3
+    epochs: int = 6
+    updates: int = 400
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What became of it.
+
+    Attributes:
+        trained: The new model; None if it is not better, or the work was stopped.
+        before: Mean IoU of the old model on corrections held back, in one view; not a number if there is no
+            known pixel, or the work was stopped.
+        after: Of the new one.
+        corrections: How many were learned from.
+        others: Images that came along with their old labels.
+        held: Corrections that were held back.
+        updates: Of the weights.
+        seconds: In all.
+        stopped: Whether `stop` said so.
+    """
+
+    trained: Trained | None
+    before: float = float("nan")
+    after: float = float("nan")
+    corrections: int = 0
+    others: int = 0
+    held: int = 0
+    updates: int = 0
+    seconds: float = 0.0
+    stopped: bool = False
+
+    @property
+    def text(self) -> str:
+        """The outcome in one sentence."""
+        if self.stopped:
+            return f"stopped after {self.seconds:.0f} s; the model is as it was"
+        scores = f"mean IoU on {self.held} corrections held back: {100 * self.before:.1f} before, "
+        scores += f"{100 * self.after:.1f} after"
+        end = "the new model is better" if self.trained else "no better, so the model stays as it was"
+        return f"{scores} ({self.corrections} corrections, {self.seconds:.0f} s); {end}"
+
+
+class _Stop(Exception):
+    """Somebody asked to stop."""
+
+
+@dataclass
+class _Work:
+    """One call of `teach`."""
+
+    config: TeachConfig
+    compute: Compute
+    seconds: float
+    progress: Callable[[str, float], None] | None
+    stop: Callable[[], bool] | None
+    classes: int
+    side: int
+    began: float = field(default_factory=time.monotonic)
+    store: TokenStore | None = None
+    rows: dict[str, list[int]] = field(default_factory=dict)
+    chances: Tensor | None = None
+    updates: int = 0
+
+    @property
+    def spent(self) -> float:
+        """Share of the time that has passed."""
+        return (time.monotonic() - self.began) / self.seconds
+
+    def tell(self, what: str) -> None:
+        """Report, and see whether to stop."""
+        if self.stop is not None and self.stop():
+            raise _Stop
+        if self.progress is not None:
+            self.progress(what, min(self.spent, 1.0))
+
+
+def teach(
+    trained: Trained,
+    corrections: Sequence[Lesson],
+    *,
+    others: Sequence[Lesson] = (),
+    seconds: float = 60,
+    compute: Compute | None = None,
+    config: TeachConfig | None = None,
+    progress: Callable[[str, float], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Taught:
+    """Teach a model from corrected masks; the model that is given does not change.
+
+    Args:
+        trained: The model; its method segments.
+        corrections: Images whose masks a person corrected, at least two.
+        others: Further images with the labels that they had.
+        seconds: Time that all of it may take.
+        compute: Device and precision; chosen by the machine if None.
+        config: How.
+        progress: Called with what is being done ("reading", "learning", "checking") and the share of the
+            time that has passed.
+        stop: Asked often; True ends the work.
+
+    Raises:
+        ConfigError: The method does not segment, or the time is no positive number.
+        DataError: There are fewer than two corrections, or one cannot be used.
+    """
+    _check(trained, corrections, seconds)
+    config = config or TeachConfig()
+    method = copy.deepcopy(trained.method)
+    compute = compute or Compute.choose()
+    side = config.side or _usual_side(method)
+    work = _Work(config, compute, seconds, progress, stop, trained.classes.num_classes, side)
+    cut = Cut(method.to(compute.device).eval(), config.blocks, compute)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return _teach(work, cut, trained, corrections, others)
+    except _Stop:
+        return Taught(None, seconds=time.monotonic() - work.began, stopped=True)
+    finally:
+        if work.store is not None:
+            work.store.close()
+
+
+def _check(trained: Trained, corrections: Sequence[Lesson], seconds: float) -> None:
+    if not type(trained.method).segments:
+        raise ConfigError(
+            f"{type(trained.method).__name__} does not segment, so corrected masks cannot teach it; teach "
+            "the segmenter that was trained on its labels, or use a single-stage method (more, afa)"
+        )
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"the time to teach is a positive number of seconds, got {seconds}")
+    if len(corrections) < 2:
+        raise DataError(
+            f"teaching needs at least 2 corrected images, as one is held back to check on; got "
+            f"{len(corrections)}"
+        )
+    if len({lesson.name for lesson in corrections}) != len(corrections):
+        raise DataError("two corrections have the same name; every image is corrected once")
+
+
+def _usual_side(method: Method) -> int:
+    encoder = find_encoder(method)
+    return 224 if encoder is None else encoder.grid[0] * encoder.patch_size
+
+
+def _teach(
+    work: _Work, cut: Cut, trained: Trained, corrections: Sequence[Lesson], others: Sequence[Lesson]
+) -> Taught:
+    beside = _read(work, cut, corrections, others)
+    known = [lesson.name for lesson in corrections if lesson.name in work.rows]
+    if len(known) < 2:
+        raise DataError(f"{work.seconds:.0f} s are too short to read two images; give more time")
+    order = np.random.default_rng(work.config.seed).permutation(len(known)).tolist()
+    shuffled = [known[i] for i in order]
+    cut.skip()
+    work.chances = _chances(work, cut)
+    start = copy.deepcopy(cut.method.state_dict())
+    few = len(known) < _FEW
+    folds = [shuffled[0::2], shuffled[1::2]] if few else [shuffled[: max(len(known) // 5, 1)]]
+    old, new = (ConfusionMatrix(work.classes + 1) for _ in range(2))
+    for number, held in enumerate(folds):
+        # With few corrections two halves check each other, and a third training learns from all of them.
+        until = _READING + (1 - _READING) * (number + 1) / (len(folds) + few)
+        _count(work, cut, held, old)
+        _learn(work, cut, [name for name in shuffled if name not in held], beside, until)
+        _count(work, cut, held, new)
+        if few:
+            cut.method.load_state_dict(start)
+    before, after = (matrix.compute().miou for matrix in (old, new))
+    better = after >= before + _NEEDED
+    if few and better:
+        _learn(work, cut, shuffled, beside, 1.0)
+    seconds = time.monotonic() - work.began
+    held_count = sum(map(len, folds))
+    result = Taught(None, before, after, len(known), len(beside), held_count, work.updates, seconds)
+    if not better:
+        return result
+    return dataclasses.replace(result, trained=_as_trained(cut.close(), trained, result))
+
+
+def _as_trained(method: Method, before: Trained, result: Taught) -> Trained:
+    """The new model with a header that says where it comes from."""
+    for param in method.parameters():
+        param.requires_grad_(True)
+    extra = dict(before.meta.get("extra", {}))
+    scores = {"before": round(result.before, 5), "after": round(result.after, 5)}
+    extra["taught"] = {"from": before.checksum, "corrections": result.corrections, **scores}
+    meta = {**before.meta, "extra": extra} if before.meta else {}
+    return dataclasses.replace(before, method=method.cpu().eval(), checksum="", meta=meta)
+
+
+def _read(work: _Work, cut: Cut, corrections: Sequence[Lesson], others: Sequence[Lesson]) -> list[str]:
+    """Fill the store: every correction once, the others once, then more views; as far as the time goes.
+
+    Returns:
+        Names of the others that were read.
+    """
+    fixed = {lesson.name for lesson in corrections}
+    beside = [lesson for lesson in others if lesson.name not in fixed][: max(2 * len(fixed), 40)]
+    rows = len(corrections) * work.config.views + len(beside)
+    for number in range(work.config.views):
+        for lesson in corrections:
+            # The first views may take longer: without them there is nothing to check on.
+            if work.spent > (_READING if number else 2 * _READING) and len(work.rows) >= 2:
+                break
+            _add(work, cut, lesson, number, rows)
+        if number == 0:
+            for lesson in beside:
+                if work.spent > _READING / 2:
+                    break
+                _add(work, cut, lesson, 1, rows)
+    return [lesson.name for lesson in beside if lesson.name in work.rows]
+
+
+def _add(work: _Work, cut: Cut, lesson: Lesson, number: int, rows: int) -> None:
+    """One view of one lesson; number 0 is the whole picture, the others are drawn."""
+    work.tell("reading")
+    image, mask = lesson.read(work.classes)
+    view = ResizedCrop(work.side, scale=(0.4, 1.0), jitter=0.3)
+    height, width = mask.shape
+    rng = np.random.default_rng((work.config.seed, number, len(work.rows), *lesson.name.encode()))
+    draw = CropDraw(0, 0, height, width) if number == 0 else view.draw((height, width), rng)
+    made = view.apply(image, draw, mask)
+    if made.label is None:
+        raise ValueError("a view without labels")
+    kept = cut.lower(made.image[None])
+    if work.store is None:
+        work.store = TokenStore(rows, tuple(kept.shape[1:]), work.side)
+    labels = made.label.numpy().astype(np.uint8)[None]
+    work.rows.setdefault(lesson.name, []).extend(work.store.add(kept, labels))
+
+
+def _learn(work: _Work, cut: Cut, names: Sequence[str], others: Sequence[str], until: float) -> None:
+    """Train what lies above the cut, until the updates are done or a share of the time has passed."""
+    config, store, method = work.config, work.store, cut.method
+    assert store is not None  # something was read
+    rows = np.asarray([row for name in names for row in work.rows[name]])
+    beside = np.asarray([row for name in others for row in work.rows[name]], np.int64)
+    groups = [{"params": cut.upper, "lr": config.lr}, {"params": cut.heads, "lr": config.lr_heads}]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.01)
+    peak = [group["lr"] for group in optimizer.param_groups]
+    for param in method.parameters():
+        param.requires_grad_(False)
+    for param in (*cut.upper, *cut.heads):
+        param.requires_grad_(True)
+    rng, begin = np.random.default_rng((config.seed, 3)), work.spent
+    count = min(config.updates, 20 + config.epochs * len(rows) // _BATCH)
+    for update in range(count):
+        done = max(update / count, (work.spent - begin) / max(until - begin, 1e-6))
+        if done >= 1:
+            break
+        work.tell("learning")
+        for group, rate in zip(optimizer.param_groups, peak, strict=True):
+            group["lr"] = rate * min(1.0, (update + 1) / 10) * (1 - done) ** 0.9
+        chosen = rng.choice(rows, _BATCH)
+        loss = _loss(work, cut, store, chosen)
+        if len(beside):
+            loss = loss + config.weight * _loss(work, cut, store, rng.choice(beside, _BESIDE))
+        if work.chances is not None and update % _KEEP == 0:
+            loss = loss + _forgotten(work, cut, store, chosen)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        work.updates += 1
+
+
+def _loss(work: _Work, cut: Cut, store: TokenStore, rows: NDArray[np.int64]) -> Tensor:
+    kept, labels = store.get(rows, work.compute.device)
+    with work.compute.autocast():
+        logits = cut.upon(cut.method.segment, kept, work.side)
+    return mean_cross_entropy(resize_bilinear(logits.float(), (work.side, work.side)), labels)
+
+
+def _chances(work: _Work, cut: Cut) -> Tensor | None:
+    """What the classifier says of every view before anything is learned, (rows, K); None without one."""
+    found, store = [], work.store
+    assert store is not None  # something was read
+    for first in range(0, store.used, _BATCH):
+        work.tell("reading")
+        kept, _ = store.get(list(range(first, min(first + _BATCH, store.used))), work.compute.device)
+        try:
+            with work.compute.predicting():
+                found.append(cut.upon(cut.method.classify, kept, work.side).float().sigmoid().clone())
+        except AttributeError:
+            return None  # a pure segmenter has no classifier
+    return torch.cat(found)
+
+
+def _forgotten(work: _Work, cut: Cut, store: TokenStore, rows: NDArray[np.int64]) -> Tensor:
+    """Cross entropy between what the classifier says of views now and what it said before."""
+    assert work.chances is not None  # asked for where there are some
+    kept, _ = store.get(rows, work.compute.device)
+    with work.compute.autocast():
+        logits = cut.upon(cut.method.classify, kept, work.side)
+    return F.binary_cross_entropy_with_logits(logits.float(), work.chances[rows].clone())
+
+
+def _count(work: _Work, cut: Cut, names: Sequence[str], matrix: ConfusionMatrix) -> None:
+    """Count what the method says about whole pictures against their corrections."""
+    store = work.store
+    assert store is not None  # something was read
+    for name in names:
+        work.tell("checking")
+        kept, labels = store.get(work.rows[name][:1], work.compute.device)
+        with work.compute.predicting():
+            logits = cut.upon(cut.method.segment, kept, work.side)
+            found = resize_bilinear(logits.float(), (work.side, work.side)).argmax(1)
+        matrix.update(preds=found.cpu(), target=labels.cpu())
