@@ -145,6 +145,7 @@ def test_the_loss_is_the_methods_own_and_the_cross_entropy_of_corrected_pixels()
     torch.testing.assert_close(method.weight.grad, 3 - 0.5 * torch.sigmoid(torch.tensor(-1.0)))
 
 
+@pytest.mark.slow
 def test_teach_gives_a_model_that_is_better_on_corrections_held_back(
     toy: Path, finished: Path, tmp_path: Path
 ):

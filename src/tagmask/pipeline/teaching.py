@@ -13,7 +13,7 @@ from tagmask.data.parts import Parts
 from tagmask.errors import DataError
 from tagmask.models.versions import save_version
 from tagmask.pipeline.config import RunConfig
-from tagmask.steps.base import Models
+from tagmask.steps.models import Models
 from tagmask.store.files import file_for
 from tagmask.store.labels import write_mask
 from tagmask.training.corrections import may_teach

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ class Row:
         chances: Probability of every class by the classifier, (K,); empty if there is none.
         score: Overall doubt, 0 to 1.
         words: Which signals fired, as sentences.
+        expected: What the model's probabilities say of a label (0 background, k + 1 class k): shares of the
+            pixels that are right in the mask, and that show it; empty if it has none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Row:
     chances: Sequence[float] = ()
     score: float = 0.0
     words: tuple[str, ...] = ()
+    expected: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def rank(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     for row, odd in zip(rows, unusual, strict=True):
         found = {**row.signals, "area": max((doubt for doubt, _ in odd.values()), default=0.0)}
         words = tuple(_words(row, found, odd, names))
-        result.append(Row(row.name, found, row.areas, row.tags, row.chances, round(_score(found), 4), words))
+        result.append(replace(row, signals=found, score=round(_score(found), 4), words=words))
     return sorted(result, key=lambda row: (-row.score, row.name))
 
 

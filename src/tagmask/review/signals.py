@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from tagmask.types import IGNORE
 
-__all__ = ["Evidence", "agreement", "border_entropy", "expected_iou", "signals"]
+__all__ = ["Evidence", "agreement", "border_entropy", "expected_iou", "expected_shares", "shares", "signals"]
 
 BORDER = 3
 """Pixels on both sides of a border whose entropy is looked at."""
@@ -101,6 +101,21 @@ def expected_iou(mask: Labels, probabilities: Floats) -> float:
         hit = float(probabilities[label][inside].sum())
         found.append(hit / max(float(inside.sum()) + float(total[label]) - hit, 1e-9))
     return float(np.mean(found)) if found else 1.0
+
+
+def expected_shares(mask: Labels, probabilities: Floats) -> dict[int, tuple[float, float]]:
+    """What the probabilities say of a label: share of pixels that are right in the mask, and that show it.
+
+    Args:
+        mask: (H, W) uint8.
+        probabilities: (K + 1, H, W), adding up to 1.
+    """
+    found = {}
+    for label, plane in enumerate(probabilities):
+        hit, mass = float(plane[mask == label].sum()) / mask.size, float(plane.sum()) / mask.size
+        if mass > 1e-4:
+            found[label] = (hit, mass)
+    return found
 
 
 def border_entropy(mask: Labels, probabilities: Floats) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import json
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from tagmask.data import TagDataset
+from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError
 from tagmask.inference.predictor import Predictor, Use, remembered_use
 from tagmask.inference.views import MapConfig, image_maps, image_tags, tag_logits
 from tagmask.models.trained import Trained
-from tagmask.review.signals import Evidence, shares, signals
+from tagmask.review.signals import Evidence, expected_shares, shares, signals
 from tagmask.steps.base import Context
 from tagmask.steps.scoring import read_maps
 from tagmask.store.files import file_for, write_json
@@ -49,6 +52,9 @@ class Opinions:
         context: The run; signals are written below its `out`.
         trained: Who segments and makes the maps that are not on disk.
         dataset: The images.
+
+    Attributes:
+        known: Folder of signals that still hold; those are copied.
     """
 
     def __init__(self, config: Looks, context: Context, trained: Trained, dataset: TagDataset) -> None:
@@ -64,9 +70,21 @@ class Opinions:
         on_disk = tuple(sorted(p.name for p in (self.folder / "maps").glob("*") if p.is_dir()))
         usual = tuple(kind for kind in ("cam", "lam") if kind in self.method.map_kinds)
         self.kinds = config.kinds or on_disk or usual or self.method.map_kinds[:1]
+        self.known: Path | None = None
 
     def look(self, index: int, batch: Batch) -> None:
         """Write the signals of one image."""
+        record = self._known(batch.names[0]) or self._record(index, batch)
+        write_json(file_for(self.out, batch.names[0], ".json"), record)
+
+    def _known(self, name: str) -> dict[str, Any] | None:
+        path = None if self.known is None else file_for(self.known, name, ".json")
+        if path is None or not path.is_file():
+            return None
+        found: dict[str, Any] = json.loads(read_text(path))
+        return found
+
+    def _record(self, index: int, batch: Batch) -> dict[str, Any]:
         images = self._shrunk(batch.images)
         size = (images.shape[2], images.shape[3])
         tags = self.dataset.items[index].tags
@@ -85,14 +103,17 @@ class Opinions:
                 )
             mask = next(iter(opinions.values()))
         evidence = Evidence(_nearest(mask, size), opinions, probabilities, tags)
-        record = {
+        record: dict[str, Any] = {
             "name": batch.names[0],
             "signals": {key: round(value, 5) for key, value in signals(evidence).items()},
             "areas": {str(key): round(area, 6) for key, area in shares(mask).items()},
             "tags": None if tags is None else list(tags),
             "chances": [round(value, 5) for value in self._chances(images)],
         }
-        write_json(file_for(self.out, batch.names[0], ".json"), record)
+        if probabilities is not None:
+            said = expected_shares(evidence.mask, probabilities)
+            record["expected"] = {str(key): [round(v, 6) for v in pair] for key, pair in said.items()}
+        return record
 
     def mask(self, index: int) -> NDArray[np.uint8] | None:
         """The mask on disk, at the image's own size."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,20 @@ from tagmask.inference.views import map_kinds
 from tagmask.models.trained import Trained
 from tagmask.report.panels import class_colours, label_picture, picture_uri
 from tagmask.report.review_page import Entry, ReviewPage, TagLine, render_review
+from tagmask.review.calibration import FEWEST, Trust, calibrate
+from tagmask.review.class_trust import compare
 from tagmask.review.queue import Doubt, Row, rank, tag_doubts
-from tagmask.steps.base import Context, Step, data_checksum, each_image
+from tagmask.review.tables import by_trust, doubt_table, grade, queue_table, trust_values
+from tagmask.steps.base import Context, Step, data_checksum, each_image, plain
 from tagmask.steps.opinions import Opinions
-from tagmask.store.files import atomic_write, file_for
+from tagmask.store.files import atomic_write, file_for, write_json
+from tagmask.store.labels import read_mask
+from tagmask.store.ledger import fingerprint
 
-__all__ = ["REVIEW", "ReviewConfig", "read_row", "review"]
+__all__ = ["REVIEW", "ReviewConfig", "listed", "read_row", "review", "write_csv"]
 
+CHECKED = Path("reviewed") / "masks"
+"""Where the app keeps the masks that a person accepted or mended."""
 _PICTURE_SIDE = 240
 
 
@@ -62,6 +70,8 @@ def _reads(config: ReviewConfig, context: Context) -> dict[str, Any]:
     inputs: dict[str, Any] = {name: manifest.checksum(context.folder / name) for name in ("maps", "labels")}
     model = context.models.checksum(context.models.segmenter_name)
     inputs |= {"model": model, "data": data_checksum(context, config.split)}
+    checked = context.folder / CHECKED
+    inputs["checked"] = fingerprint(checked)["sha256"] if checked.is_dir() else None
     return {**inputs, "masks": manifest.checksum(context.folder / "masks")}
 
 
@@ -90,6 +100,7 @@ def review(plan: _Plan, context: Context) -> dict[str, Any]:
     """
     config, dataset, out = plan.config, plan.dataset, context.out / "review"
     looker = Opinions(config, context, plan.trained, dataset)
+    looker.known = _known_signals(config, context)
     each_image(
         context, dataset, "review", lambda name: [file_for(out / "signals", name, ".json")], looker.look
     )
@@ -100,13 +111,49 @@ def review(plan: _Plan, context: Context) -> dict[str, Any]:
     names = dataset.classes.names
     rows = rank(found, names)
     doubts = tag_doubts(found)
-    _write_queue(out / "queue.csv", rows, names)
-    _write_doubts(out / "tag_doubts.csv", doubts, names)
+    trust = _trust(context, looker, rows)
+    rows = by_trust(rows, trust)
+    write_csv(out / "queue.csv", queue_table(rows, names, partial(listed, names=names), trust))
+    write_csv(out / "tag_doubts.csv", doubt_table(doubts, names))
     page = _page(config, context, dataset, looker, rows, doubts)
     with atomic_write(out / "index.html") as target:
         target.write_text(render_review(page), encoding="utf-8")
     median = float(np.median([row.score for row in rows]))
-    return {"images": len(rows), "tag_doubts": len(doubts), "median_score": round(median, 4)}
+    figures = {"images": len(rows), "tag_doubts": len(doubts), "median_score": round(median, 4)}
+    if trust is None:
+        return figures
+    write_json(out / "trust.json", trust_values(trust, ("background", *names)))
+    context.display.say(trust.text)
+    return figures | {"checked": trust.checked, "iou": round(trust.iou, 4), "miou": round(trust.miou, 4)}
+
+
+def _trust(context: Context, looker: Opinions, rows: Sequence[Row]) -> Trust | None:
+    """What the masks that a person accepted or mended say about the others; None if they are too few."""
+    checked = {}
+    for row in rows:
+        path = file_for(context.folder / CHECKED, row.name, ".png")
+        if path.is_file() and (mask := looker.mask(looker.dataset.position(row.name))) is not None:
+            truth = read_mask(path)
+            if truth.shape == mask.shape:
+                checked[row.name] = compare(mask, truth)
+    if len(checked) < FEWEST:
+        if checked:
+            context.display.say(
+                f"{len(checked)} masks checked; from {FEWEST} on the others get a predicted IoU"
+            )
+        return None
+    return calibrate(rows, checked, looker.dataset.num_classes)
+
+
+def _known_signals(config: ReviewConfig, context: Context) -> Path | None:
+    """Signals of an earlier review, if nothing has changed since but what a person checked."""
+    before = context.manifest.steps.get("review", {})
+    old, new = (dict(inputs) for inputs in (before.get("inputs", {}), _reads(config, context)))
+    old.pop("checked", None), new.pop("checked", None)
+    same = before.get("status") == "done" and old == new and before.get("settings") == plain(config)
+    return (
+        context.folder / "review" / "signals" if same and not context.manifest.differences("review") else None
+    )
 
 
 def read_row(path: Path) -> Row:
@@ -119,38 +166,21 @@ def read_row(path: Path) -> Row:
         record: Mapping[str, Any] = json.loads(read_text(path))
         areas = {int(key): float(area) for key, area in record["areas"].items()}
         tags = None if record["tags"] is None else tuple(record["tags"])
-        return Row(record["name"], record["signals"], areas, tags, tuple(record["chances"]))
+        said = {
+            int(key): (float(hit), float(mass)) for key, (hit, mass) in record.get("expected", {}).items()
+        }
+        return Row(record["name"], record["signals"], areas, tags, tuple(record["chances"]), expected=said)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it and run review again") from None
 
 
-def _listed(keys: Sequence[int] | None, names: Sequence[str]) -> str:
+def listed(keys: Sequence[int] | None, names: Sequence[str]) -> str:
+    """Names of 0-based classes as one text that the tag reader reads back."""
     return join_tags([names[key] for key in keys or ()], names)
 
 
-def _write_queue(path: Path, rows: Sequence[Row], names: Sequence[str]) -> None:
-    kinds = sorted({kind for row in rows for kind in row.signals})
-    table: list[list[Any]] = [["place", "name", "score", "why", "tags", "classes", *kinds]]
-    for place, row in enumerate(rows, start=1):
-        values = [round(row.signals[kind], 4) if kind in row.signals else "" for kind in kinds]
-        classes = _listed(sorted(row.areas), names)
-        table.append(
-            [place, row.name, row.score, "; ".join(row.words), _listed(row.tags, names), classes, *values]
-        )
-    _write_csv(path, table)
-
-
-def _write_doubts(path: Path, doubts: Sequence[Doubt], names: Sequence[str]) -> None:
-    head = ["name", "tag", "perhaps", "doubt", "grade", "probability", "share of the mask"]
-    lines = [[d.name, names[d.key], d.kind, d.doubt, _grade(d), d.chance, d.area] for d in doubts]
-    _write_csv(path, [head, *lines])
-
-
-def _grade(doubt: Doubt) -> str:
-    return "strong" if doubt.strong else "weak"
-
-
-def _write_csv(path: Path, table: Sequence[Sequence[Any]]) -> None:
+def write_csv(path: Path, table: Sequence[Sequence[Any]]) -> None:
+    """Write a table, atomically; no cell of it is run by a spreadsheet."""
     with atomic_write(path) as target:
         target.write_text(csv_text(table), encoding="utf-8", newline="")
 
@@ -168,8 +198,8 @@ def _page(
     for place, row in enumerate(rows):
         index = dataset.position(row.name)
         pictures = _pictures(dataset, looker, index) if place < config.pictures else ()
-        entries.append(Entry(place + 1, row.name, row.score, row.words, _listed(row.tags, names), pictures))
-    lines = [TagLine(d.name, names[d.key], d.kind, d.doubt, _grade(d), d.area) for d in doubts]
+        entries.append(Entry(place + 1, row.name, row.score, row.words, listed(row.tags, names), pictures))
+    lines = [TagLine(d.name, names[d.key], d.kind, d.doubt, grade(d), d.area) for d in doubts]
     return ReviewPage(
         title=f"Review of {context.folder.resolve().name}",
         images=len(rows),

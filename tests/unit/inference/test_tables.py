@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,8 @@ from tagmask.data.classes import voc_palette
 from tagmask.data.datasets.tagcells import split_cells
 from tagmask.inference.summary import Summary
 from tagmask.review.queue import Row
-from tagmask.steps.review import _write_queue
+from tagmask.review.tables import queue_table
+from tagmask.steps.review import listed, write_csv
 
 NAMES = ("=cmd|' -C calc'!A0", "+traffic light", "a, b", "dog")
 
@@ -41,7 +43,7 @@ def test_no_table_holds_a_formula(tmp_path, name):
     decisions.put(Decision(name, "rejected", name, tags=NAMES[:2]), None, voc_palette())
     assert cells(tmp_path / "review" / "decisions.csv")[0]["note"] == f"'{name}"
     row = Row(name, {"overlap": 0.5}, {0: 0.5, 2: 0.1}, (0, 1), score=0.5, words=(name,))
-    _write_queue(tmp_path / "queue.csv", [row], NAMES)
+    write_csv(tmp_path / "queue.csv", queue_table([row], NAMES, partial(listed, names=NAMES)))
     cells(tmp_path / "queue.csv")
     (entry,) = read_queue(tmp_path / "queue.csv")
     assert entry.name == name
@@ -50,6 +52,6 @@ def test_no_table_holds_a_formula(tmp_path, name):
 def test_tags_in_the_queue_are_read_back_by_the_tag_reader(tmp_path):
     rows = [Row(str(k), {}, {}, tags, score=0.0) for k, tags in enumerate([(1,), (2, 3), (), (3,)])]
     names = ("fire hydrant", "traffic light", "a, b", "dog")
-    _write_queue(tmp_path / "queue.csv", rows, names)
+    write_csv(tmp_path / "queue.csv", queue_table(rows, names, partial(listed, names=names)))
     found = split_cells([(k, row["tags"]) for k, row in enumerate(cells(tmp_path / "queue.csv"))])
     assert found == [("traffic light",), ("a, b", "dog"), (), ("dog",)]
