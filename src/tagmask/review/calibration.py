@@ -173,10 +173,11 @@ def _images(
     measured = dict(zip(known, truth, strict=True))
     for place, row in enumerate(rows):
         if place in measured:
-            found[row.name] = ImageTrust(*[float(measured[place])] * 3, checked=True)
+            iou = float(measured[place])
+            found[row.name] = ImageTrust(iou, iou, iou, checked=True)
         else:
-            ends = np.clip([middle[place], low[place], high[place]], 0, 1)
-            found[row.name] = ImageTrust(*(round(float(end), 4) for end in ends))
+            iou, start, end = np.clip([middle[place], low[place], high[place]], 0, 1).round(4).tolist()
+            found[row.name] = ImageTrust(iou, start, end)
     return found, float(np.sqrt(np.mean(errors**2)))
 
 

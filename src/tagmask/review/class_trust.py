@@ -110,7 +110,8 @@ def class_trust(
         _class_ious(sums, own[known], own[rest].sum(0), rng.choice(everyone, len(known)))
         for _ in range(_DRAWS)
     ]
-    low, high = np.nanquantile(np.array(draws), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
+    values = np.where(np.isnan(draws), best, np.array(draws))
+    low, high = np.quantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
     counts = (sums[..., 1:].sum(2) > 0).sum(0)
     return tuple(
         ClassTrust(
