@@ -17,7 +17,8 @@ from tagmask.steps.models import Models
 from tagmask.store.files import file_for
 from tagmask.store.labels import write_mask
 from tagmask.training.corrections import may_teach
-from tagmask.training.teach import Lesson, Taught, TeachConfig, teach
+from tagmask.training.lessons import Lesson, Taught, TeachConfig
+from tagmask.training.teach import teach
 
 __all__ = ["CORRECTED", "TaughtRun", "teach_run"]
 

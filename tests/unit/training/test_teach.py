@@ -12,7 +12,8 @@ from tagmask.methods import create_method
 from tagmask.models.trained import Trained, from_module, load_trained
 from tagmask.models.versions import newest_version, save_version
 from tagmask.store.labels import write_mask
-from tagmask.training.teach import Lesson, TeachConfig, teach
+from tagmask.training.lessons import Lesson, TeachConfig
+from tagmask.training.teach import teach
 from tagmask.training.tokens import Cut, TokenStore
 
 VIT = "vit:patch=8,dim=24,depth=4,heads=2,size=48"
