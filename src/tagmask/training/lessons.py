@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.data.readers.images import read_image
-from tagmask.errors import DataError
+from tagmask.errors import ConfigError, DataError
 from tagmask.models.trained import Trained
 from tagmask.store.labels import read_mask
 from tagmask.types import IGNORE
@@ -117,3 +118,31 @@ class Taught:
         scores += f"{100 * self.after:.1f} after"
         end = "the new model is better" if self.trained else "no better, so the model stays as it was"
         return f"{scores} ({self.corrections} corrections, {self.seconds:.0f} s); {end}"
+
+
+def check_lessons(trained: Trained, corrections: Sequence[Lesson], seconds: float) -> None:
+    """Refuse what cannot be learned from.
+
+    Args:
+        trained: The model.
+        corrections: What shall teach it.
+        seconds: Time for it.
+
+    Raises:
+        ConfigError: The method does not segment, or the time is no positive number.
+        DataError: There are fewer than two corrections, or two of one image.
+    """
+    if not type(trained.method).segments:
+        raise ConfigError(
+            f"{type(trained.method).__name__} does not segment, so corrected masks cannot teach it; teach "
+            "the segmenter that was trained on its labels, or use a single-stage method (more, afa)"
+        )
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"the time to teach is a positive number of seconds, got {seconds}")
+    if len(corrections) < 2:
+        raise DataError(
+            f"teaching needs at least 2 corrected images, as one is held back to check on; got "
+            f"{len(corrections)}"
+        )
+    if len({lesson.name for lesson in corrections}) != len(corrections):
+        raise DataError("two corrections have the same name; every image is corrected once")

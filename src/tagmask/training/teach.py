@@ -23,13 +23,13 @@ from torch import Tensor
 
 from tagmask.data.transforms.base import CropDraw, ResizedCrop
 from tagmask.engine.compute import Compute
-from tagmask.errors import ConfigError, DataError
+from tagmask.errors import DataError
 from tagmask.losses.segmentation import mean_cross_entropy
 from tagmask.methods.base import Method
 from tagmask.metrics.confusion import ConfusionMatrix
 from tagmask.models.trained import Trained
 from tagmask.ops.resize import resize_bilinear
-from tagmask.training.lessons import Lesson, Taught, TeachConfig
+from tagmask.training.lessons import Lesson, Taught, TeachConfig, check_lessons
 from tagmask.training.tokens import Cut, TokenStore, find_encoder
 
 __all__ = ["teach"]
@@ -107,7 +107,7 @@ def teach(
         ConfigError: The method does not segment, or the time is no positive number.
         DataError: There are fewer than two corrections, or one cannot be used.
     """
-    _check(trained, corrections, seconds)
+    check_lessons(trained, corrections, seconds)
     config = config or TeachConfig()
     method = copy.deepcopy(trained.method)
     compute = compute or Compute.choose()
@@ -122,23 +122,6 @@ def teach(
     finally:
         if work.store is not None:
             work.store.close()
-
-
-def _check(trained: Trained, corrections: Sequence[Lesson], seconds: float) -> None:
-    if not type(trained.method).segments:
-        raise ConfigError(
-            f"{type(trained.method).__name__} does not segment, so corrected masks cannot teach it; teach "
-            "the segmenter that was trained on its labels, or use a single-stage method (more, afa)"
-        )
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"the time to teach is a positive number of seconds, got {seconds}")
-    if len(corrections) < 2:
-        raise DataError(
-            f"teaching needs at least 2 corrected images, as one is held back to check on; got "
-            f"{len(corrections)}"
-        )
-    if len({lesson.name for lesson in corrections}) != len(corrections):
-        raise DataError("two corrections have the same name; every image is corrected once")
 
 
 def _usual_side(method: Method) -> int:
