@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +13,7 @@ import yaml
 
 from tagmask.store.labels import read_mask
 from tests.cli import tagmask
+from tests.cli.strike import struck
 from tests.cli.test_nothing_lost import checksums
 
 VIT = "vit:patch=8,dim=32,depth=4,heads=2,size=64"
@@ -183,21 +180,21 @@ def test_a_learner_that_replaces_another_is_kept_apart(whole, tmp_path):
 @pytest.mark.slow
 def test_killed_in_every_stage_it_still_ends_with_the_same_files(tmp_path, recipe, whole):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "tagmask", "run", str(recipe), "--out", str(out)]
-    marks = [
-        "train/checkpoints/step-00000002.safetensors",
-        ".unfinished/localize/maps/cam",
-        ".unfinished/refine/labels",
-        "affinity/train/checkpoints/step-00000002.safetensors",
-        ".unfinished/walk/walks",
-        "student/train/checkpoints/step-00000002.safetensors",
-        ".unfinished/segment/masks",
+    moments = [
+        "saved train/checkpoints 1",
+        "noted localize 3",
+        "noted refine 3",
+        "saved affinity/train/checkpoints 1",
+        "noted walk 3",
+        "saved student/train/checkpoints 1",
+        "swapped segment 1",
+        "working evaluate 1",
+        "complete report 1",
     ]
-    for mark in marks:
-        assert killed(command, (out / mark).exists), mark
-    for step in ("evaluate", "report"):
-        assert killed(command, (out / ".unfinished" / step / "attempt.json").exists), step
-        assert step not in steps_of(out)
+    for moment in moments:
+        exit_code, stderr = struck(signal.SIGKILL, moment, ("run", recipe, "--out", out))
+        assert exit_code == -signal.SIGKILL, (moment, stderr)
+        assert moment.split()[1] not in {"evaluate", "report"} & steps_of(out).keys()
     finished = tagmask("run", recipe, "--out", out)
     assert finished.exit_code == 0, finished.stderr
     for folder in ("model", "maps", "labels", "affinity/model", "walks", "student/model", "masks"):
@@ -205,16 +202,6 @@ def test_killed_in_every_stage_it_still_ends_with_the_same_files(tmp_path, recip
     assert scores(out) == scores(whole)
     assert {step["status"] for step in steps_of(out).values()} == {"done"}
     assert (out / "report.html").is_file()
-
-
-def killed(command: list[str], reached: Callable[[], bool]) -> bool:
-    """Whether a run was still at work when it was killed, as soon as it had reached something."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 300
-    while not reached() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
 
 
 def scores(folder: Path) -> dict[str, dict[str, object]]:

@@ -11,7 +11,7 @@ import pytest
 
 from tagmask.store.staging import UNFINISHED
 from tests.cli import tagmask, train_args
-from tests.cli.test_stop_and_go_on import start, wait_for
+from tests.cli.strike import struck
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -233,31 +233,21 @@ def test_a_second_rename_that_fails_puts_the_old_result_back(run, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["localize", "segment", "refine", "review"])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_step_that_is_stopped_leaves_the_old_result_and_goes_on(run, toy, tmp_path, step, signum):
-    from tests.toy import toy_root
-
-    data = toy_root(tmp_path / "more", num_val=150)
+def test_a_step_that_is_stopped_leaves_the_old_result_and_goes_on(run, tmp_path, step, signum):
     flags = {"refine": ["--background", "0.4"], "review": ["--set", "review.max_side=40"]}.get(
         step, ["--size", "48"]
     )
-    base = ["localize", run, "--data", data]
-    if step in ("refine", "review"):
-        assert tagmask(*base).exit_code == 0
     folder = {"localize": "maps", "segment": "masks", "refine": "labels", "review": "review"}[step]
     whole = shutil.copytree(run, tmp_path / "whole")
-    command = [step, run, "--data", data, *flags]
+    command = [step, run, *flags]
     before = checksums(run)
-    process = start(command)
-    wait_for(run / UNFINISHED / step / "files-0.jsonl", process)
-    process.send_signal(signum)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode in (143, -9), stderr
+    exit_code, stderr = struck(signum, f"noted {step} 2", command)
+    assert exit_code in (143, -9), stderr
     assert checksums(run) == before
-    files = sorted((run / UNFINISHED / step).glob("files-*.jsonl"))
-    made = sum(len(file.read_text().splitlines()) for file in files)
+    made = (run / UNFINISHED / step / "files-0.jsonl").read_text().splitlines()
     assert tagmask(*command).exit_code == 0
-    assert tagmask(step, whole, "--data", data, *flags).exit_code == 0
-    assert made > 0
+    assert tagmask(step, whole, *flags).exit_code == 0
+    assert 0 < len(made) < len(list((whole / folder).rglob("*.*")))
     first, second = (
         {name: value for name, value in checksums(place).items() if name.startswith(f"{folder}/")}
         for place in (run, whole)

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 from tagmask.models.checkpoint import load_model
 from tests.cli import tagmask, train_args
+from tests.cli.strike import struck
 
 ITERATIONS = 12
-
-
-def start(arguments) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tagmask", *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-
-
-def wait_for(path, process, seconds=120.0) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def same_weights(first, second) -> bool:
@@ -48,11 +31,8 @@ def unbroken(tmp_path_factory, toy):
 def test_signal_saves_and_resume_gives_the_same_weights(tmp_path, toy, unbroken, signum, code):
     out = tmp_path / "run"
     arguments = train_args(toy, out, ITERATIONS, "--set=train.save_every=2")
-    process = start(arguments)
-    wait_for(out / "train" / "checkpoints" / "step-00000002.safetensors", process)
-    process.send_signal(signum)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == code, stderr
+    exit_code, stderr = struck(signum, "saved train/checkpoints 1", arguments)
+    assert exit_code == code, stderr
     assert "--resume goes on" in stderr
     assert "Traceback" not in stderr
     refused = tagmask(*arguments)
@@ -71,16 +51,9 @@ def test_kill_and_the_same_command_finishes_the_run(tmp_path, toy, unbroken):
     recipe.write_text((unbroken / "settings.yaml").read_text())
     out = tmp_path / "run"
     arguments = ["run", recipe, "--out", out, "--until", "segment"]
-    for mark in (
-        "train/checkpoints/step-00000004.safetensors",
-        ".unfinished/localize/maps/cam",
-        ".unfinished/refine/labels",
-        ".unfinished/segment/masks",
-    ):
-        process = start(arguments)
-        wait_for(out / mark, process)
-        process.kill()
-        process.communicate()
+    for moment in ("saved train/checkpoints 2", "noted localize 2", "noted refine 2", "complete segment 1"):
+        exit_code, stderr = struck(signal.SIGKILL, moment, arguments)
+        assert exit_code == -signal.SIGKILL, (moment, stderr)
     assert tagmask(*arguments).exit_code == 0
     whole = tagmask("run", unbroken, "--out", unbroken, "--until", "segment")
     assert whole.exit_code == 0, whole.stderr

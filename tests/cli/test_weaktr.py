@@ -10,7 +10,7 @@ import yaml
 
 from tagmask.models.checkpoint import load_model
 from tests.cli import tagmask
-from tests.cli.test_stop_and_go_on import start, wait_for
+from tests.cli.strike import struck
 
 VIT = "vit:patch=16,dim=24,depth=2,heads=2,size=64"
 TRAIN = {"iterations": 6, "batch_size": 2, "size": 64, "save_every": 2, "eval_every": 0, "tensorboard": False}
@@ -97,13 +97,11 @@ def test_stopping_between_the_phases_changes_nothing(whole, recipe, tmp_path):
 @pytest.mark.slow
 def test_a_kill_inside_phase_two_changes_nothing(whole, recipe, tmp_path):
     out = tmp_path / "run"
-    process = start(["run", recipe, "--out", out])
-    wait_for(out / "student" / "train" / "checkpoints" / "step-00000002.safetensors", process)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
-    again = start(["run", recipe, "--out", out])
-    _, stderr = again.communicate(timeout=300)
-    assert again.returncode == 0, stderr
+    arguments = ("run", recipe, "--out", out)
+    exit_code, stderr = struck(signal.SIGKILL, "saved student/train/checkpoints 1", arguments)
+    assert exit_code == -signal.SIGKILL, stderr
+    again = tagmask(*arguments)
+    assert again.exit_code == 0, again.stderr
     assert same_student(whole, out)
 
 

@@ -91,7 +91,10 @@ def test_sigkill_at_random_moments_of_many_writes(tmp_path):
     store = Checkpoints(tmp_path / "states", 3)
     write(store, 1)
     rng = torch.Generator().manual_seed(0)
-    for number in range(20):
+    number = 0
+    # Twenty kills, and more where the machine is so busy that none of them let a write through.
+    while number < 20 or whole(store) == 1:
+        assert number < 500
         pid = os.fork()
         if pid == 0:
             try:
@@ -102,6 +105,7 @@ def test_sigkill_at_random_moments_of_many_writes(tmp_path):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         assert whole(store) >= 1
+        number += 1
     assert whole(store) > 1000
 
 
