@@ -6,11 +6,9 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 
@@ -60,8 +58,9 @@ def single(tmp_path_factory, finished, pictures) -> Path:
     return out
 
 
-def start(*arguments) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tagmask", "predict", *map(str, arguments), "--engine=ray"]
+def start(*arguments, strike=()) -> subprocess.Popen[str]:
+    program = [Path(__file__).with_name("strike.py"), *strike] if strike else ["-m", "tagmask"]
+    command = [sys.executable, *map(str, [*program, "predict", *arguments]), "--engine=ray"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
@@ -200,35 +199,16 @@ def test_without_ray_it_says_what_to_install(finished, pictures, tmp_path, monke
 def test_two_workers_one_killed_give_the_masks_of_one_process(finished, pictures, single, tmp_path):
     pytest.importorskip("ray")
     out = tmp_path / "out"
-    process = start(finished, pictures, "--out", out, *FLAGS, "--workers=2")
-    end = time.monotonic() + 180
-    while not list((out / "masks").rglob("*.png")) if (out / "masks").exists() else True:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    killed = kill_a_worker(process.pid)
-    stdout, stderr = process.communicate(timeout=180)
+    strike = ("KILL", "worker", tmp_path / "killed", 5)
+    process = start(finished, pictures, "--out", out, *FLAGS, "--workers=2", strike=strike)
+    stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 3, stderr
     assert "masks of 30 images" in stdout
-    assert killed is None or killed > 0
+    assert (tmp_path / "killed").exists()
     assert masks(out) == masks(single)
     assert summary(out) == summary(single)
     with (out / "failed.csv").open() as file:
         assert [row["source"] for row in csv.DictReader(file)] == [str(pictures / "a" / "broken.png")]
     again = start(finished, pictures, "--out", out, *FLAGS, "--workers=2")
-    stdout, stderr = again.communicate(timeout=180)
+    stdout, stderr = again.communicate(timeout=600)
     assert "30 of them done before" in stdout or "31 of them done before" in stdout, (stdout, stderr)
-
-
-def kill_a_worker(driver: int) -> int | None:
-    """SIGKILL one process that labels; None if all have ended."""
-    for entry in Path("/proc").iterdir():
-        try:
-            name = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
-            environment = (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        if name.startswith(b"ray::MapWorker") and b"RAY_JOB_ID" in environment:
-            os.kill(int(entry.name), signal.SIGKILL)
-            return int(entry.name)
-    return None
