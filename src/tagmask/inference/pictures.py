@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from PIL import Image
@@ -18,10 +16,11 @@ from tagmask.data.file_names import unusable
 from tagmask.data.levels import Reading
 from tagmask.data.readers.archive import FolderTree, ZipTree
 from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, MAX_PIXELS
-from tagmask.data.readers.regular import Inside, irregular, open_regular
+from tagmask.data.readers.regular import irregular, open_regular
 from tagmask.data.readers.stack import AnyPicture
 from tagmask.errors import DataError, printable
-from tagmask.inference.reading import read_by
+from tagmask.inference.patterns import fixed_part, is_pattern, matches
+from tagmask.inference.reading import read_by, whole_kind
 from tagmask.inference.video import VIDEO_SUFFIXES, open_frames
 
 __all__ = [
@@ -30,18 +29,14 @@ __all__ = [
     "Named",
     "Picture",
     "each_picture",
-    "fixed_part",
-    "is_pattern",
-    "matches",
     "own_folders",
     "renamed",
     "stem",
 ]
 
-OUTPUTS = ("masks", "overlays", "confidence", "bulk")
+OUTPUTS = ("masks", "overlays", "confidence", "polygons", "bulk")
 """Folders in the one that prediction writes to."""
 
-_WILD = "*?["
 AnyNamed = TypeVar("AnyNamed", bound="Named")
 
 
@@ -68,9 +63,11 @@ class Picture(Named):
 
     Attributes:
         read: Decodes it, mode RGB or levels of more bands; raises DataError where that is impossible.
+        kind: "scene" if it lies on a map and is read by windows; "" for a picture.
     """
 
     read: Callable[[], AnyPicture]
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class _Options:
     max_pixels: int
     every: int
     skip: tuple[Path, ...]
-    reading: Reading | None = None
+    reading: Reading | None
 
 
 def each_picture(
@@ -146,17 +143,6 @@ def _key(name: str) -> str:
     return name.casefold() if sys.platform in ("win32", "darwin") else name
 
 
-def is_pattern(given: str) -> bool:
-    """Whether an input is a pattern for several files."""
-    return any(mark in given for mark in _WILD)
-
-
-def fixed_part(pattern: PurePath) -> str:
-    """Folder that all matches of a pattern lie below."""
-    wild = next(i for i, part in enumerate(pattern.parts) if is_pattern(part))
-    return str(type(pattern)(*pattern.parts[:wild])) if wild else "."
-
-
 def _from_input(given: str, options: _Options) -> Iterator[Picture | Broken]:
     path = Path(given)
     if path.is_dir():
@@ -178,48 +164,6 @@ def _from_pattern(given: str, options: _Options) -> Iterator[Picture | Broken]:
         yield Broken(printable(given), "matches no file")
     for name in found:
         yield from _from_file(root / name, name, options, alone=True)
-
-
-def matches(pattern: str, root: Path, skip: Sequence[Path] = ()) -> tuple[list[str], list[tuple[str, str]]]:
-    """Files that a pattern names, as paths below its fixed part, and (path, reason) of what is not read."""
-    if "**" in pattern:
-        # Through links that lead in circles, the module glob would go for ever.
-        tree = FolderTree(root, skip)
-        parts = Path(pattern).relative_to(root).parts
-        return [n for n in tree.names if _fits(n, parts)], [r for r in tree.refused if _fits(r[0], parts)]
-    found: list[str] = []
-    refused: list[tuple[str, str]] = []
-    inside = Inside([root])
-    left_out = {folder.resolve() for folder in skip}
-    for path in sorted(map(Path, glob.glob(pattern))):
-        name = path.relative_to(root).as_posix()
-        if path.is_dir() or not left_out.isdisjoint(path.resolve().parents):
-            continue
-        reason = inside.reason(path) or irregular(path)
-        if reason is None:
-            found.append(name)
-        else:
-            refused.append((name, reason))
-    return found, refused
-
-
-def _fits(name: str, pattern: Sequence[str]) -> bool:
-    """Whether a path fits a pattern, ``**`` standing for any number of folders."""
-    reached = _with_none({0}, pattern)
-    for part in name.split("/"):
-        there = {i for i in reached if i < len(pattern)}
-        after = {i + 1 for i in there if pattern[i] != "**" and fnmatch.fnmatchcase(part, pattern[i])}
-        reached = _with_none(after | {i for i in there if pattern[i] == "**"}, pattern)
-    return len(pattern) in reached
-
-
-def _with_none(places: set[int], pattern: Sequence[str]) -> set[int]:
-    """The places, and those after each ``**``, which may stand for nothing."""
-    result = set(places)
-    for place in range(len(pattern)):
-        if place in result and pattern[place] == "**":
-            result.add(place + 1)
-    return result
 
 
 def _from_folder(root: Path, options: _Options) -> Iterator[Picture | Broken]:
@@ -247,8 +191,14 @@ def _from_file(path: Path, file: str, options: _Options, alone: bool) -> Iterato
     elif suffix in VIDEO_SUFFIXES or (alone and suffix == ".gif" and _moves(path)):
         yield from _from_film(path, file, stamp, options)
     else:
-        read = partial(read_by, options.reading, path, options.max_pixels)
-        yield Picture(stem(file), file, str(path), stamp, read)
+        yield Picture(
+            stem(file),
+            file,
+            str(path),
+            stamp,
+            partial(read_by, options.reading, path, options.max_pixels),
+            whole_kind(path),
+        )
 
 
 def stem(file: str) -> str:

@@ -13,6 +13,7 @@ from tagmask.engine.signals import StopSignal
 from tagmask.errors import printable
 from tagmask.inference.pictures import Broken, each_picture
 from tagmask.inference.summary import Summary
+from tagmask.inference.whole import take_whole
 from tagmask.inference.writer import PredictConfig, Work, begin, finish_all, outputs, take, work_key
 from tagmask.models.trained import Trained
 from tagmask.store.files import NameRefused, atomic_write, clear_partial, exclusive
@@ -96,12 +97,14 @@ def _run(
             work.failed(found.source, found.reason)
             continue
         try:
-            done = summary.is_done(found, outputs(work, found.name))
+            done = summary.is_done(found, outputs(work, found))
         except NameRefused as error:
             work.failed(found.source, str(error))
             continue
         if done:
             advance()
+        elif found.kind:
+            take_whole(work, found)
         else:
             take(work, found)
     finish_all(work, check)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from tagmask.ops.crf_presets import CRFParams
 from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.tiles import join_tiles, tile_spans
 
-__all__ = ["Prediction", "Predictor", "Use", "picture_of", "remembered_use"]
+__all__ = ["Prediction", "Predictor", "Use", "picture_of", "remembered_use", "winner"]
 
 _LARGEST = 1 << 28
 
@@ -168,7 +168,7 @@ class Predictor:
             rows = [None if tags is None else tags[i : i + 1] for i in range(len(pictures))]
             return [self.predict(one, row) for one, row in zip(pictures, rows, strict=True)]
         images = torch.stack([rgb_tensor(np.array(picture)) for picture in pictures])
-        return [Prediction(*_winner(one)) for one in self.probabilities(images, tags)]
+        return [Prediction(*winner(one)) for one in self.probabilities(images, tags)]
 
     def probabilities(self, images: Tensor, tags: Tensor | None) -> Tensor:
         """Probability of every label at every pixel of whole images.
@@ -228,7 +228,30 @@ class Predictor:
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
         mask = np.zeros((picture.height, picture.width), np.uint8)
         confidence = np.zeros_like(mask)
-        rows, columns = (tile_spans(side, self.tile, self.overlap) for side in mask.shape)
+
+        def emit(top: int, left: int, values: Tensor) -> None:
+            label, certain = winner(values)
+            place = slice(top, top + label.shape[0]), slice(left, left + label.shape[1])
+            mask[place], confidence[place] = label, certain
+
+        return mask, confidence, self.by_tiles(picture, tags, emit)
+
+    def by_tiles(
+        self, picture: AnyPicture, tags: Tensor | None, emit: Callable[[int, int, Tensor], None]
+    ) -> int:
+        """Probabilities of a picture of any size, handed out part by part in bounded memory.
+
+        Args:
+            picture: What to look at; only parts of it are asked for.
+            tags: Classes that may appear, 0 or 1, (1, K); any if None.
+            emit: Takes (top, left, probabilities (K + 1, h, w)); the parts cover every pixel once.
+
+        Returns:
+            Into how many tiles the picture was cut.
+        """
+        rows, columns = (
+            tile_spans(side, self.tile, self.overlap) for side in (picture.height, picture.width)
+        )
 
         def cut(top: int, left: int, height: int, width: int) -> Tensor:
             return rgb_tensor(np.array(picture.crop((left, top, left + width, top + height))))
@@ -236,13 +259,8 @@ class Predictor:
         def run(images: Tensor) -> Tensor:
             return self.probabilities(images, None if tags is None else tags.expand(len(images), -1))
 
-        def emit(top: int, left: int, values: Tensor) -> None:
-            label, certain = _winner(values)
-            place = slice(top, top + label.shape[0]), slice(left, left + label.shape[1])
-            mask[place], confidence[place] = label, certain
-
         join_tiles(run, cut, emit, rows, columns, self.batch_size)
-        return mask, confidence, len(rows.starts) * len(columns.starts)
+        return len(rows.starts) * len(columns.starts)
 
 
 def picture_of(images: Tensor) -> AnyPicture:
@@ -262,8 +280,8 @@ def _as_shares(scores: Tensor, views: SegmentationConfig, probabilities: bool) -
 def _at(probabilities: Tensor, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Labels and confidence at a size, from probabilities (1, C, h, w) of the same or a smaller one."""
     if probabilities.shape[1] * size[0] * size[1] <= _LARGEST:
-        return _winner(resize_bilinear(probabilities, size)[0])
-    mask, confidence = _winner(probabilities[0])
+        return winner(resize_bilinear(probabilities, size)[0])
+    mask, confidence = winner(probabilities[0])
     return _nearest(mask, size), _nearest(confidence, size)
 
 
@@ -273,7 +291,8 @@ def _nearest(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
     return np.array(Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
-def _winner(probabilities: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def winner(probabilities: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Labels and confidence (H, W) uint8 of probabilities (C, H, W)."""
     value, label = probabilities.max(0)
     certain = (value.clamp(0, 1) * 255).round()
     return label.to(torch.uint8).cpu().numpy(), certain.to(torch.uint8).cpu().numpy()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from pathlib import Path
 
 from tagmask.data.levels import Reading
 from tagmask.data.readers.images import MAX_PIXELS, read_picture
+from tagmask.data.readers.pixels import file_kind
 from tagmask.data.readers.stack import AnyPicture, as_picture
 from tagmask.errors import DataError
 
-__all__ = ["read_by"]
+__all__ = ["read_by", "whole_kind"]
 
 
 def read_by(
@@ -39,3 +41,16 @@ def read_by(
             return as_picture(reading.picture(copy, max_pixels=max_pixels))
         except DataError as error:
             raise DataError(str(error).replace(str(copy), str(path))) from None
+
+
+def whole_kind(path: Path) -> str:
+    """Which kind of file a path is that is predicted in one go: "scene", or "" for a picture.
+
+    Without rasterio a GeoTIFF of 8 bits is a picture like any other.
+    """
+    if path.suffix.lower() not in (".tif", ".tiff") or importlib.util.find_spec("rasterio") is None:
+        return ""
+    try:
+        return "scene" if file_kind(path) == "geotiff" else ""
+    except DataError:
+        return ""  # whoever reads it says what is wrong

@@ -17,12 +17,10 @@ from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXE
 from tagmask.data.readers.regular import irregular
 from tagmask.data.readers.stack import AnyPicture
 from tagmask.errors import ConfigError, DataError, UserError
+from tagmask.inference.patterns import fixed_part, is_pattern, matches
 from tagmask.inference.pictures import (
     Broken,
     Named,
-    fixed_part,
-    is_pattern,
-    matches,
     own_folders,
     renamed,
     stem,

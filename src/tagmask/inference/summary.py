@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -18,11 +19,35 @@ from tagmask.errors import ConfigError, DataError
 from tagmask.inference.pictures import Named
 from tagmask.store.files import atomic_write, write_json
 
-__all__ = ["Summary", "check_key", "row_of", "table_head", "table_row"]
+__all__ = ["Counts", "Summary", "check_key", "row_of", "row_of_counts", "table_head", "table_row"]
 
 _UNSURE = 0.5
 _MUCH = 0.3
 _PIXELS = 1 << 22
+
+
+@dataclass
+class Counts:
+    """What is counted of a mask, part by part.
+
+    Attributes:
+        height: Rows of the picture; of a stack, those of all its slices.
+        width: Columns.
+        tiles: How many tiles it took.
+        labels: How often every label occurs, (256,).
+        levels: How often every confidence occurs, 255 being 1, (256,).
+    """
+
+    height: int
+    width: int
+    tiles: int = 1
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    levels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+
+    def add(self, mask: NDArray[np.uint8], confidence: NDArray[np.uint8]) -> None:
+        """Count a part: labels and their probability, both (h, w) uint8."""
+        self.labels += _histogram(mask)
+        self.levels += _histogram(confidence)
 
 
 def row_of(
@@ -43,11 +68,18 @@ def row_of(
         tags: 0-based classes it was tagged with, if it was.
         tiles: How many tiles it took.
     """
-    counts, levels = _histogram(mask), _histogram(confidence)
-    areas = {
-        name: round(int(counts[k]) / mask.size, 6) for k, name in enumerate(classes.names, 1) if counts[k]
-    }
-    unsure = float(levels[: round(255 * _UNSURE)].sum() / mask.size)
+    found = Counts(mask.shape[0], mask.shape[1], tiles)
+    found.add(mask, confidence)
+    return row_of_counts(picture, found, classes, tags)
+
+
+def row_of_counts(
+    picture: Named, found: Counts, classes: ClassTable, tags: Sequence[int] | None
+) -> dict[str, Any]:
+    """The figures of a picture whose mask was counted part by part, see `row_of`."""
+    counts, levels, size = found.labels, found.levels, found.height * found.width
+    areas = {name: round(int(counts[k]) / size, 6) for k, name in enumerate(classes.names, 1) if counts[k]}
+    unsure = float(levels[: round(255 * _UNSURE)].sum() / size)
     warnings = []
     if tags is not None:
         missing = [classes.names[k] for k in tags if classes.names[k] not in areas]
@@ -61,12 +93,12 @@ def row_of(
         "file": picture.file,
         "source": picture.source,
         "stamp": picture.stamp,
-        "height": mask.shape[0],
-        "width": mask.shape[1],
+        "height": found.height,
+        "width": found.width,
         "classes": areas,
-        "confidence": round(float(levels @ np.arange(256)) / 255 / mask.size, 4),
+        "confidence": round(float(levels @ np.arange(256)) / 255 / size, 4),
         "unsure": round(unsure, 4),
-        "tiles": tiles,
+        "tiles": found.tiles,
         "warnings": warnings,
     }
 

@@ -30,7 +30,19 @@ from tagmask.report.panels import label_picture
 from tagmask.store.files import NameRefused, atomic_write, digest, file_for
 from tagmask.store.labels import write_mask
 
-__all__ = ["PredictConfig", "Work", "begin", "finish_all", "outputs", "predictor_for", "take", "work_key"]
+__all__ = [
+    "PredictConfig",
+    "Work",
+    "allowed",
+    "begin",
+    "finish_all",
+    "known_tags",
+    "outputs",
+    "overlay",
+    "predictor_for",
+    "take",
+    "work_key",
+]
 
 _OVERLAY_SIDE = 2048
 
@@ -63,6 +75,8 @@ class PredictConfig(Config):
     """Also write every mask in colour over its picture."""
     confidence: bool = True
     """Also write the probability of every pixel's label, as 8-bit grey."""
+    polygons: bool = True
+    """Of pictures with a place on a map, also write the outlines in map units."""
 
 
 Known = Mapping[str, tuple[int, ...]]
@@ -116,7 +130,7 @@ def begin(
 def work_key(work: Work, trained: Trained) -> str:
     """Digest of everything that decides about a mask."""
     # Where a picture goes and in what company does not change its mask.
-    harmless = {"batch_size", "max_pixels", "overlays", "confidence"}
+    harmless = {"batch_size", "max_pixels", "overlays", "confidence", "polygons"}
     matters = work.config.model_dump(mode="json", exclude=harmless)
     tags = None if work.tags is None else sorted(work.tags.items())
     precision = work.predictor.compute.precision
@@ -159,11 +173,14 @@ def _read_tags(path: Path, classes: ClassTable) -> dict[str, tuple[int, ...]]:
     return known
 
 
-def outputs(work: Work, name: str) -> list[Path]:
-    """Files a picture of this name becomes."""
-    chosen = [("masks", ".png", True), ("overlays", ".jpg", work.config.overlays)]
-    chosen.append(("confidence", ".png", work.config.confidence))
-    return [file_for(work.out / folder, name, ending) for folder, ending, wanted in chosen if wanted]
+def outputs(work: Work, picture: Picture) -> list[Path]:
+    """Files a picture becomes."""
+    config, ending = work.config, ".tif" if picture.kind == "scene" else ".png"
+    chosen = [("masks", ending, True), ("overlays", ".jpg", config.overlays)]
+    chosen.append(("confidence", ending, config.confidence))
+    if picture.kind == "scene":
+        chosen += [("polygons", end, config.polygons) for end in (".geojson", ".gpkg")]
+    return [file_for(work.out / folder, picture.name, end) for folder, end, wanted in chosen if wanted]
 
 
 def finish_all(work: Work, check: Callable[[], None] = lambda: None) -> None:
@@ -219,12 +236,12 @@ def _finish(work: Work, pictures: list[tuple[Picture, AnyPicture]]) -> None:
 
 
 def _predicted(work: Work, pictures: list[tuple[Picture, AnyPicture]]) -> list[Prediction]:
-    rows = [_allowed(work, picture) for picture, _ in pictures]
+    rows = [allowed(work, picture) for picture, _ in pictures]
     tags = None if work.tags is None else torch.stack(rows).to(work.predictor.compute.device)
     return work.predictor.batch([image for _, image in pictures], tags)
 
 
-def _known(work: Work, picture: Picture) -> tuple[int, ...] | None:
+def known_tags(work: Work, picture: Picture) -> tuple[int, ...] | None:
     """Tagged classes of a picture, if somebody tagged it."""
     if work.tags is None:
         return None
@@ -232,13 +249,14 @@ def _known(work: Work, picture: Picture) -> tuple[int, ...] | None:
     return next((work.tags[name] for name in names if name in work.tags), None)
 
 
-def _allowed(work: Work, picture: Picture) -> Tensor:
-    known = _known(work, picture)
+def allowed(work: Work, picture: Picture) -> Tensor:
+    """Classes that may appear in a picture, 0 or 1, (K,); all of them if nobody tagged it."""
+    known = known_tags(work, picture)
     if known is None:
         return torch.ones(work.classes.num_classes)
-    allowed = torch.zeros(work.classes.num_classes)
-    allowed[list(known)] = 1
-    return allowed
+    shown = torch.zeros(work.classes.num_classes)
+    shown[list(known)] = 1
+    return shown
 
 
 def _write(work: Work, picture: Picture, image: AnyPicture, found: Prediction) -> None:
@@ -247,13 +265,15 @@ def _write(work: Work, picture: Picture, image: AnyPicture, found: Prediction) -
         write_mask(file_for(work.out / "confidence", picture.name, ".png"), found.confidence)
     if work.config.overlays:
         with atomic_write(file_for(work.out / "overlays", picture.name, ".jpg")) as target:
-            _overlay(people_picture(image), found.mask).save(target, format="JPEG", quality=88)
+            overlay(image, found.mask).save(target, format="JPEG", quality=88)
     # The row comes last: it says that everything else is there.
-    known = _known(work, picture)
+    known = known_tags(work, picture)
     work.done(row_of(picture, found.mask, found.confidence, work.classes, known, found.tiles))
 
 
-def _overlay(image: Image.Image, mask: NDArray[np.uint8]) -> Image.Image:
+def overlay(picture: AnyPicture, mask: NDArray[np.uint8]) -> Image.Image:
+    """A mask in colour over its picture, shrunk to a size for people."""
+    image = people_picture(picture)
     if max(image.size) > _OVERLAY_SIDE:
         factor = _OVERLAY_SIDE / max(image.size)
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))

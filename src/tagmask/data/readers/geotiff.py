@@ -14,7 +14,7 @@ from tagmask.data.readers.pixels import PixelInfo, decoding, full_range, need
 from tagmask.data.readers.regular import check_regular
 from tagmask.errors import DataError
 
-__all__ = ["describe", "opened", "read", "size", "window_of"]
+__all__ = ["describe", "is_all_valid", "opened", "read", "size", "window_of"]
 
 
 @contextmanager
@@ -93,12 +93,17 @@ def window_of(
     shape = None if size is None else (len(chosen), *size)
     read = file.read(chosen, window=window, out_shape=shape)
     values: NDArray[np.float32] = read.astype(np.float32)
-    flags = {flag for band in chosen for flag in file.mask_flag_enums[band - 1]}
-    if all(flag.name == "all_valid" for flag in flags):
+    if is_all_valid(file):
         return values
     valid = file.read_masks(chosen, window=window, out_shape=shape)
     values[valid == 0] = np.nan
     return values
+
+
+def is_all_valid(file: Any) -> bool:
+    """Whether a raster has neither a value for no data nor a mask nor opacity."""
+    flags = {flag.name for band in _data_bands(file) for flag in file.mask_flag_enums[band - 1]}
+    return flags == {"all_valid"}
 
 
 def size(path: Path, max_pixels: int) -> tuple[int, int]:

@@ -36,6 +36,7 @@ EXTRAS = {
     "tifffile": "tiff",
     "imagecodecs": "tiff",
     "rasterio": "geo",
+    "pyogrio": "geo",
     "nibabel": "volumes",
     "pydicom": "volumes",
     "highdicom": "volumes",

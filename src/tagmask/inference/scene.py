@@ -1,0 +1,211 @@
+"""Scenes of a map: read by windows, predicted tile by tile, written with the same place on the map."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from tagmask.data import ClassTable
+from tagmask.data.levels import Reading
+from tagmask.data.readers import geotiff
+from tagmask.data.readers.pixels import need
+from tagmask.data.readers.stack import AnyPicture, BandPicture, as_picture
+from tagmask.inference.predictor import Predictor, winner
+from tagmask.inference.summary import Counts
+from tagmask.store.files import atomic_write
+from tagmask.types import IGNORE
+
+__all__ = ["Scene", "open_scene", "predict_scene", "write_polygons"]
+
+_BLOCK = 256
+_CACHE_MB = 256
+
+
+class Scene(BandPicture):
+    """A raster that is read where it is looked at; cut and resized as a picture is.
+
+    Args:
+        path: The file, for messages.
+        file: What `tagmask.data.readers.geotiff.opened` gives; stays open.
+        reading: How numbers become levels.
+
+    Raises:
+        DataError: It holds numbers or a coordinate system that cannot be used.
+    """
+
+    def __init__(self, path: Path, file: Any, reading: Reading) -> None:
+        self.path, self.file, self.reading = path, file, reading
+        self.info = geotiff.describe(path, file)
+        self.height, self.width = file.height, file.width
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
+        return np.array(self.crop((0, 0, self.width, self.height)), dtype=dtype)
+
+    def crop(self, box: tuple[int, int, int, int]) -> AnyPicture:  # type: ignore[override]
+        """The part (left, top, right, bottom)."""
+        left, top, right, bottom = box
+        return self._levels_of(geotiff.window_of(self.file, top, left, bottom - top, right - left))
+
+    def resize(  # type: ignore[override]
+        self, size: tuple[int, int], resample: Image.Resampling, reducing_gap: float | None = None
+    ) -> AnyPicture:
+        """The whole at (width, height), from the file's overviews if it has any."""
+        whole = self.height, self.width
+        return self._levels_of(geotiff.window_of(self.file, 0, 0, *whole, size=(size[1], size[0])))
+
+    def _levels_of(self, pixels: NDArray[np.float32]) -> AnyPicture:
+        return as_picture(self.reading.levels(pixels, self.info, str(self.path)))
+
+    def no_data(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Pixels of a part without any data, (height, width); None where that cannot be."""
+        if self.info.full is not None and geotiff.is_all_valid(self.file):
+            return None
+        pixels = geotiff.window_of(self.file, top, left, height, width)
+        empty: NDArray[np.bool_] = ~np.isfinite(pixels).any(0)
+        return empty
+
+
+@contextmanager
+def open_scene(path: Path, reading: Reading | None) -> Iterator[Scene]:
+    """A scene as a model reads it; of 8-bit pictures without a reading.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with geotiff.opened(path) as file:
+        yield Scene(path, file, reading or Reading())
+
+
+def predict_scene(
+    predictor: Predictor,
+    scene: Scene,
+    tags: Tensor | None,
+    mask: Path,
+    confidence: Path | None,
+    palette: NDArray[np.uint8],
+) -> Counts:
+    """Write the mask of a scene as a GeoTIFF with the scene's own grid, 255 where there is no data.
+
+    Args:
+        predictor: Makes the labels.
+        scene: What to look at.
+        tags: Classes that may appear, 0 or 1, (1, K); any if None.
+        mask: The file to write.
+        confidence: The file of the labels' probabilities, if it is wanted.
+        palette: (256, 3) RGB colours of the labels.
+
+    Returns:
+        How often each label and each confidence occurs.
+
+    Raises:
+        DataError: The scene cannot be read, or the files cannot be written.
+    """
+    rasterio, counts = need("rasterio", scene.path), Counts(scene.height, scene.width)
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB))
+        files = [stack.enter_context(_new_raster(rasterio, mask, scene, IGNORE))]
+        files[0].write_colormap(1, {k: tuple(colour) for k, colour in enumerate(palette.tolist())})
+        if confidence is not None:
+            files.append(stack.enter_context(_new_raster(rasterio, confidence, scene, None)))
+
+        def emit(top: int, left: int, values: Tensor) -> None:
+            label, certain = winner(values)
+            height, width = label.shape
+            empty = scene.no_data(top, left, height, width)
+            if empty is not None:
+                label[empty], certain[empty] = IGNORE, 0
+            counts.add(label, certain)
+            for file, plane in zip(files, (label, certain), strict=False):
+                file.write(plane, 1, window=((top, top + height), (left, left + width)))
+
+        counts.tiles = predictor.by_tiles(scene, tags, emit)
+    return counts
+
+
+@contextmanager
+def _new_raster(rasterio: Any, path: Path, scene: Scene, nodata: int | None) -> Iterator[Any]:
+    like, place = scene.file, {"crs": scene.file.crs, "transform": scene.file.transform}
+    points, points_crs = like.gcps
+    if points:
+        place = {"crs": points_crs, "gcps": points}
+    with (
+        atomic_write(path) as target,
+        rasterio.open(
+            target, "w", driver="GTiff", height=scene.height, width=scene.width, count=1, dtype="uint8",
+            tiled=True, blockxsize=_BLOCK, blockysize=_BLOCK, compress="deflate", nodata=nodata,
+            bigtiff="if_safer", **place,
+        ) as file,
+    ):  # fmt: skip
+        yield file
+
+
+def write_polygons(mask: Path, classes: ClassTable, geojson: Path, package: Path) -> int:
+    """Write the outlines of a mask in map units, as GeoJSON and as a GeoPackage.
+
+    Args:
+        mask: A GeoTIFF of labels.
+        classes: What the labels mean.
+        geojson: Ends in ``.geojson``; names its coordinate system, as QGIS and GDAL understand it.
+        package: Ends in ``.gpkg``.
+
+    Returns:
+        How many outlines there are.
+
+    Raises:
+        DataError: A file cannot be read or written.
+    """
+    import rasterio.features
+
+    writer = need("pyogrio.raw", mask)
+    with geotiff.opened(mask) as file:
+        band = rasterio.band(file, 1)
+        crs, transform = file.crs, file.transform
+        found = [
+            (shape, int(label))
+            for shape, label in rasterio.features.shapes(band, transform=transform)
+            if 0 < label <= classes.num_classes
+        ]
+    _write_geojson(geojson, found, classes, crs)
+    names = np.array([classes.names[label - 1] for _, label in found], dtype=object)
+    labels = np.array([label for _, label in found], dtype=np.int64)
+    geometry = np.array([_wkb(shape) for shape, _ in found], dtype=object)
+    with atomic_write(package) as target:
+        target.unlink()  # the library begins a database of its own
+        writer.write(
+            str(target), geometry, [names, labels], ["class", "label"], layer="mask", driver="GPKG",
+            geometry_type="Polygon", crs=None if crs is None else crs.to_wkt(),
+        )  # fmt: skip
+    return len(found)
+
+
+def _write_geojson(
+    path: Path, found: Sequence[tuple[Mapping[str, Any], int]], classes: ClassTable, crs: Any
+) -> None:
+    head: dict[str, Any] = {"type": "FeatureCollection"}
+    code = None if crs is None else crs.to_epsg()
+    if code is not None:
+        head["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
+    with atomic_write(path) as target, target.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(head)[:-1] + ', "features": [\n')
+        for number, (shape, label) in enumerate(found):
+            properties = {"class": classes.names[label - 1], "label": label}
+            feature = {"type": "Feature", "properties": properties, "geometry": shape}
+            file.write((",\n" if number else "") + json.dumps(feature))
+        file.write("\n]}\n")
+
+
+def _wkb(shape: Mapping[str, Any]) -> bytes:
+    """A polygon of GeoJSON as well-known binary."""
+    rings = shape["coordinates"]
+    parts = [b"\x01", np.array([3, len(rings)], "<u4").tobytes()]
+    for ring in rings:
+        parts += [np.array([len(ring)], "<u4").tobytes(), np.asarray(ring, "<f8").tobytes()]
+    return b"".join(parts)
