@@ -15,7 +15,7 @@ import tagmask
 
 ROOT = Path(tagmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-TOP = ("model", "pipeline", "api", "app", "integrations", "cli", "__main__")
+TOP = ("model", "pipeline", "api", "app", "integrations", "tools", "cli", "__main__")
 """From here up nothing is imported from inside; each may import those before it and all folders."""
 BELOW = {
     "errors": set(),

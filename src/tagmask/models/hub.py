@@ -1,4 +1,4 @@
-"""Models in the Hugging Face convention: a folder with model.safetensors, config.json and README.md."""
+"""Models in the Hugging Face convention: a folder with model.safetensors, two JSON files and README.md."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tagmask.store.files import atomic_write, write_json
 
 __all__ = ["fetch_folder", "push_folder", "save_pretrained"]
 
-_FILES = (PUBLISHED, "config.json", "README.md")
+_FILES = (PUBLISHED, "config.json", "preprocessor_config.json", "README.md")
 
 
 def save_pretrained(folder: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any], card: str) -> Path:
-    """Write the three files.
+    """Write the files.
 
     Args:
         folder: Made if missing.
@@ -37,8 +37,16 @@ def save_pretrained(folder: Path, state: Mapping[str, Tensor], meta: Mapping[str
     save_tensors(folder / PUBLISHED, state, meta)
     write_json(
         folder / "config.json",
-        {"library_name": "tagmask", "format": FORMAT, "tagmask": __version__, **meta},
+        {
+            "library_name": "tagmask",
+            "model_type": "tagmask",
+            "format": FORMAT,
+            "tagmask": __version__,
+            **meta,
+        },
     )
+    # By this, transformers finds the class that hands pictures on as they are.
+    write_json(folder / "preprocessor_config.json", {"image_processor_type": "TagmaskImageProcessor"})
     with atomic_write(folder / "README.md", CheckpointError) as target:
         target.write_text(card, encoding="utf-8")
     return folder
@@ -89,7 +97,7 @@ def fetch_folder(
         cache: Where downloads lie; the usual place of `huggingface_hub` if None.
 
     Returns:
-        A folder with the three files.
+        A folder with its files.
 
     Raises:
         CheckpointError: There is no such model, or the hub cannot be reached.

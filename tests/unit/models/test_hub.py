@@ -51,7 +51,12 @@ def same(first, second):
 def test_a_folder_comes_back_with_a_complete_card(run, tmp_path):
     model = tagmask.load(run, device="cpu")
     folder = model.save_pretrained(tmp_path / "garden", data="12 photographs", license="cc-by-4.0")
-    assert {p.name for p in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    assert {p.name for p in folder.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "preprocessor_config.json",
+        "README.md",
+    }
     same(model, tagmask.Model.from_pretrained(folder, device="cpu"))
     same(model, tagmask.load(folder, device="cpu"))
     card = (folder / "README.md").read_text()
@@ -96,7 +101,7 @@ def test_push_and_read_from_a_hub(run, tmp_path):
         assert url.startswith(server.address)
         assert "Bearer hf_test" in server.tokens
         files = server.files["owner/garden"]
-        assert set(files) == {"model.safetensors", "config.json", "README.md"}
+        assert set(files) == {"model.safetensors", "config.json", "preprocessor_config.json", "README.md"}
         assert b"# owner/garden" in files["README.md"]
         again = tagmask.Model.from_pretrained("owner/garden", cache=tmp_path / "cache", device="cpu", **where)
     same(model, again)
