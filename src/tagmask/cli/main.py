@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tagmask import __version__
-from tagmask.cli import animate, annotate, data, export, predict, steps
+from tagmask.cli import animate, annotate, data, export, predict, serve, steps
 from tagmask.cli import app as app_command
 from tagmask.cli.common import (
     Backbone,
@@ -52,6 +52,7 @@ app = App(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(annotate.app, name="annotate")
+app.add_typer(serve.app, name="serve")
 
 
 def _show_version(asked: bool) -> None:

@@ -31,7 +31,7 @@ from tagmask.annotations.formats.regions import polygon_mask
 from tagmask.data.classes import ClassTable
 from tagmask.errors import DataError
 
-__all__ = ["read", "write"]
+__all__ = ["brush_region", "mask_of", "read", "write"]
 
 _NAME = "tagmask_name"
 _BOXES = ("rectanglelabels", "rectangle")
@@ -54,7 +54,7 @@ def write(items: Iterable[Labelled], classes: ClassTable, put: Put, shapes: str 
     tasks = []
     for item in items:
         results = [
-            _brush(item.mask == label, classes.labels[label], f"{item.name}-{label}")
+            brush_region(item.mask == label, classes.labels[label], f"{item.name}-{label}")
             for label in np.unique(item.mask).tolist()
             if label not in (0, classes.ignore_index)
         ]
@@ -75,11 +75,21 @@ def write(items: Iterable[Labelled], classes: ClassTable, put: Put, shapes: str 
     )
 
 
-def _brush(pixels: NDArray[np.bool_], name: str, key: str) -> dict[str, Any]:
+def brush_region(
+    pixels: NDArray[np.bool_], name: str, key: str, controls: tuple[str, str] = ("label", "image")
+) -> dict[str, Any]:
+    """A brush stroke as a region of a prediction.
+
+    Args:
+        pixels: (H, W) bool.
+        name: Its label.
+        key: Unique among the regions of a task.
+        controls: Names that the labelling interface gives its brushes and its image.
+    """
     return {
         "id": key,
-        "from_name": "label",
-        "to_name": "image",
+        "from_name": controls[0],
+        "to_name": controls[1],
         "type": "brushlabels",
         "origin": "prediction",
         "original_width": pixels.shape[1],
@@ -87,6 +97,25 @@ def _brush(pixels: NDArray[np.bool_], name: str, key: str) -> dict[str, Any]:
         "image_rotation": 0,
         "value": {"format": "rle", "rle": encode_brush(pixels), "brushlabels": [name]},
     }
+
+
+def mask_of(annotation: Mapping[str, Any], size: tuple[int, int], classes: ClassTable) -> Any:
+    """Labels that one annotation holds, (H, W) uint8; None if it was skipped or holds boxes only.
+
+    Args:
+        annotation: As Label Studio has it, with "result".
+        size: (H, W) of its image.
+        classes: What the labels mean.
+
+    Raises:
+        DataError: It cannot be read, is of another size, or names an unknown class.
+    """
+    images = Images(classes, {"image": lambda: size})
+    task = {"data": {_NAME: "image"}, "annotations": [annotation]}
+    try:
+        return next((mask for _, mask in _read_task(task, images, "the annotation", True)), None)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise DataError(f"the annotation cannot be read ({type(error).__name__}: {error})") from None
 
 
 def read(tree: Tree, images: Images) -> Iterator[Found]:

@@ -1,0 +1,50 @@
+"""A socket to listen on, and whether others than this machine can reach it."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from tagmask.errors import ConfigError
+
+__all__ = ["is_loopback", "listen", "shown_host"]
+
+_WAITING = 64
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; who connects before anything answers waits.
+
+    Args:
+        host: Address to listen on.
+        port: Its port; 0 takes a free one.
+
+    Raises:
+        ConfigError: The address is none of this machine's, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_WAITING)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({reason}); choose another --port or --host"
+        ) from None
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def shown_host(host: str) -> str:
+    """An address as it stands in front of a port."""
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,120 @@
+"""In front of a small server: one kind of answer, bounded bodies, the right host, a token."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+__all__ = ["Door", "read_object"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class _TooLarge(Exception):
+    """A body went on beyond the limit."""
+
+
+class Door:
+    """An ASGI application that answers what must not go further, in JSON: ``{"error": "..."}``.
+
+    Args:
+        app: What lies behind.
+        limit: Most bytes of one request's body.
+        hosts: Names the server may be reached under (against DNS rebinding); any if empty.
+        token: Word that every request must carry, as bearer or as the password of basic authentication; none
+            if None.
+    """
+
+    def __init__(self, app: App, limit: int, hosts: Sequence[str] = (), token: str | None = None) -> None:
+        self.app, self.limit, self.hosts, self.token = app, limit, frozenset(hosts), token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        refusal = self._refusal({k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]})
+        if refusal is not None:
+            await _answer(send, *refusal)
+            return
+        taken, begun = 0, False
+
+        async def counted() -> MutableMapping[str, Any]:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.limit:
+                raise _TooLarge
+            return message
+
+        async def noted(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, noted)
+        except _TooLarge:
+            if not begun:
+                await _answer(send, 413, self._too_large())
+
+    def _refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:
+        host = re.sub(r":\d+$", "", headers.get("host", ""))
+        if self.hosts and host not in self.hosts:
+            return 400, f"this server is not called '{host[:80]}'"
+        if self.token is not None and not _carries(headers.get("authorization", ""), self.token):
+            return 401, "the token that tagmask printed is missing; give it as password or as bearer"
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or int(length) > self.limit:
+            return 413, self._too_large()
+        return None
+
+    def _too_large(self) -> str:
+        return f"at most {self.limit >> 20} MB are taken at once"
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """A request's body as a JSON object.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("the body is not JSON") from None
+    if not isinstance(found, dict):
+        raise ValueError("the body is not a JSON object")
+    return found
+
+
+def _carries(header: str, token: str) -> bool:
+    kind, _, value = header.partition(" ")
+    if kind.lower() == "basic":
+        try:
+            value = base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, ValueError):
+            return False
+    elif kind.lower() not in ("bearer", "token"):
+        return False
+    return hmac.compare_digest(value.strip().encode(), token.encode())
+
+
+async def _answer(send: Send, status: int, reason: str) -> None:
+    body = json.dumps({"error": reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="tagmask"'))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,156 @@
+"""Trainings on what was corrected: in the background, one at a time, served only when better."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from tagmask.engine.compute import Compute
+from tagmask.errors import DataError, UserError, one_line
+from tagmask.integrations.label_studio.shelf import Shelf
+from tagmask.models.trained import Trained
+from tagmask.training.lessons import Lesson
+from tagmask.training.teach import teach
+
+__all__ = ["Busy", "Teacher"]
+
+_LEAST = 2
+_LOG = logging.getLogger("tagmask")
+
+
+class Busy(Exception):
+    """A training is running."""
+
+
+class Teacher:
+    """Lets a model learn from the corrections on a shelf.
+
+    Args:
+        shelf: Holds the corrections, and takes the new models.
+        serving: Gives the model that is served.
+        serve: Takes the model to serve from now on.
+        base: Checksum of the model that everything began with.
+        compute: Where to train.
+        seconds: Time of one training.
+        after: New corrections after which one begins by itself; 0 for never.
+        say: Told how trainings end.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        serving: Callable[[], Trained],
+        serve: Callable[[Trained], None],
+        base: str,
+        compute: Compute,
+        seconds: float,
+        after: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self._shelf, self._serving, self._serve, self._base = shelf, serving, serve, base
+        self._compute, self._seconds, self._after, self._say = compute, seconds, after, say
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._state: dict[str, Any] = {"running": False}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Whether a training runs, since when, how far, and how the last one ended."""
+        return dict(self._state)
+
+    def begin(self) -> int:
+        """Begin a training; gives the number of corrections.
+
+        Raises:
+            Busy: One is running.
+            DataError: There are too few corrections.
+        """
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                raise Busy(
+                    f"a training is running since {self._state['since']}; what was corrected meanwhile is "
+                    "kept and learned from in the next one"
+                )
+            count = len(self._shelf.corrections())
+            if count < _LEAST:
+                raise DataError(
+                    f"a training needs at least {_LEAST} corrected images, there are {count}; correct and "
+                    "submit some more"
+                )
+            if self._stop.is_set():
+                raise Busy("the backend is stopping; start it again, the corrections are kept")
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            self._state = {**self._state, "running": True, "since": since, "doing": "reading", "share": 0.0}
+            self._thread = threading.Thread(target=self._run, name="tagmask-teach", daemon=True)
+            self._thread.start()
+            return count
+
+    def consider(self) -> bool:
+        """Begin a training if enough is new; whether one runs now."""
+        if self._after and self._shelf.pending() >= self._after:
+            with suppress(Busy, DataError):
+                self.begin()
+        return bool(self._state["running"])
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the training that runs."""
+        if (thread := self._thread) is not None:
+            thread.join(seconds)
+
+    def stop(self) -> None:
+        """Put the running training down; its corrections are kept and not counted as learned."""
+        self._stop.set()
+        self.wait(60)
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        try:
+            said = self._learn()
+        except UserError as error:
+            said = f"the training ended early: {one_line(error)}"
+        except Exception as error:
+            # Whatever went wrong, the backend goes on serving the version that it has.
+            _LOG.exception("training on corrections failed")
+            said = f"the training failed: {type(error).__name__}: {one_line(error)}"
+        seconds = round(time.monotonic() - began, 1)
+        self._state = {"running": False, "last": said, "seconds": seconds}
+        self._say(said)
+
+    def _learn(self) -> str:
+        corrections = self._shelf.corrections()
+        lessons = [Lesson(one.key, one.image, one.mask) for one in corrections]
+
+        def progress(doing: str, share: float) -> None:
+            self._state = {**self._state, "doing": doing, "share": round(share, 3)}
+
+        taught = teach(
+            self._serving(),
+            lessons,
+            seconds=self._seconds,
+            compute=self._compute,
+            progress=progress,
+            stop=self._stop.is_set,
+        )
+        if taught.stopped:
+            return taught.text
+        outcome = {
+            "iou_before": _plain(taught.before),
+            "iou_after": _plain(taught.after),
+            "corrections": taught.corrections,
+            "held": taught.held,
+            "seconds": round(taught.seconds, 1),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        kept = self._shelf.finished(corrections, outcome, taught.trained, self._base)
+        if kept is not None:
+            self._serve(kept)
+        return taught.text
+
+
+def _plain(value: float) -> float | None:
+    return round(value, 5) if value == value else None
