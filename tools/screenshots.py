@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import re
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
 from selenium import webdriver
 
 ROOT = Path(__file__).parent.parent
-WIDTH, HEIGHT = 1024, 720
+WIDTH, HEIGHT = 1024, 860
 
 
 @contextmanager
@@ -66,7 +68,7 @@ def shoot(driver: webdriver.Chrome, address: str, file: Path, wait: float = 1.0)
     driver.get(address)
     time.sleep(wait)
     picture = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
-    file.write_bytes(base64.b64decode(picture))
+    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(128).save(file, optimize=True)
     print(file)
 
 
