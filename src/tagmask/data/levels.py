@@ -15,7 +15,7 @@ from tagmask.data.readers.pixels import PixelInfo, is_photograph, read_pixels
 from tagmask.data.readers.stack import as_picture, shrunk
 from tagmask.errors import ConfigError, DataError
 
-__all__ = ["Bands", "PixelRange", "Reading", "choose_reading", "for_people"]
+__all__ = ["PHOTOGRAPHS", "Bands", "PixelRange", "Reading", "choose_reading", "for_people"]
 
 Bands = Literal["all"] | tuple[int, ...]
 """Which bands, counted from 1; or all."""
@@ -110,6 +110,11 @@ class Reading:
     def _ends(self, info: PixelInfo, name: str) -> Sequence[Ends]:
         if info.full == (0.0, 255.0) and not self.photographs:
             return [(0.0, 255.0)]
+        if not self.ranges:
+            raise DataError(
+                f"{name} has more than 8 bits per band, and nothing says which values are black and white: "
+                "train with data.range, use a model that was, or save it as 8-bit"
+            )
         if self.ranges == "full":
             if info.full is None:
                 raise DataError(
@@ -161,6 +166,10 @@ class Reading:
             return cls(bands, ranges, bool(values.get("photographs")), str(values.get("rule", "")))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"'pixels' of the header cannot be used ({error})") from None
+
+
+PHOTOGRAPHS = Reading(ranges=())
+"""How a model that knows no range reads: 8-bit pictures of one band or three, nothing else."""
 
 
 def for_people(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:

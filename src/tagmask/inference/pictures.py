@@ -20,7 +20,7 @@ from tagmask.data.readers.regular import irregular, open_regular
 from tagmask.data.readers.stack import AnyPicture
 from tagmask.errors import DataError, printable
 from tagmask.inference.patterns import fixed_part, is_pattern, matches
-from tagmask.inference.reading import read_by, whole_kind
+from tagmask.inference.reading import one_of_each_series, read_by, whole_kind
 from tagmask.inference.video import VIDEO_SUFFIXES, open_frames
 
 __all__ = [
@@ -63,7 +63,7 @@ class Picture(Named):
 
     Attributes:
         read: Decodes it, mode RGB or levels of more bands; raises DataError where that is impossible.
-        kind: "scene" if it lies on a map and is read by windows; "" for a picture.
+        kind: What is predicted in one go, see `tagmask.inference.reading.whole_kind`; "" for a picture.
     """
 
     read: Callable[[], AnyPicture]
@@ -170,9 +170,11 @@ def _from_folder(root: Path, options: _Options) -> Iterator[Picture | Broken]:
     tree = FolderTree(root, options.skip)
     for name, reason in tree.refused:
         yield Broken(printable(str(root / name)), reason)
-    for name in tree.names:
+    for name in one_of_each_series(tree.names):
         suffix = PurePosixPath(name).suffix.lower()
-        if suffix in FOREIGN_SUFFIXES:
+        if whole_kind(root / name) in ("volume", "series"):
+            yield from _from_file(root / name, name, options, alone=False)
+        elif suffix in FOREIGN_SUFFIXES:
             yield Broken(printable(str(root / name)), CONVERT)
         elif suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
             yield from _from_file(root / name, name, options, alone=False)
@@ -191,18 +193,18 @@ def _from_file(path: Path, file: str, options: _Options, alone: bool) -> Iterato
     elif suffix in VIDEO_SUFFIXES or (alone and suffix == ".gif" and _moves(path)):
         yield from _from_film(path, file, stamp, options)
     else:
-        yield Picture(
-            stem(file),
-            file,
-            str(path),
-            stamp,
-            partial(read_by, options.reading, path, options.max_pixels),
-            whole_kind(path),
-        )
+        kind, name = whole_kind(path), stem(file)
+        if kind == "series" and not alone:
+            # All of its files are one thing, which is called like their folder.
+            folder = PurePosixPath(file).parent
+            name = stem(f"{folder if folder.parts else path.parent.name}.x")
+        read = partial(read_by, options.reading, path, options.max_pixels)
+        yield Picture(name, file, str(path), stamp, read, kind)
 
 
 def stem(file: str) -> str:
     """Name without ending; parts that no output could be called by are replaced."""
+    file = file[: -len(".gz")] if file.lower().endswith(".nii.gz") else file
     parts = [part for part in PurePosixPath(file).with_suffix("").parts if part not in ("..", "/", ".")]
     return "/".join(parts).replace("\\", "_") or "_"
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 from tagmask.data.levels import Reading
+from tagmask.data.readers import dicom, nifti
 from tagmask.data.readers.images import MAX_PIXELS, read_picture
 from tagmask.data.readers.pixels import file_kind
 from tagmask.data.readers.stack import AnyPicture, as_picture
 from tagmask.errors import DataError
 
-__all__ = ["read_by", "whole_kind"]
+__all__ = ["one_of_each_series", "read_by", "whole_kind"]
 
 
 def read_by(
@@ -43,11 +45,29 @@ def read_by(
             raise DataError(str(error).replace(str(copy), str(path))) from None
 
 
+def one_of_each_series(names: Sequence[str]) -> Iterator[str]:
+    """Names of files; of the DICOM files in a folder, which make a series, only the first."""
+    seen: set[str] = set()
+    for name in names:
+        if PurePosixPath(name).suffix.lower() in dicom.ENDINGS:
+            folder = str(PurePosixPath(name).parent)
+            if folder in seen:
+                continue
+            seen.add(folder)
+        yield name
+
+
 def whole_kind(path: Path) -> str:
-    """Which kind of file a path is that is predicted in one go: "scene", or "" for a picture.
+    """Which kind of file a path is that is predicted in one go; "" for a picture.
+
+    "scene" lies on a map, "volume" is a NIfTI file, "series" are DICOM files.
 
     Without rasterio a GeoTIFF of 8 bits is a picture like any other.
     """
+    if path.name.lower().endswith(nifti.ENDINGS):
+        return "volume"
+    if path.suffix.lower() in dicom.ENDINGS:
+        return "series"
     if path.suffix.lower() not in (".tif", ".tiff") or importlib.util.find_spec("rasterio") is None:
         return ""
     try:

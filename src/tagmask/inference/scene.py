@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from tagmask.data import ClassTable
-from tagmask.data.levels import Reading
+from tagmask.data.levels import PHOTOGRAPHS, Reading
 from tagmask.data.readers import geotiff
 from tagmask.data.readers.pixels import need
 from tagmask.data.readers.stack import AnyPicture, BandPicture, as_picture
@@ -69,8 +69,7 @@ class Scene(BandPicture):
         if self.info.full is not None and geotiff.is_all_valid(self.file):
             return None
         pixels = geotiff.window_of(self.file, top, left, height, width)
-        empty: NDArray[np.bool_] = ~np.isfinite(pixels).any(0)
-        return empty
+        return np.asarray(~np.isfinite(pixels).any(0))
 
 
 @contextmanager
@@ -81,7 +80,7 @@ def open_scene(path: Path, reading: Reading | None) -> Iterator[Scene]:
         DataError: It cannot be read.
     """
     with geotiff.opened(path) as file:
-        yield Scene(path, file, reading or Reading())
+        yield Scene(path, file, reading or PHOTOGRAPHS)
 
 
 def predict_scene(

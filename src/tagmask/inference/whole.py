@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tagmask.data.readers import geotiff
+from tagmask.data.levels import PHOTOGRAPHS
+from tagmask.data.readers import dicom, geotiff, nifti
+from tagmask.data.readers.regular import irregular
+from tagmask.data.readers.stack import as_picture
 from tagmask.errors import UserError, one_line
 from tagmask.inference.pictures import Picture
 from tagmask.inference.scene import open_scene, predict_scene, write_polygons
-from tagmask.inference.summary import row_of_counts
+from tagmask.inference.summary import Counts, row_of_counts
 from tagmask.inference.writer import Work, allowed, known_tags, outputs, overlay
 from tagmask.store.files import NameRefused, atomic_write, file_for
+from tagmask.types import IGNORE
 
 __all__ = ["take_whole"]
 
@@ -56,4 +61,58 @@ def _scene(work: Work, picture: Picture) -> None:
     work.done(row_of_counts(picture, found, work.classes, known_tags(work, picture)))
 
 
-_KINDS: dict[str, Callable[[Work, Picture], None]] = {"scene": _scene}
+def _volume(work: Work, picture: Picture) -> None:
+    path = Path(picture.source)
+    slices = [(path, part) for part in range(nifti.count(path))]
+    labels, certain = _stack(work, picture, slices)
+    for folder, planes, wanted in (("masks", labels, True), ("confidence", certain, work.config.confidence)):
+        if wanted:
+            with atomic_write(file_for(work.out / folder, picture.name, ".nii.gz")) as target:
+                # The library goes by the whole ending, of which the target has the last part.
+                named = target.with_name(f"{target.name}.nii.gz")
+                nifti.write_labels(named, planes, path)
+                named.replace(target)
+    _finish_stack(work, picture, slices, labels, certain)
+
+
+def _series(work: Work, picture: Picture) -> None:
+    path = Path(picture.source)
+    beside = [p for p in path.parent.iterdir() if p.suffix.lower() in dicom.ENDINGS and irregular(p) is None]
+    frames = dicom.count(path)
+    files = [path] if frames > 1 else dicom.series(sorted(beside))
+    slices = [(path, part) for part in range(frames)] if frames > 1 else [(file, None) for file in files]
+    labels, certain = _stack(work, picture, slices)
+    with atomic_write(file_for(work.out / "masks", picture.name, ".dcm")) as target:
+        dicom.write_segments(target, labels, files, work.classes.names)
+    _finish_stack(work, picture, slices, labels, certain)
+
+
+Slices = Sequence[tuple[Path, int | None]]
+Planes = NDArray[np.uint8]
+
+
+def _stack(work: Work, picture: Picture, slices: Slices) -> tuple[Planes, Planes]:
+    """Labels and confidence of all slices, (n, H, W) uint8 each."""
+    reading, tags, size = work.reading or PHOTOGRAPHS, _tags(work, picture), work.config.batch_size
+    found = []
+    for first in range(0, len(slices), size):
+        part = slices[first : first + size]
+        seen = [as_picture(reading.picture(*one, max_pixels=work.config.max_pixels)) for one in part]
+        rows = None if tags is None else tags.expand(len(seen), -1)
+        found += work.predictor.batch(seen, rows)
+    return np.stack([one.mask for one in found]), np.stack([one.confidence for one in found])
+
+
+def _finish_stack(work: Work, picture: Picture, slices: Slices, labels: Planes, certain: Planes) -> None:
+    """An overlay of the slice that shows most, and the figures of the whole."""
+    if work.config.overlays:
+        place = int(((labels > 0) & (labels != IGNORE)).sum((1, 2)).argmax())
+        seen = as_picture((work.reading or PHOTOGRAPHS).picture(*slices[place]))
+        with atomic_write(file_for(work.out / "overlays", picture.name, ".jpg")) as target:
+            overlay(seen, labels[place]).save(target, format="JPEG", quality=88)
+    found = Counts(labels.shape[0] * labels.shape[1], labels.shape[2], len(slices))
+    found.add(labels.reshape(-1, labels.shape[2]), certain.reshape(-1, labels.shape[2]))
+    work.done(row_of_counts(picture, found, work.classes, known_tags(work, picture)))
+
+
+_KINDS: dict[str, Callable[[Work, Picture], None]] = {"scene": _scene, "volume": _volume, "series": _series}

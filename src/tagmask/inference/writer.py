@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 _OVERLAY_SIDE = 2048
+MASK_ENDINGS = {"scene": ".tif", "volume": ".nii.gz", "series": ".dcm"}
+"""Ending of the mask of what is predicted in one go."""
 
 
 class PredictConfig(Config):
@@ -175,9 +177,10 @@ def _read_tags(path: Path, classes: ClassTable) -> dict[str, tuple[int, ...]]:
 
 def outputs(work: Work, picture: Picture) -> list[Path]:
     """Files a picture becomes."""
-    config, ending = work.config, ".tif" if picture.kind == "scene" else ".png"
+    config, ending = work.config, MASK_ENDINGS.get(picture.kind, ".png")
     chosen = [("masks", ending, True), ("overlays", ".jpg", config.overlays)]
-    chosen.append(("confidence", ending, config.confidence))
+    # A segmentation of DICOM has no place for it.
+    chosen.append(("confidence", ending, config.confidence and picture.kind != "series"))
     if picture.kind == "scene":
         chosen += [("polygons", end, config.polygons) for end in (".geojson", ".gpkg")]
     return [file_for(work.out / folder, picture.name, end) for folder, end, wanted in chosen if wanted]

@@ -47,7 +47,7 @@ IMAGE_SUFFIXES = frozenset(
 FOREIGN_SUFFIXES = frozenset(
     {
         ".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".svg", ".psd", ".exr",
-        ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".tga", ".ico",
+        ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".tga", ".ico",
     }
 )  # fmt: skip
 """Endings of pictures that are not read here; a listing names them instead of passing over them."""

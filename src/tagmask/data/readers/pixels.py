@@ -94,6 +94,8 @@ def read_pixels(
     if kind in ("tiff", "geotiff"):
         reader = importlib.import_module(f"tagmask.data.readers.{kind}")
         pixels, info = reader.read(path, max_pixels)
+    elif kind in ("nifti", "dicom"):
+        pixels, info = importlib.import_module(f"tagmask.data.readers.{kind}").read(path, part, max_pixels)
     elif kind == "png16":
         pixels, info = _deep_png(path, max_pixels)
     elif kind == "pnm16":
@@ -115,7 +117,7 @@ def pixel_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
     """
     path = Path(path)
     kind = file_kind(path)
-    if kind in ("tiff", "geotiff"):
+    if kind in ("tiff", "geotiff", "nifti", "dicom"):
         size: tuple[int, int] = importlib.import_module(f"tagmask.data.readers.{kind}").size(path, max_pixels)
         return size
     return read_size(path, max_pixels)
@@ -138,13 +140,17 @@ def is_photograph(path: str | Path) -> bool:
 
 
 def file_kind(path: Path) -> str:
-    """How the content of a file begins: "tiff", "geotiff", "png16" or "photograph" (everything else).
+    """What a file is: "tiff", "geotiff", "png16", "pnm16", "nifti", "dicom" or "photograph" (all else).
 
     Raises:
         DataError: It is missing or no plain file.
     """
     with _named(path), open_regular(path) as file:
         head = file.read(_HEAD)
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return "nifti"
+    if head[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
+        return "dicom"
     if head[:4] in _TIFF:
         return importlib.import_module("tagmask.data.readers.tiff").kind_of(path)  # type: ignore[no-any-return]
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) > 25 and head[24] == 16:
