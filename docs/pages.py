@@ -91,6 +91,7 @@ def _parameter(parameter: Any) -> str:
 def settings() -> str:
     """Every setting of a run and of every method, with type, default and meaning."""
     from tagmask import methods
+    from tagmask.methods.base import SegmentationViews
     from tagmask.pipeline.config import RunConfig
 
     parts = ["# Settings", "", "In a recipe, or on the command line as `--set KEY=VALUE`.", ""]
@@ -103,6 +104,9 @@ def settings() -> str:
     for name in methods.names():
         schema = methods.get(name).config_class
         parts += [f"## model, method {name}", "", _plain(schema.__doc__), "", *_rows(schema, "model.")]
+        views = methods.get(name).views_class
+        if methods.get(name).segments and views is not SegmentationViews:
+            parts += [f"## segment, method {name}", "", _plain(views.__doc__), "", *_rows(views, "segment.")]
     return "\n".join(parts)
 
 

@@ -27,8 +27,8 @@ BELOW = {
     "config": {"errors"},
     "recipes": {"errors"},
     "backbones": {"ops", "errors"},
-    # One function makes floats of pixels, for readers, views and whoever else holds some.
-    "data": {"types", "errors", "config", "ops.images"},
+    # One function makes floats of pixels, for readers, views and whoever else holds some; sizes likewise.
+    "data": {"types", "errors", "config", "ops.images", "ops.sizes"},
     "engine": {"types", "errors", "config"},
     # Names and distrust of files are the same for what people point at and for what steps leave.
     "store": {"types", "errors", "data.classes", "data.file_names", "data.readers.regular", "__init__"},
@@ -43,8 +43,8 @@ BELOW["models"] = {"methods", "backbones", "data", "store", "config", "types", "
 BELOW["inference"] = {*BELOW["methods"], "methods", "models", "data", "engine", "store", "report"}
 BELOW["export"] = {"models", "inference", "methods", "ops", "store", "types", "config", "errors", "__init__"}
 BELOW["training"] = {
-    *BELOW["methods"], "methods", "models", "inference.views", "inference.predictor", "data", "engine",
-    "store", "annotations.read", "metrics",
+    *BELOW["methods"], "methods", "models", "inference.views", "inference.given_views", "inference.predictor", "data",
+    "engine", "store", "annotations.read", "metrics",
 }  # fmt: skip
 BELOW["steps"] = {*BELOW, "__init__"} - {"steps"}
 

@@ -16,7 +16,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IGNORE", "MEAN_COLOUR", "Batch", "OptimPlan", "ParamGroup", "StepResult", "ViewPlan"]
+__all__ = [
+    "IGNORE",
+    "MEAN_COLOUR",
+    "Batch",
+    "OptimPlan",
+    "ParamGroup",
+    "SegmentationPlan",
+    "StepResult",
+    "ViewPlan",
+]
 
 IGNORE = 255
 """Label of pixels that take no part in a loss or a score."""
@@ -174,3 +183,33 @@ class ViewPlan:
     pad: int = 1
     pad_colour: tuple[float, ...] = MEAN_COLOUR
     mirror_padding: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentationPlan:
+    """How the views of one image become one stack of segmentation scores.
+
+    Attributes:
+        sizes: (height, width) of every view.
+        first: Size that the image gets before views are made of it; its own if None.
+        flip: "sum" or "mean" of a view and its mirrored twin, or "none".
+        merge: "max", "mean" or "sum" over the views.
+        probabilities: Merge softmax values instead of logits.
+        at_logits: Merge at the size of the first view's logits instead of the image's.
+        sampling: "bilinear"; "corners", where corner pixels stay in place; or "opencv", its arithmetic on 8
+            bits.
+        factors: Distance of bilinear samples, a view; the ratio of the rounded sizes if None.
+        exits: Weights of the decoder's last exits, the earliest first; the last exit alone if empty.
+        window: (side, stride, batch) of the squares that views are cut into; whole views if None.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    first: tuple[int, int] | None = None
+    flip: str = "none"
+    merge: str = "max"
+    probabilities: bool = False
+    at_logits: bool = False
+    sampling: str = "bilinear"
+    factors: tuple[float, ...] | None = None
+    exits: tuple[float, ...] = ()
+    window: tuple[int, int, int] | None = None

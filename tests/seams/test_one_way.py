@@ -21,7 +21,8 @@ from tagmask.engine.runtime import Runtime
 from tagmask.export.module import TakeAway
 from tagmask.inference.animate import AnimateConfig, animate
 from tagmask.inference.predict import PredictConfig, predict
-from tagmask.inference.views import MapConfig, SegmentationConfig
+from tagmask.inference.views import MapConfig
+from tagmask.methods.base import SegmentationViews
 from tagmask.model import Model
 from tagmask.ops.tiles import tile_spans
 from tagmask.report.draw import overlay_labels
@@ -227,5 +228,5 @@ def test_scores_on_the_way_are_of_the_same_masks_and_maps(tmp_path, size):
     for kind, truth in (("segmentation", result.mask), ("cam", from_maps)):
         Image.fromarray(truth).save(tmp_path / "in" / "masks" / "a.png")
         dataset = open_dataset(tmp_path / "in", "folder", masks=tmp_path / "in" / "masks")
-        scores = validate_method(own.method, dataset, runtime, QUIET, MapConfig(), 0.5, SegmentationConfig())
+        scores = validate_method(own.method, dataset, runtime, QUIET, MapConfig(), 0.5, SegmentationViews())
         assert scores[kind] == 1, kind

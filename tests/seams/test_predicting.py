@@ -23,7 +23,9 @@ from tagmask.export.module import TakeAway
 from tagmask.inference.animate import AnimateConfig, animate
 from tagmask.inference.predict import PredictConfig, predict
 from tagmask.inference.predictor import Predictor, remembered_use
-from tagmask.inference.views import MapConfig, SegmentationConfig, image_maps, image_scores, image_tags
+from tagmask.inference.views import MapConfig, image_maps, image_scores, image_tags
+from tagmask.methods.afa import AFAViews
+from tagmask.methods.segmenter import SegmenterViews
 from tagmask.model import Model
 from tagmask.models.trained import Trained
 from tagmask.steps.evaluate import EVALUATE, EvaluateConfig
@@ -128,7 +130,8 @@ def test_every_sampling_and_window_keeps_the_colours(root, runtime, backbone, sa
     kind = methods.get("segmenter")
     settings = {"backbone": backbone, "position_size": 64}
     method = kind(validate(kind.config_class, settings), 3).eval()
-    config = SegmentationConfig(sampling=sampling, scales=(1.0, 1.5), flip="mean", merge="mean")
+    own = AFAViews if sampling == "factors" else SegmenterViews
+    config = own(sampling=sampling, scales=(1.0, 1.5), flip="mean", merge="mean")
     if sampling == "opencv":
         config = config.model_copy(update={"short_side": 64, "window": 64, "window_stride": 32})
     for index, batch in eval_images(open_dataset(root, "folder")):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tagmask import methods, recipes
 from tagmask.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from tagmask.methods.base import Method
 
 __all__ = ["describe"]
 
@@ -48,12 +52,28 @@ def _method(name: str) -> str:
         "Settings (in a recipe under 'model:', or --set model.NAME=VALUE):",
         "",
     ]
-    return "\n".join([*head, *_fields(kind.config_class, "model.")])
+    lines = [*head, *_fields(kind.config_class, "model.")]
+    if own := _own_views(kind):
+        lines += ["", "Options of its segmentation views, beside the common ones:", "", *own]
+    return "\n".join(lines)
+
+
+def _own_views(kind: type[Method]) -> list[str]:
+    """What the step segment takes for this method alone."""
+    from tagmask.methods.base import SegmentationViews
+
+    common = SegmentationViews.model_fields
+    own = {key: info for key, info in kind.views_class.model_fields.items() if key not in common}
+    return _lines(own, "segment.") if kind.segments else []
 
 
 def _fields(schema: type[BaseModel], prefix: str) -> list[str]:
+    return _lines(schema.model_fields, prefix)
+
+
+def _lines(fields: Mapping[str, FieldInfo], prefix: str) -> list[str]:
     lines: list[str] = []
-    for key, info in schema.model_fields.items():
+    for key, info in fields.items():
         nested = info.annotation
         if isinstance(nested, type) and issubclass(nested, BaseModel):
             lines += _fields(nested, f"{prefix}{key}.")

@@ -19,9 +19,10 @@ from tagmask.engine.compute import Compute
 from tagmask.engine.log import Display
 from tagmask.engine.signals import StopSignal
 from tagmask.errors import ConfigError, nearest
+from tagmask.inference.given_views import GivenViews
 from tagmask.inference.predictor import Predictor, Use, remembered_use
 from tagmask.inference.video import Frame, Frames, open_frames, write_frames
-from tagmask.inference.views import MapConfig, SegmentationConfig
+from tagmask.inference.views import MapConfig
 from tagmask.models.trained import Trained
 from tagmask.report.draw import overlay_labels, overlay_maps, picture_grid
 
@@ -37,7 +38,7 @@ class AnimateConfig(Config):
     """Pictures side by side; map and mask if not given, as far as the method makes them."""
     maps: MapConfig | None = None
     """How maps are made, as the model remembers if not given; the first kind is drawn."""
-    segmentation: SegmentationConfig | None = None
+    segmentation: GivenViews | None = None
     """How masks are made; as the model remembers if not given."""
     tags: tuple[str, ...] | None = None
     """Classes whose maps are shown; those the classifier sees in each frame if not given."""
@@ -129,7 +130,9 @@ def _count(config: AnimateConfig, frames: Frames) -> int | None:
 def _predictor(config: AnimateConfig, trained: Trained, compute: Compute) -> Predictor:
     known = remembered_use(trained.meta)
     background = known.background if config.background is None else config.background
-    use = Use(config.maps or known.maps, config.segmentation or known.views, background)
+    given = config.segmentation
+    views = known.views if given is None else given.of(type(trained.method), "segmentation")
+    use = Use(config.maps or known.maps, views, background)
     return Predictor.of(trained, compute, use)
 
 

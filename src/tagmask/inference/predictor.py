@@ -18,8 +18,8 @@ from tagmask.engine.compute import Compute
 from tagmask.errors import ConfigError
 from tagmask.inference.crf import segment_by_crf
 from tagmask.inference.use import Use, remembered_use
-from tagmask.inference.views import SegmentationConfig, image_maps, image_scores, image_tags, tag_chances
-from tagmask.methods.base import Method
+from tagmask.inference.views import image_maps, image_scores, image_tags, tag_chances
+from tagmask.methods.base import Method, SegmentationViews
 from tagmask.models.trained import Trained
 from tagmask.ops.crf_presets import CRFParams
 from tagmask.ops.resize import resize_bilinear
@@ -268,7 +268,7 @@ def picture_of(images: Tensor) -> AnyPicture:
     return as_picture((images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
 
 
-def _as_shares(scores: Tensor, views: SegmentationConfig, probabilities: bool) -> Tensor:
+def _as_shares(scores: Tensor, views: SegmentationViews, probabilities: bool) -> Tensor:
     """Scores of merged views as probabilities; the strongest label stays the strongest."""
     if probabilities:
         scores = scores.clamp_min(0)

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tagmask import methods
 from tagmask.config import validate
-from tagmask.inference.views import MapConfig, SegmentationConfig
+from tagmask.inference.given_views import views_of
+from tagmask.inference.views import MapConfig
+from tagmask.methods.base import Method, SegmentationViews
 
 __all__ = ["Use", "remembered_use"]
 
@@ -23,7 +26,7 @@ class Use:
     """
 
     maps: MapConfig = field(default_factory=MapConfig)
-    views: SegmentationConfig = field(default_factory=SegmentationConfig)
+    views: SegmentationViews = field(default_factory=SegmentationViews)
     background: float = 0.5
 
 
@@ -31,10 +34,11 @@ def remembered_use(meta: Mapping[str, Any]) -> Use:
     """What a model folder's header says about its use; defaults for what it does not say."""
     use = meta.get("extra", {}).get("use", {})
     known = {key: use.get("localize", {}).get(key) for key in MapConfig.model_fields}
-    seen = {k: v for k, v in use.get("segment", {}).items() if k in SegmentationConfig.model_fields}
+    kind = methods.get(meta["method"]) if "method" in meta else Method
+    seen = {k: v for k, v in use.get("segment", {}).items() if k in kind.views_class.model_fields}
     background = use.get("background")
     return Use(
         validate(MapConfig, {k: v for k, v in known.items() if v is not None}, "model: localize"),
-        validate(SegmentationConfig, seen, "model: segment"),
+        views_of(kind, seen, "model: segment"),
         background if isinstance(background, float) else 0.5,
     )

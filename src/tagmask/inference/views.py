@@ -17,22 +17,20 @@ from torch import Tensor
 
 from tagmask.config import Config, Scales
 from tagmask.data.readers.images import rgb_tensor
-from tagmask.data.transforms.opencv import fit_short_side, resize_linear
+from tagmask.data.transforms.opencv import resize_linear
 from tagmask.engine.compute import Compute
 from tagmask.errors import ConfigError, nearest
-from tagmask.methods.base import Method
+from tagmask.methods.base import Method, SegmentationViews
 from tagmask.ops.labels import predicted_tags, strongest
 from tagmask.ops.maps import fuse
-from tagmask.ops.multiscale import view_sizes
 from tagmask.ops.resize import extended, on_whole_patches, pad_to_multiple, resize_bilinear
 from tagmask.ops.segmentation_views import segment_views
 from tagmask.ops.windows import windowed
-from tagmask.types import MEAN_COLOUR, ViewPlan
+from tagmask.types import MEAN_COLOUR, SegmentationPlan, ViewPlan
 
 __all__ = [
     "SMALLEST",
     "MapConfig",
-    "SegmentationConfig",
     "image_maps",
     "image_scores",
     "image_tags",
@@ -62,40 +60,6 @@ class MapConfig(Config):
     """Views whose sides are no multiple of a patch: "pad" fills them up with the mean colour and cuts that
     off again; "stretch" loses what exceeds a patch at the right and bottom and stretches the rest over the
     whole view, as the code of MCTformer and WeakTr does."""
-
-
-class SegmentationConfig(Config):
-    """How whole images are segmented."""
-
-    size: int | None = Field(default=None, ge=16)
-    """Images become squares of this side first; their own size if not given."""
-    long_side: int | None = Field(default=None, ge=16)
-    """Images get this longer side first, keeping their shape, as AFA does."""
-    short_side: int | None = Field(default=None, ge=16)
-    """Views get this shorter side times their scale, whatever the image's, as WeakTr does; the longer one
-    has at most eight times as much."""
-    scales: Scales = (1.0,)
-    """Resize factors of the views."""
-    sampling: Literal["sizes", "factors", "corners", "opencv"] = "sizes"
-    """What sets the distance of samples in a view: ratio of the rounded sizes, exact factor (AFA), corner
-    pixels that stay in place (ResNet-38 stage), or OpenCV's arithmetic on 8 bits (WeakTr)."""
-    window: int | None = Field(default=None, ge=16)
-    """Views are cut into overlapping squares of this side, whose logits are averaged; whole if not given."""
-    window_stride: int | None = Field(default=None, ge=1)
-    """Pixels from one square to the next; two thirds of `window` if not given."""
-    window_batch: int = Field(default=4, ge=1)
-    """Squares that go through the network at once."""
-    exits: tuple[float, ...] = ()
-    """Weights of the decoder's last exits, the earliest first: (0.8, 1) as WeakTr evaluates; the last exit
-    alone if not given."""
-    flip: Literal["sum", "mean", "none"] = "none"
-    """How a view merges with its mirrored twin."""
-    merge: Literal["max", "mean", "sum"] = "max"
-    """How scales merge."""
-    merge_at: Literal["image", "logits"] = "image"
-    """At what size they merge: the image's, or that of the first scale's logits (AFA)."""
-    probabilities: bool = False
-    """Merge probabilities instead of logits."""
 
 
 def map_kinds(method: Method | type[Method], wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -171,7 +135,7 @@ def image_scores(
     method: Method,
     images: Tensor,
     compute: Compute,
-    config: SegmentationConfig,
+    config: SegmentationViews,
     allowed: Tensor | None = None,
 ) -> Tensor:
     """Segmentation scores at the images' own size.
@@ -189,22 +153,22 @@ def image_scores(
     height, width = images.shape[2:]
     images = extended(images, SMALLEST)
     size = (images.shape[2], images.shape[3])
-    if config.long_side is not None:
-        factor = config.long_side / max(size)
-        images = resize_bilinear(images, (int(size[0] * factor), int(size[1] * factor)))
+    plan = config.plan(size)
+    if plan.first is not None:
+        images = resize_bilinear(images, plan.first)
     with compute.predicting():
         scores = segment_views(
-            _logits(method, config),
+            _logits(method, plan),
             images,
-            _segmentation_sizes((images.shape[2], images.shape[3]), config),
-            size if config.merge_at == "image" else None,
-            flip=config.flip,
-            merge=config.merge,
-            probabilities=config.probabilities,
-            align_corners=config.sampling == "corners",
-            factors=config.scales if config.sampling == "factors" else None,
-            resample=_opencv if config.sampling == "opencv" else None,
-            exits=config.exits,
+            plan.sizes,
+            None if plan.at_logits else size,
+            flip=plan.flip,
+            merge=plan.merge,
+            probabilities=plan.probabilities,
+            align_corners=plan.sampling == "corners",
+            factors=plan.factors,
+            resample=_opencv if plan.sampling == "opencv" else None,
+            exits=plan.exits,
         )
         scores = resize_bilinear(scores, size)[..., :height, :width]
         if allowed is not None:
@@ -212,24 +176,12 @@ def image_scores(
         return scores
 
 
-def _logits(method: Method, config: SegmentationConfig) -> Callable[[Tensor], Tensor]:
+def _logits(method: Method, plan: SegmentationPlan) -> Callable[[Tensor], Tensor]:
     fn: Callable[[Tensor], Tensor] = method.segment
-    if config.exits:
-        fn = partial(method.segment_exits, count=len(config.exits))
+    if plan.exits:
+        fn = partial(method.segment_exits, count=len(plan.exits))
     fn = on_whole_patches(fn, method.side_multiple, MEAN_COLOUR)
-    if config.window is None:
-        return fn
-    stride = config.window_stride or max(1, config.window * 2 // 3)
-    if stride > config.window:
-        raise ConfigError(f"window_stride {stride} leaves gaps; at most {config.window}, the window")
-    return windowed(fn, config.window, stride, config.window_batch)
-
-
-def _segmentation_sizes(size: tuple[int, int], config: SegmentationConfig) -> list[tuple[int, int]]:
-    if config.short_side is None:
-        return view_sizes(*size, config.scales, base=config.size)
-    short = config.short_side
-    return [fit_short_side(size, int(short * scale), int(8 * short * scale)) for scale in config.scales]
+    return fn if plan.window is None else windowed(fn, *plan.window)
 
 
 def _opencv(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,6 +8,7 @@ affinity, and a random walk along the affinity gives the labels that teach the s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -26,7 +27,7 @@ from tagmask.losses.affinity import pair_loss
 from tagmask.losses.energy import dense_energy_loss
 from tagmask.losses.segmentation import balanced_cross_entropy
 from tagmask.losses.tags import multilabel_soft_margin
-from tagmask.methods.base import Method, MethodConfig, in_mode, ordered
+from tagmask.methods.base import Method, MethodConfig, SegmentationViews, in_mode, ordered
 from tagmask.ops.affinity import affinity_labels, propagate_with_background, radius_mask, transition
 from tagmask.ops.labels import refine_labels, refine_shares
 from tagmask.ops.maps import class_maps, present_classes, take_classes
@@ -34,9 +35,10 @@ from tagmask.ops.multiscale import each_view, merge_views, view_sizes
 from tagmask.ops.pixel_refinement import PAR_DILATIONS, par
 from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.schedules import poly_warmup
-from tagmask.types import Batch, OptimPlan, ParamGroup, StepResult, ViewPlan
+from tagmask.ops.sizes import fit_long_side
+from tagmask.types import Batch, OptimPlan, ParamGroup, SegmentationPlan, StepResult, ViewPlan
 
-__all__ = ["AFA", "AFAConfig"]
+__all__ = ["AFA", "AFAConfig", "AFAViews"]
 
 _ATTENTION_BLOCKS = (-2, -1)
 _SMALLEST = 29
@@ -117,6 +119,27 @@ class AFAConfig(MethodConfig):
         return self
 
 
+class AFAViews(SegmentationViews):
+    """How the authors evaluate: longer side 512, samples at the exact factor, merged before upsampling."""
+
+    long_side: int | None = Field(default=None, ge=16)
+    """Images get this longer side first, keeping their shape."""
+    sampling: Literal["sizes", "factors"] = "sizes"
+    """What sets the distance of samples in a view: ratio of the rounded sizes, or the exact factor."""
+    merge_at: Literal["image", "logits"] = "image"
+    """At what size scales merge: the image's, or that of the first scale's logits."""
+
+    def plan(self, size: tuple[int, int]) -> SegmentationPlan:
+        """The views of an image of (height, width) pixels, and how they merge."""
+        first = None if self.long_side is None else fit_long_side(size, self.long_side)
+        return replace(
+            super().plan(first or size),
+            first=first,
+            at_logits=self.merge_at == "logits",
+            factors=self.scales if self.sampling == "factors" else None,
+        )
+
+
 class Walk(NamedTuple):
     """A random walk over the cells of a view.
 
@@ -137,6 +160,7 @@ class AFA(Method):
     """
 
     config_class = AFAConfig
+    views_class = AFAViews
     map_kinds = ("cam", "walk")
     segments = True
     sync_norms = True

@@ -6,16 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from tagmask.config import Config
+from tagmask.config import Config, Scales
 from tagmask.errors import ConfigError
-from tagmask.ops.multiscale import in_small_calls, multi_scale
-from tagmask.types import Batch, OptimPlan, StepResult, ViewPlan
+from tagmask.ops.multiscale import in_small_calls, multi_scale, view_sizes
+from tagmask.types import Batch, OptimPlan, SegmentationPlan, StepResult, ViewPlan
 
-__all__ = ["Method", "MethodConfig", "in_mode", "ordered"]
+__all__ = ["Method", "MethodConfig", "SegmentationViews", "in_mode", "ordered"]
 
 
 class MethodConfig(Config):
@@ -28,6 +29,30 @@ class MethodConfig(Config):
 
     updates: ClassVar[tuple[str, ...]] = ()
     """Settings that are numbers of updates; a run that is made shorter shrinks them alike."""
+
+
+class SegmentationViews(Config):
+    """How whole images are segmented; a method with a way of its own adds options."""
+
+    size: int | None = Field(default=None, ge=16)
+    """Images become squares of this side first; their own size if not given."""
+    scales: Scales = (1.0,)
+    """Resize factors of the views."""
+    flip: Literal["sum", "mean", "none"] = "none"
+    """How a view merges with its mirrored twin."""
+    merge: Literal["max", "mean", "sum"] = "max"
+    """How scales merge."""
+    probabilities: bool = False
+    """Merge probabilities instead of logits."""
+
+    def plan(self, size: tuple[int, int]) -> SegmentationPlan:
+        """The views of an image of (height, width) pixels, and how they merge."""
+        return SegmentationPlan(
+            sizes=tuple(view_sizes(*size, self.scales, base=self.size)),
+            flip=self.flip,
+            merge=self.merge,
+            probabilities=self.probabilities,
+        )
 
 
 def ordered(config: MethodConfig, *pairs: tuple[str, str]) -> None:
@@ -65,6 +90,8 @@ class Method(nn.Module, ABC):
     """
 
     config_class: ClassVar[type[MethodConfig]]
+    views_class: ClassVar[type[SegmentationViews]] = SegmentationViews
+    """How it segments whole images, for methods that `segments`."""
     map_kinds: ClassVar[tuple[str, ...]] = ()
     """Kinds of class maps the method offers ("cam", "aux_cam", "lam", ...), the default first."""
     side_multiple: int = 1

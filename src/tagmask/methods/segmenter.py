@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from tagmask.backbones.resnet38 import ResNet38, resnet38_keys
 from tagmask.backbones.vit import ViT
-from tagmask.backbones.vit_resampled import resampled_vit
+from tagmask.backbones.vit_resampled import ResampledViT
 from tagmask.backbones.weights import read_weights
 from tagmask.config import Power, Rate, Share, Weight
 from tagmask.errors import CheckpointError, ConfigError, one_line
@@ -27,12 +28,13 @@ from tagmask.heads.large_fov import LargeFOV
 from tagmask.heads.mask_transformer import MaskTransformer
 from tagmask.losses.clipped import clip_pixel_loss, pixel_cross_entropy
 from tagmask.losses.segmentation import mean_cross_entropy
-from tagmask.methods.base import Method, MethodConfig
+from tagmask.methods.base import Method, MethodConfig, SegmentationViews
 from tagmask.ops.resize import on_whole_patches, pad_to_multiple, resize_bilinear
 from tagmask.ops.schedules import poly_warmup
-from tagmask.types import IGNORE, Batch, OptimPlan, ParamGroup, StepResult
+from tagmask.ops.sizes import fit_short_side
+from tagmask.types import IGNORE, Batch, OptimPlan, ParamGroup, SegmentationPlan, StepResult
 
-__all__ = ["SegmentNetwork", "Segmenter", "SegmenterConfig"]
+__all__ = ["SegmentNetwork", "Segmenter", "SegmenterConfig", "SegmenterViews"]
 
 
 class SegmenterConfig(MethodConfig):
@@ -84,6 +86,50 @@ class SegmenterConfig(MethodConfig):
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         return self
+
+
+class SegmenterViews(SegmentationViews):
+    """How the published networks evaluate: ResNet-38 as in PSA, mask:NAME as in WeakTr's second phase."""
+
+    short_side: int | None = Field(default=None, ge=16)
+    """Views get this shorter side times their scale, whatever the image's, as WeakTr does; the longer one
+    has at most eight times as much."""
+    sampling: Literal["sizes", "corners", "opencv"] = "sizes"
+    """How views are sampled: at the ratio of the rounded sizes, with corner pixels that stay in place
+    (ResNet-38), or in OpenCV's arithmetic on 8 bits (WeakTr)."""
+    window: int | None = Field(default=None, ge=16)
+    """Views are cut into overlapping squares of this side, whose logits are averaged; whole if not given."""
+    window_stride: int | None = Field(default=None, ge=1)
+    """Pixels from one square to the next; two thirds of `window` if not given."""
+    window_batch: int = Field(default=4, ge=1)
+    """Squares that go through the network at once."""
+    exits: tuple[float, ...] = ()
+    """Weights of the decoder's last exits, the earliest first: (0.8, 1) as WeakTr evaluates; the last exit
+    alone if not given."""
+
+    @model_validator(mode="after")
+    def _windows_overlap(self) -> SegmenterViews:
+        if self.window is not None and (self.window_stride or 0) > self.window:
+            raise ValueError(
+                f"window_stride {self.window_stride} leaves gaps; at most {self.window}, the window"
+            )
+        return self
+
+    def plan(self, size: tuple[int, int]) -> SegmentationPlan:
+        """The views of an image of (height, width) pixels, and how they merge."""
+        common = super().plan(size)
+        short, side = self.short_side, self.window
+        scaled = tuple(
+            fit_short_side(size, int(short * scale), int(8 * short * scale)) for scale in self.scales if short
+        )
+        stride = self.window_stride or max(1, (side or 0) * 2 // 3)
+        return replace(
+            common,
+            sizes=scaled or common.sizes,
+            sampling="bilinear" if self.sampling == "sizes" else self.sampling,
+            exits=self.exits,
+            window=None if side is None else (side, stride, self.window_batch),
+        )
 
 
 class LayerGroup(NamedTuple):
@@ -201,7 +247,7 @@ class _ViTMaskTransformer(SegmentNetwork):
 
     def __init__(self, name: str, config: SegmenterConfig, num_outputs: int) -> None:
         super().__init__()
-        self.encoder = resampled_vit(name, config.position_size, config.patch, config.drop_path)
+        self.encoder = ResampledViT(name, config.position_size, config.patch, config.drop_path)
         first: Any = self.encoder.blocks[0]
         dim = self.encoder.dim
         self.decoder = MaskTransformer(dim, num_outputs, dim, 2, int(first.attn.num_heads), config.dropout)
@@ -332,6 +378,7 @@ class Segmenter(Method):
     """Cross entropy on label maps; unlabelled pixels (255) take no part."""
 
     config_class = SegmenterConfig
+    views_class = SegmenterViews
     segments = True
 
     def __init__(self, config: SegmenterConfig, num_classes: int) -> None:

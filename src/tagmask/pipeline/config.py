@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tagmask.engine.config import RuntimeConfig
 from tagmask.errors import ConfigError
 from tagmask.models.checkpoint import read_header, weight_file
 from tagmask.names import deprecated
+from tagmask.pipeline.method_settings import shortened, with_own_views
 from tagmask.recipes import find_recipe, names
 from tagmask.steps.entropy import EntropyConfig
 from tagmask.steps.evaluate import EvaluateConfig
@@ -30,8 +30,6 @@ from tagmask.steps.segment import SegmentConfig
 from tagmask.steps.walk import WalkConfig
 from tagmask.store.files import atomic_write
 from tagmask.training.config import TrainConfig
-
-_LOG = logging.getLogger("tagmask")
 
 __all__ = [
     "Learner",
@@ -103,35 +101,13 @@ def read_config(
     base = copy.deepcopy(values)
     for key, value in (settings or {}).items():
         _put(values, key, value)
-    config = _shortened(base, validate(RunConfig, apply_overrides(values, overrides), where), where)
+    config = validate(RunConfig, apply_overrides(values, overrides), where)
+    config = with_own_views(shortened(base, config, where), where)
     for place, part in (("", config), ("affinity.", config.affinity), ("student.", config.student)):
         if part is not None:
             kind = methods.get(part.method)
             validate(kind.config_class, part.model, f"{where}: {place}model ({part.method})")
     return config
-
-
-def _shortened(base: Mapping[str, Any], config: RunConfig, where: str) -> RunConfig:
-    """The settings with what the method counts in updates shrunk like a run that was made shorter.
-
-    Otherwise a loss that joins at update 600 would never learn in a run of 500. What the user set stays.
-    """
-    full = (base.get("train") or {}).get("iterations", TrainConfig().iterations)
-    iterations, kind = config.train.iterations, methods.get(config.method)
-    if not isinstance(full, int) or iterations >= full:
-        return config
-    before = base.get("model") or {}
-    known = validate(kind.config_class, config.model, f"{where}: model ({config.method})")
-    shrunk = {
-        key: value * iterations // full
-        for key in kind.config_class.updates
-        if config.model.get(key) == before.get(key) and (value := getattr(known, key)) is not None
-    }
-    changed = {key: value for key, value in shrunk.items() if value != getattr(known, key)}
-    if changed:
-        told = ", ".join(f"model.{key} {value}" for key, value in changed.items())
-        _LOG.info("%d updates instead of %d: %s", iterations, full, told)
-    return config.model_copy(update={"model": {**config.model, **changed}})
 
 
 def training_base(

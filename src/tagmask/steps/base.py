@@ -15,6 +15,7 @@ from tagmask.engine.log import Display
 from tagmask.engine.runtime import Runtime
 from tagmask.engine.signals import StopSignal
 from tagmask.errors import ConfigError
+from tagmask.inference.given_views import UNUSED, GivenViews
 from tagmask.steps.models import Models, Settings
 from tagmask.store.files import digest, file_for
 from tagmask.store.ledger import Ledger
@@ -73,7 +74,12 @@ class Context:
 
 def plain(config: Config) -> dict[str, Any]:
     """Settings that decide what comes out, as the manifest keeps them."""
-    return {k: v for k, v in config.model_dump(mode="json").items() if k not in _HARMLESS}
+    values = config.model_dump(mode="json")
+    if isinstance(config, GivenViews):
+        values = {**UNUSED, **values}
+    # Records of version 0.1 know all options of all methods.
+    values |= {k: {**UNUSED, **values[k]} for k, v in config if isinstance(v, GivenViews)}
+    return {k: v for k, v in values.items() if k not in _HARMLESS}
 
 
 def data_checksum(context: Context, part: Part, masks: bool = False) -> str:

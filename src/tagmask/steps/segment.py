@@ -12,8 +12,8 @@ from tagmask.data import TagDataset
 from tagmask.data.parts import Part
 from tagmask.errors import ConfigError, DataError
 from tagmask.inference.crf import CRFName, crf_preset
+from tagmask.inference.given_views import GivenViews
 from tagmask.inference.predictor import Predictor, Use, picture_of
-from tagmask.inference.views import SegmentationConfig
 from tagmask.models.trained import Trained
 from tagmask.steps.base import Context, Step, data_checksum, each_image, plain
 from tagmask.steps.models import Settings
@@ -24,7 +24,7 @@ from tagmask.types import Batch
 __all__ = ["SEGMENT", "SegmentConfig", "segment"]
 
 
-class SegmentConfig(SegmentationConfig):
+class SegmentConfig(GivenViews):
     """Which images, from which views."""
 
     split: Part = "auto"
@@ -104,7 +104,8 @@ def segment(plan: _Plan, context: Context) -> dict[str, Any]:
     config, dataset = plan.config, plan.dataset
     folder, palette = context.out / "masks", plan.trained.classes.palette
     crf = crf_preset(config.crf) if config.crf else None
-    predictor = Predictor.of(plan.trained, context.runtime, Use(views=config), crf=crf)
+    views = config.of(type(plan.trained.method))
+    predictor = Predictor.of(plan.trained, context.runtime, Use(views=views), crf=crf)
 
     def work(index: int, batch: Batch) -> None:
         tags = batch.tags if config.tags == "dataset" else None

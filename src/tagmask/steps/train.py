@@ -190,7 +190,7 @@ def _on_evaluate(
         run.context.display,
         config.eval_maps,
         config.eval_background,
-        config.eval_segment,
+        None if config.eval_segment is None else config.eval_segment.of(type(run.method)),
     )
     progress.scores = scores
     for log in run.scores:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tagmask.config import Config
-from tagmask.inference.views import MapConfig, SegmentationConfig
+from tagmask.inference.given_views import GivenViews
+from tagmask.inference.views import MapConfig
 from tagmask.training.loop import LoopSettings
 
 __all__ = ["TrainConfig"]
@@ -58,7 +59,7 @@ class TrainConfig(Config):
     """How many images an evaluation uses; all if not given."""
     eval_maps: MapConfig = MapConfig()
     """Which maps are evaluated on the way, and how they are made."""
-    eval_segment: SegmentationConfig | None = None
+    eval_segment: GivenViews | None = None
     """How images are segmented on the way; in one view of the size in `eval_maps` if not given."""
     eval_background: float = Field(default=0.5, ge=0, le=1)
     """Map values up to this are background in these evaluations."""

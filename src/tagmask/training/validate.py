@@ -9,8 +9,8 @@ from tagmask.data.loader import eval_images
 from tagmask.engine.log import Display
 from tagmask.engine.runtime import Runtime
 from tagmask.inference.predictor import Predictor, Use, picture_of
-from tagmask.inference.views import MapConfig, SegmentationConfig, map_kinds
-from tagmask.methods.base import Method
+from tagmask.inference.views import MapConfig, map_kinds
+from tagmask.methods.base import Method, SegmentationViews
 from tagmask.metrics.confusion import ConfusionMatrix
 from tagmask.ops.labels import labels_from_maps
 
@@ -24,7 +24,7 @@ def validate_method(
     display: Display,
     config: MapConfig,
     background: float,
-    views: SegmentationConfig | None = None,
+    views: SegmentationViews | None = None,
 ) -> dict[str, float]:
     """Mean IoU of every kind of map (true tags, fixed threshold) and of the segmentation.
 
@@ -49,7 +49,7 @@ def validate_method(
     matrices = {
         name: ConfusionMatrix(dataset.num_classes + 1, dataset.classes.ignore_index) for name in names
     }
-    use = Use(config, views or SegmentationConfig(size=config.size), background)
+    use = Use(config, views or SegmentationViews(size=config.size), background)
     predictor = Predictor(method, runtime, use)
     with display.task("evaluate", len(dataset)) as task:
         for index, batch in eval_images(dataset, runtime.rank, runtime.world, prefetch=1):

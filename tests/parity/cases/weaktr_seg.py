@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tagmask.backbones.vit_resampled import resize_kernel
 from tagmask.engine.config import RuntimeConfig
-from tagmask.inference.views import SegmentationConfig, _opencv, _segmentation_sizes, image_scores
-from tagmask.methods.segmenter import Segmenter, SegmenterConfig
+from tagmask.inference.views import _opencv, image_scores
+from tagmask.methods.segmenter import Segmenter, SegmenterConfig, SegmenterViews
 from tagmask.ops.resize import resize_positions
 from tagmask.training.optim import build_optimizer, set_rates
 from tagmask.types import Batch
@@ -199,9 +199,9 @@ def evaluation(golden: Golden) -> Iterable[Check]:
             "merge": "mean",
             "probabilities": True,
         }
-        yield from _inputs(kind, method, picture, SegmentationConfig(**views), stored)
+        yield from _inputs(kind, method, picture, SegmenterViews(**views), stored)
         for name, exits in (("single", ()), ("multi", (config["weight"], 1.0))):
-            scores = image_scores(method, picture, runtime, SegmentationConfig(**views, exits=exits))[0]
+            scores = image_scores(method, picture, runtime, SegmenterViews(**views, exits=exits))[0]
             label = scores.argmax(0)
             yield Check(f"{kind}/{name}_label", label, stored[f"{name}_label"], "mismatch", 1e-3)
             if f"{name}_prob" in stored:
@@ -210,15 +210,15 @@ def evaluation(golden: Golden) -> Iterable[Check]:
                 yield Check(f"{kind}/{name}_keys", label.unique(), stored[f"{name}_keys"], "exact")
         for index, exits in enumerate(((1.0, 0.0), (0.0, 1.0))):
             if f"multi_prob_{index}" in stored:
-                scores = image_scores(method, picture, runtime, SegmentationConfig(**views, exits=exits))[0]
+                scores = image_scores(method, picture, runtime, SegmenterViews(**views, exits=exits))[0]
                 yield Check(f"{kind}/prob_{index}", scores, stored[f"multi_prob_{index}"], "abs", 2e-5)
 
 
 def _inputs(
-    kind: str, method: Segmenter, picture: Tensor, config: SegmentationConfig, stored: dict[str, np.ndarray]
+    kind: str, method: Segmenter, picture: Tensor, config: SegmenterViews, stored: dict[str, np.ndarray]
 ) -> Iterable[Check]:
     """What the network is shown before it is cut into windows."""
-    sizes = _segmentation_sizes((picture.shape[2], picture.shape[3]), config)
+    sizes = config.plan((picture.shape[2], picture.shape[3])).sizes
     both = [size for size in sizes for _ in range(2 if kind == "ms" else 1)]
     yield Check(f"{kind}/input_sizes", both, stored["input_sizes"], "exact")
     encoder: Any = method.network

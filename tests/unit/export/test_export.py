@@ -20,7 +20,8 @@ from tagmask.data import ClassTable
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.export.module import TakeAway
 from tagmask.export.write import ExportConfig, export_model, read_metadata
-from tagmask.inference.views import MapConfig, SegmentationConfig, image_maps, image_scores, image_tags
+from tagmask.inference.views import MapConfig, image_maps, image_scores, image_tags
+from tagmask.methods.base import SegmentationViews
 from tagmask.models.trained import Trained, build_method, save_method
 from tagmask.ops.resize import resize_positions, resize_positions_traced
 from tests.contract.test_methods import TINY, VIT
@@ -61,7 +62,7 @@ def test_the_exported_view_is_what_the_stages_make_of_one_view(case):
     with torch.no_grad():
         found = dict(zip(model.outputs, model(images), strict=True))
     if method.segments:
-        want = image_scores(method, images, runtime, SegmentationConfig())
+        want = image_scores(method, images, runtime, SegmentationViews())
         assert torch.equal(found["scores"], want)
         assert torch.equal(found["labels"].long(), want.argmax(1))
     if method.map_kinds and case not in ("transcam",):  # whose own plan changes the shape of images

@@ -12,23 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fit_short_side", "from_hsv", "resize_linear", "resize_nearest", "to_hsv"]
+__all__ = ["from_hsv", "resize_linear", "resize_nearest", "to_hsv"]
 
 Levels = NDArray[np.uint8]
 _Ints = NDArray[np.int32]
 _COEF = 2048  # weights along one axis are integers of this scale
-
-
-def fit_short_side(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
-    """(height, width) scaled so that the shorter side is `short`, unless the longer one would exceed `long`.
-
-    Args:
-        size: (height, width) in pixels.
-        short: Wanted shorter side.
-        long: Largest longer side.
-    """
-    factor = min(long / max(size), short / min(size))
-    return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 
 def resize_linear(image: Levels, size: tuple[int, int]) -> Levels:

@@ -12,13 +12,13 @@ from tagmask.data.readers.images import rgb_tensor
 from tagmask.data.transforms.augment import Augment, Label, Picture, Rng, View, to_label, to_picture
 from tagmask.data.transforms.opencv import (
     Levels,
-    fit_short_side,
     from_hsv,
     resize_linear,
     resize_nearest,
     to_hsv,
 )
 from tagmask.errors import ConfigError
+from tagmask.ops.sizes import fit_short_side
 from tagmask.types import IGNORE
 
 __all__ = ["Colour", "ShortSideCrop", "ShortSideDraw"]

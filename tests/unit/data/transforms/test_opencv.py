@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tagmask.data.transforms.base import make_view
-from tagmask.data.transforms.opencv import fit_short_side, from_hsv, resize_linear, resize_nearest, to_hsv
+from tagmask.data.transforms.opencv import from_hsv, resize_linear, resize_nearest, to_hsv
 from tagmask.errors import ConfigError
+from tagmask.ops.sizes import fit_short_side
 
 
 def picture(height=60, width=80):
