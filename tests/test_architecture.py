@@ -43,8 +43,8 @@ BELOW["models"] = {"methods", "backbones", "data", "store", "config", "types", "
 BELOW["inference"] = {*BELOW["methods"], "methods", "models", "data", "engine", "store", "report"}
 BELOW["export"] = {"models", "inference", "methods", "ops", "store", "types", "config", "errors", "__init__"}
 BELOW["training"] = {
-    *BELOW["methods"], "methods", "models", "inference.views", "inference.given_views", "inference.predictor", "data",
-    "engine", "store", "annotations.read", "metrics",
+    *BELOW["methods"], "methods", "models", "inference.views", "inference.given_views", "inference.predictor",
+    "data", "engine", "store", "annotations.read", "metrics",
 }  # fmt: skip
 BELOW["steps"] = {*BELOW, "__init__"} - {"steps"}
 

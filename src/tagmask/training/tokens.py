@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tagmask.backbones.vit import ViT
-from tagmask.backbones.vit_resampled import ResampledEva
 from tagmask.engine.compute import Compute
 from tagmask.methods.base import Method
 
@@ -24,9 +23,9 @@ _IN_MEMORY = 512 << 20
 """Tokens that would take more bytes lie in a file that is read where needed."""
 
 
-def find_encoder(method: Method) -> ViT | ResampledEva | None:
+def find_encoder(method: Method) -> ViT | None:
     """The plain vision transformer that a method segments with; None if it has another backbone."""
-    return next((part for part in method.modules() if isinstance(part, ViT | ResampledEva)), None)
+    return next((part for part in method.modules() if isinstance(part, ViT)), None)
 
 
 class _Reached(Exception):
