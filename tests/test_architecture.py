@@ -201,6 +201,29 @@ def test_one_function_makes_floats_of_pixels():
             assert not found, f"{path.relative_to(ROOT)}: {found and found.group()} (use ops.images.unit)"
 
 
+SHARED_STATE = re.compile(
+    r"torch\.(manual_seed|set_num_threads|set_num_interop_threads|set_default_\w+|use_deterministic_algorithms"
+    r"|set_float32_matmul_precision|set_grad_enabled|backends\.|distributed\b)|\b(random|np\.random)\.seed\("
+)
+
+
+def test_only_the_engine_changes_what_the_whole_program_shares():
+    for path in FILES:
+        if home(path) != "engine":
+            found = SHARED_STATE.search(path.read_text(encoding="utf-8"))
+            assert not found, f"{path.relative_to(ROOT)}: {found and found.group()} (the runtime does that)"
+
+
+def test_nothing_happens_at_import():
+    for path in FILES:
+        if home(path) in ("cli", "integrations"):
+            continue  # commands are listed by calls; an integration makes itself known when asked for
+        for node in tree(path).body:
+            call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+            acts = call or isinstance(node, (ast.For, ast.While, ast.With))
+            assert not acts, f"{path.relative_to(ROOT)}:{node.lineno} does something when imported"
+
+
 def test_every_module_says_what_it_is_for():
     for path in FILES:
         if path.stat().st_size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field
@@ -19,15 +19,16 @@ from tagmask.models.checkpoint import read_header, weight_file
 from tagmask.names import deprecated
 from tagmask.pipeline.method_settings import shortened, with_own_views
 from tagmask.recipes import find_recipe, names
-from tagmask.steps.entropy import EntropyConfig
-from tagmask.steps.evaluate import EvaluateConfig
-from tagmask.steps.learners import Learner
-from tagmask.steps.localize import LocalizeConfig
-from tagmask.steps.refine import RefineConfig
-from tagmask.steps.report import ReportConfig
-from tagmask.steps.review import ReviewConfig
-from tagmask.steps.segment import SegmentConfig
-from tagmask.steps.walk import WalkConfig
+from tagmask.steps.entropy import ENTROPY, EntropyConfig
+from tagmask.steps.evaluate import EVALUATE, EvaluateConfig
+from tagmask.steps.learners import AFFINITY, STUDENT, Learner
+from tagmask.steps.localize import LOCALIZE, LocalizeConfig
+from tagmask.steps.refine import REFINE, RefineConfig
+from tagmask.steps.report import REPORT, ReportConfig
+from tagmask.steps.review import REVIEW, ReviewConfig
+from tagmask.steps.segment import SEGMENT, SegmentConfig
+from tagmask.steps.train import TRAIN
+from tagmask.steps.walk import WALK, WalkConfig
 from tagmask.store.files import atomic_write
 from tagmask.training.config import TrainConfig
 
@@ -43,7 +44,7 @@ __all__ = [
 
 
 class RunConfig(Config):
-    """Everything a run is made of."""
+    """Everything a run is made of; sections that name a step stand in the order of the steps."""
 
     data: DataConfig = DataConfig()
     """Images, tags, masks for scoring."""
@@ -55,27 +56,27 @@ class RunConfig(Config):
     """Use this model folder, or this published checkpoint of the method, instead of training."""
     runtime: RuntimeConfig = RuntimeConfig()
     """Device, precision, seed."""
-    train: TrainConfig = TrainConfig()
+    train: Annotated[TrainConfig, TRAIN] = TrainConfig()
     """Step train."""
-    localize: LocalizeConfig = LocalizeConfig()
+    localize: Annotated[LocalizeConfig, LOCALIZE] = LocalizeConfig()
     """Step localize: maps to disk."""
-    refine: RefineConfig = RefineConfig()
+    refine: Annotated[RefineConfig, REFINE] = RefineConfig()
     """Step refine: maps to pseudo labels."""
-    entropy: EntropyConfig = EntropyConfig()
+    entropy: Annotated[EntropyConfig, ENTROPY] = EntropyConfig()
     """Command entropy: how far every block's attention spreads the maps."""
-    review: ReviewConfig = ReviewConfig()
+    review: Annotated[ReviewConfig, REVIEW] = ReviewConfig()
     """Command review: which masks and tags to look at first."""
-    affinity: Learner | None = None
+    affinity: Annotated[Learner | None, AFFINITY] = None
     """Step affinity: learns from the labels of refine which neighbouring pixels belong together."""
-    walk: WalkConfig = WalkConfig()
+    walk: Annotated[WalkConfig, WALK] = WalkConfig()
     """Step walk: maps spread along the learned affinities, to labels."""
-    student: Learner | None = None
+    student: Annotated[Learner | None, STUDENT] = None
     """Step student: the segmentation network at the end of a multi-stage method; it then does segment."""
-    segment: SegmentConfig = SegmentConfig()
+    segment: Annotated[SegmentConfig, SEGMENT] = SegmentConfig()
     """Step segment: images to masks."""
-    evaluate: EvaluateConfig = EvaluateConfig()
+    evaluate: Annotated[EvaluateConfig, EVALUATE] = EvaluateConfig()
     """Step evaluate: scores."""
-    report: ReportConfig = ReportConfig()
+    report: Annotated[ReportConfig, REPORT] = ReportConfig()
     """Step report: the page."""
 
 

@@ -1,31 +1,24 @@
-"""The steps of a run, in order. A new step is a file in `tagmask.steps` and a line here."""
+"""The steps of a run, in the order of their sections in `tagmask.pipeline.config.RunConfig`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from tagmask.errors import ConfigError, nearest
+from tagmask.pipeline.config import RunConfig
 from tagmask.steps.base import Step
-from tagmask.steps.entropy import ENTROPY
-from tagmask.steps.evaluate import EVALUATE
-from tagmask.steps.learners import AFFINITY, STUDENT
-from tagmask.steps.localize import LOCALIZE
-from tagmask.steps.refine import REFINE
-from tagmask.steps.report import REPORT
-from tagmask.steps.review import REVIEW
-from tagmask.steps.segment import SEGMENT
-from tagmask.steps.train import TRAIN
-from tagmask.steps.walk import WALK
 
 __all__ = ["ALL_STEPS", "STEPS", "choose_steps"]
 
-_ORDER = (TRAIN, LOCALIZE, REFINE, AFFINITY, WALK, STUDENT, SEGMENT, EVALUATE, REPORT)
-_BESIDE = (ENTROPY, REVIEW)
-
-STEPS = tuple(step.name for step in _ORDER)
-"""Names of the steps of a run, in order."""
-ALL_STEPS: Mapping[str, Step] = {step.name: step for step in (*_ORDER, *_BESIDE)}
+ALL_STEPS: Mapping[str, Step] = {
+    step.name: step
+    for field in RunConfig.model_fields.values()
+    for step in field.metadata
+    if isinstance(step, Step)
+}
 """Every step by name, those included that can be done with a run beside its order."""
+STEPS = tuple(name for name, step in ALL_STEPS.items() if not step.beside)
+"""Names of the steps of a run, in order."""
 
 
 def choose_steps(until: str | None = None, first: str | None = None) -> tuple[str, ...]:

@@ -148,6 +148,7 @@ class Step:
         smaller: What to change when memory runs out.
         by_hand: Its outputs are label images, which people also change by hand.
         anew: A call for this step alone does it again, done or not.
+        beside: It is no part of a run, but can be done with one.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Step:
     smaller: str = "Take smaller images"
     by_hand: bool = False
     anew: bool = field(default=False, kw_only=True)
+    beside: bool = field(default=False, kw_only=True)
 
 
 def each_image(

@@ -102,5 +102,7 @@ def entropy(plan: _Plan, context: Context) -> dict[str, Any]:
     return record
 
 
-ENTROPY = Step("entropy", ("entropy.json", "entropy.svg"), reads=_reads, prepare=_prepare, work=entropy)
+ENTROPY = Step(
+    "entropy", ("entropy.json", "entropy.svg"), reads=_reads, prepare=_prepare, work=entropy, beside=True
+)
 """How far every block's attention spreads the maps."""

@@ -219,5 +219,5 @@ def _pictures(dataset: TagDataset, looker: Opinions, index: int) -> tuple[str, .
     return tuple(found)
 
 
-REVIEW = Step("review", ("review",), reads=_reads, prepare=_prepare, work=review)
+REVIEW = Step("review", ("review",), reads=_reads, prepare=_prepare, work=review, beside=True)
 """Which masks and tags to look at first."""

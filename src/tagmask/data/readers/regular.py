@@ -36,9 +36,10 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISDIR, "a folder"),
 )
-_FLAGS = os.O_RDONLY
-for _name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
-    _FLAGS |= getattr(os, _name, 0)  # each exists on some systems only
+# Different bits, each of which exists on some systems only.
+_FLAGS = os.O_RDONLY + sum(
+    getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
+)
 _OUTPUT_MARKS = (("predict.json",), ("run.json",), ("settings.yaml", ".lock"))
 
 
