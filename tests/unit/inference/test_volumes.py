@@ -147,3 +147,31 @@ def test_a_model_of_photographs_does_not_guess_a_range(tmp_path):
     nibabel.save(nibabel.Nifti1Image(VALUES, AFFINE), tmp_path / "a.nii")
     run([tmp_path], tmp_path / "out", reading=None)
     assert "nothing says which values are black" in failures(tmp_path / "out")[0]
+
+
+def test_volumes_are_learned_from_slice_by_slice(tmp_path):
+    from tagmask.data.check import check
+    from tagmask.data.parts import DataConfig, Parts
+
+    root = tmp_path / "data"
+    root.mkdir()
+    nibabel.save(nibabel.Nifti1Image(VALUES, AFFINE), root / "head.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(VALUES, AFFINE), root / "neck.nii")
+    _series(root / "scan")
+    rows = ("head.nii.gz,a", "head.nii.gz/2,b", "neck.nii/1,b", "scan,a b")
+    (root / "tags.csv").write_text("image,tags\n" + "\n".join(rows) + "\n")
+    parts = Parts(DataConfig(root=root, holdout=0, range="percentiles"))
+    dataset = parts.open("train")
+    assert dataset.names == tuple(
+        [f"head/000{k}" for k in range(4)] + ["neck/0001"] + [f"scan/000{k}" for k in range(4)]
+    )
+    tags = [item.tags for item in dataset.items]
+    assert tags == [(0,), (0,), (1,), (0,), (1,), *[(0, 1)] * 4]
+    assert dataset.reading.ranges == ((-1000.0, 1000.0),)
+    for index, part in ((0, 0), (2, 2), (4, 1), (6, 1)):
+        expect = (VALUES[:, :, part].T > 0) * np.uint8(255)
+        np.testing.assert_array_equal(dataset.image(index)[..., 0], expect)
+    assert dataset.size(3) == (48, 40)
+    report = check(root)
+    assert report.ok, report.text()
+    assert report.num_images == 9

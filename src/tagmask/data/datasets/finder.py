@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from tagmask.data.base import Problem
 from tagmask.data.datasets.listing import pictures_below
+from tagmask.data.datasets.stacks import stack_of
 from tagmask.data.datasets.tagfile import TagRow
 from tagmask.data.readers.images import IMAGE_SUFFIXES
 from tagmask.data.tables import cell
@@ -39,6 +40,8 @@ class Finder:
             detail = f"line {row.line}: paths must lie below {self.folder}"
             problems.append(Problem("path outside", row.image or "(empty)", detail))
             return None
+        if (stack := stack_of(self.folder, written.as_posix())) is not None:
+            return stack
         for name in dict.fromkeys((written.name, cell(written.name))):
             matching = self._named(written.parent, name)
             if len(matching) == 1:

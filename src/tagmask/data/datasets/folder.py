@@ -12,6 +12,7 @@ from tagmask.data.classes import ClassTable, class_table, read_class_file
 from tagmask.data.datasets.class_folders import folders_of, pictures_of
 from tagmask.data.datasets.finder import Finder, look_around
 from tagmask.data.datasets.listing import own_file, pictures_below, unique_names
+from tagmask.data.datasets.stacks import one_a_slice
 from tagmask.data.datasets.tagfile import TagRow, file_split, read_tag_file, split_rows
 from tagmask.data.file_names import named_file
 from tagmask.data.mask_meaning import decide
@@ -109,7 +110,7 @@ def _from_rows(source: Source, files: Sequence[_TagFile]) -> Scan:
         else:
             found[image] = row
     tags = [_tag_indices(row, names[id(row)], classes, problems) for row in found.values()]
-    items = _named(list(found), tags, finder.folder)
+    items = _named(list(found), tags, finder.folder, problems)
     origin = (
         str(path) if len(files) == 1 or source.tags else str(path.with_name(f"tags_{{split}}{path.suffix}"))
     )
@@ -171,10 +172,14 @@ def _image_folder(root: Path) -> Path:
     return root / "images" if (root / "images").is_dir() else root
 
 
-def _named(images: Sequence[Path], tags: Sequence[tuple[int, ...] | None], folder: Path) -> list[Item]:
+def _named(
+    images: Sequence[Path], tags: Sequence[tuple[int, ...] | None], folder: Path, problems: list[Problem]
+) -> list[Item]:
     """Items called by their path without ending; with it where two pictures differ in nothing else."""
     names = unique_names([image.relative_to(folder).as_posix() for image in images])
-    return [Item(*parts) for parts in zip(names, images, tags, strict=True)]
+    items, unreadable = one_a_slice([Item(*p) for p in zip(names, images, tags, strict=True)], folder)
+    problems += unreadable
+    return items
 
 
 def _untagged(source: Source) -> Scan:
@@ -187,7 +192,7 @@ def _untagged(source: Source) -> Scan:
     skip = source.mask_folder or source.root / "masks"
     problems: list[Problem] = []
     images = [p for p in pictures_below(folder, source.root, problems) if not p.is_relative_to(skip)]
-    items = _named(images, [None] * len(images), folder)
+    items = _named(images, [None] * len(images), folder, problems)
     return _finish(source, classes, items, source.split or "all", problems, "none")
 
 
@@ -195,7 +200,7 @@ def _from_class_folders(source: Source) -> Scan:
     root, folders = folders_of(source.root, source.split)
     problems: list[Problem] = []
     classes, (images, tags) = pictures_of(folders, source.root, _given_classes(source), problems)
-    items = _named(images, tags, root)
+    items = _named(images, tags, root, problems)
     look = partial(_look, source, None, Finder(root))
     scan = _finish(source, classes, items, source.split or "all", problems, "sub-folders", look)
     return replace(scan, unsplit=not any((source.root / split).is_dir() for split in _SPLITS))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tagmask.data.base import Problem, Scan, Source
+from tagmask.data.datasets.stacks import is_stack
 from tagmask.data.file_names import unusable
 from tagmask.data.readers.archive import FolderTree
 from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES
@@ -49,7 +50,11 @@ def pictures_below(folder: Path, root: Path, problems: list[Problem]) -> list[Pa
         Problem("picture of an unknown format", ending, _foreign(names), fatal=False)
         for ending, names in foreign.items()
     ]
-    return [folder / name for name in tree.names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+    return [
+        folder / name
+        for name in tree.names
+        if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES or is_stack(name)
+    ]
 
 
 def _foreign(names: Sequence[str]) -> str:

@@ -1,0 +1,97 @@
+"""Files that hold a stack of slices, as one image a slice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tagmask.data.base import Item, Problem
+from tagmask.data.readers import dicom, nifti
+from tagmask.data.readers.images import IMAGE_SUFFIXES
+from tagmask.errors import DataError
+
+__all__ = ["is_stack", "one_a_slice", "stack_of"]
+
+_SLICE = re.compile(r"(.+\.nii(?:\.gz)?)/(\d+)", re.IGNORECASE)
+
+
+def is_stack(name: str) -> bool:
+    """Whether a file's name is that of a volume or of a slice of one."""
+    return name.lower().endswith((*nifti.ENDINGS, *dicom.ENDINGS))
+
+
+def stack_of(folder: Path, written: str) -> Path | None:
+    """What a row of a tag file names if that is no single picture.
+
+    Args:
+        folder: The image folder.
+        written: The row's path: ``head.nii.gz/12`` (slice 12, from 0), or a folder of DICOM files.
+
+    Returns:
+        ``head.nii.gz/12`` below the folder, or the folder; None for anything else.
+    """
+    found = _SLICE.fullmatch(written)
+    if found is not None:
+        return folder / written if (folder / found[1]).is_file() else None
+    place = folder / written
+    holds = place.is_dir() and any(p.suffix.lower() in dicom.ENDINGS for p in place.iterdir())
+    return place if holds else None
+
+
+def one_a_slice(items: Sequence[Item], folder: Path) -> tuple[list[Item], list[Problem]]:
+    """Items with every volume replaced by its slices, which are called ``NAME/0000`` and so on.
+
+    Every slice has the tags of its volume, unless a row names the slice itself.
+
+    Args:
+        items: What a scan found.
+        folder: The image folder.
+
+    Returns:
+        The items, and problems with volumes that cannot be read.
+    """
+    if all(item.image.suffix.lower() in IMAGE_SUFFIXES for item in items):
+        return list(items), []
+    found: dict[str, Item] = {}
+    problems: list[Problem] = []
+    single: set[str] = set()
+    for item in items:
+        try:
+            slices = list(_slices(item, folder))
+        except DataError as error:
+            problems.append(Problem("unreadable image", item.name, str(error)))
+            continue
+        for one in slices:
+            if one.name not in single:
+                found[one.name] = one
+        if len(slices) == 1 and _SLICE.fullmatch(item.image.as_posix()):
+            single.add(slices[0].name)
+            found[slices[0].name] = slices[0]
+    return list(found.values()), problems
+
+
+def _slices(item: Item, folder: Path) -> Iterator[Item]:
+    path = item.image
+    written = _SLICE.fullmatch(path.as_posix())
+    if written is not None:
+        volume, part = Path(written[1]), int(written[2])
+        if part >= nifti.count(volume):
+            raise DataError(f"{volume} has slices 0 to {nifti.count(volume) - 1}, not {part}")
+        yield replace(item, name=f"{_called(volume, folder)}/{part:04d}", image=volume, part=part)
+    elif path.name.lower().endswith(nifti.ENDINGS):
+        for part in range(nifti.count(path)):
+            yield replace(item, name=f"{_called(path, folder)}/{part:04d}", part=part)
+    elif path.suffix.lower() not in IMAGE_SUFFIXES and path.is_dir():
+        files = [p for p in sorted(path.iterdir()) if p.suffix.lower() in dicom.ENDINGS]
+        for number, file in enumerate(dicom.series(files)):
+            yield replace(item, name=f"{path.relative_to(folder).as_posix()}/{number:04d}", image=file)
+    else:
+        yield item
+
+
+def _called(volume: Path, folder: Path) -> str:
+    name = volume.relative_to(folder).as_posix()
+    ending = next(e for e in sorted(nifti.ENDINGS, key=len, reverse=True) if name.lower().endswith(e))
+    return name[: -len(ending)]
