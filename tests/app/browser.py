@@ -79,11 +79,11 @@ class Browser:
         self.requested: set[str] = set()
 
     def open(self, url: str, width: int = 1280, height: int = 900) -> None:
-        """Load a page in a window of that size and wait for its pictures."""
+        """Load a page in a window of that size and wait for its picture."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.get(url)
-        self.until(lambda: self.run("return document.querySelectorAll('.tm-panel').length"), "the panels")
+        self.until(lambda: self.run("return Boolean(window.tagmask?.item)"), "the picture")
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
@@ -95,17 +95,18 @@ class Browser:
             if found := check():
                 return found
             time.sleep(0.05)
-        raise AssertionError(f"waited in vain for {what}; the status says: {self.text('#tm-status')}")
+        raise AssertionError(f"waited in vain for {what}; the page says: {self.text('#message')}")
 
     def text(self, selector: str) -> str:
         return str(self.run("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
 
     def says(self, words: str) -> None:
-        self.until(lambda: words in self.text("#tm-status"), f"'{words}'")
+        self.until(lambda: words in self.text("#message"), f"'{words}'")
 
     def place(self, name: str) -> None:
         """Wait until an image is open."""
-        self.until(lambda: self.text("#tm-place").startswith(name), f"image {name}")
+        opened = "return window.tagmask?.item?.name ?? ''"
+        self.until(lambda: str(self.run(opened)).startswith(name), f"image {name}")
 
     def press(self, key: str) -> None:
         """Press a key wherever the focus is."""
@@ -113,10 +114,28 @@ class Browser:
 
         ActionChains(self.driver).send_keys(key).perform()
 
-    def panel(self, number: int) -> str:
-        """Address of the picture in a panel."""
-        script = "return document.querySelectorAll('.tm-panel')[arguments[0]].querySelector('img').src"
-        return str(self.run(script, number))
+    def saved(self) -> None:
+        """Wait until every change is written."""
+        self.run("window.tagmask.flush()")
+        self.until(
+            lambda: self.run("return window.tagmask.outbox.waiting === 0"), "the changes to be written"
+        )
+
+    def draw(self, *corners: tuple[float, float]) -> None:
+        """Drag the mouse over the picture, corners in parts of its width and height."""
+        script = """const view = window.tagmask.view, box = view.canvas.getBoundingClientRect();
+        const at = ([x, y]) => ({
+          clientX: box.left + (view.left + x * view.item.width * view.scale) / view.ratio,
+          clientY: box.top + (view.top + y * view.item.height * view.scale) / view.ratio });
+        return arguments[0].map(at);"""
+        places = [(one["clientX"], one["clientY"]) for one in self.run(script, [list(c) for c in corners])]
+        mouse = {"button": "left", "clickCount": 1}
+        for number, (x, y) in enumerate([places[0], *places, places[-1]]):
+            kind = "mousePressed" if number == 0 else "mouseMoved"
+            kind = "mouseReleased" if number == len(places) + 1 else kind
+            buttons = 0 if kind == "mouseReleased" else 1
+            event = {"type": kind, "x": x, "y": y, "buttons": buttons, **mouse}
+            self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", event)
 
     def outside(self, url: str) -> set[str]:
         """Addresses asked for so far that are not the page's own."""

@@ -16,21 +16,23 @@ from tagmask.engine.runtime import Runtime
 from tagmask.model import Model
 from tagmask.models.trained import Trained, build_method
 from tagmask.store.labels import write_mask
+from tagmask.store.maps import save_maps
 from tests.toy import toy_root
 
 BACKBONE = "vit:patch=8,dim=32,depth=2,heads=2,size=64"
 QUEUE = ("00014", "00012", "00015")
+CLASSES = ("stripes", "dots", "checker", "rings", "marble")
 CONTROLS = Controls("cam")
+ME = "m" * 43
 
 
 @pytest.fixture(scope="session")
 def model() -> Model:
     """The smallest MoRe, its weights random."""
     torch.manual_seed(0)
-    classes = ("stripes", "dots", "checker", "rings", "marble")
     values = {"backbone": BACKBONE, "weights": "none", "aux_block": -2, "scales": (1.0,)}
-    method = build_method("more", values, len(classes)).eval()
-    return Model(Trained(method, "more", ClassTable(classes), "", {}), Runtime.create("cpu", "fp32", None))
+    method = build_method("more", values, len(CLASSES)).eval()
+    return Model(Trained(method, "more", ClassTable(CLASSES), "", {}), Runtime.create("cpu", "fp32", None))
 
 
 @pytest.fixture(scope="session")
@@ -40,14 +42,20 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run folder with a mask and a queue that names three of four images and one that is gone."""
+    """A run folder with a mask, maps and a queue that names three of four images and one that is gone."""
     folder = tmp_path / "run"
     (folder / "review").mkdir(parents=True)
-    lines = [f"{place},{name},0.{9 - place},why {name}" for place, name in enumerate(("gone", *QUEUE), 1)]
-    (folder / "review" / "queue.csv").write_text("\n".join(["place,name,score,why", *lines]))
+    lines = [
+        f"{place},{name},0.{9 - place},why {name},dots" for place, name in enumerate(("gone", *QUEUE), 1)
+    ]
+    (folder / "review" / "queue.csv").write_text("\n".join(["place,name,score,why,classes", *lines]))
     mask = np.zeros((64, 64), np.uint8)
     mask[8:24, 8:24] = 3
     write_mask(folder / "masks" / "00012.png", mask)
+    ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
+    save_maps(
+        folder / "maps" / "cam" / "00012.npz", np.stack([ramp, ramp[:, ::-1]]), np.array([1, 2]), (64, 64)
+    )
     return folder
 
 

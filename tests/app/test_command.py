@@ -10,16 +10,16 @@ from tagmask.store.files import exclusive
 from tests.cli import tagmask
 
 
-def test_without_gradio_the_command_says_what_to_install(monkeypatch, tmp_path):
+def test_without_its_server_the_command_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "tagmask.app.server", raising=False)
-    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     done = tagmask("app", tmp_path)
     assert done.exit_code == 2
-    assert done.stderr == "error: the page needs Gradio; install it with: pip install 'tagmask[app]'\n"
+    assert done.stderr == "error: the page needs a web server; install it with: pip install 'tagmask[app]'\n"
 
 
 def test_what_the_command_refuses(tmp_path):
-    pytest.importorskip("gradio", reason="the extra app is not installed")
+    pytest.importorskip("starlette", reason="the extra app is not installed")
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -35,7 +35,7 @@ def test_what_the_command_refuses(tmp_path):
 
 
 def test_one_app_writes_to_a_folder(tmp_path, monkeypatch):
-    pytest.importorskip("gradio", reason="the extra app is not installed")
+    pytest.importorskip("starlette", reason="the extra app is not installed")
     server = importlib.import_module("tagmask.app.server")
     monkeypatch.setattr(server, "_prepare", lambda *_: (None, None, 0.5))
     with exclusive(tmp_path / "out" / "reviewed"):

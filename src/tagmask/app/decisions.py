@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import defaultdict, deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagmask.data.datasets.tagcells import join_tags
-from tagmask.data.readers.regular import read_text
+from tagmask.data.datasets.writing import write_whole
+from tagmask.data.readers.regular import read_bytes, read_text
 from tagmask.data.tables import csv_text
 from tagmask.errors import ConfigError, DataError
 from tagmask.store.files import atomic_write, file_for, write_json
 from tagmask.store.labels import write_mask
 
-__all__ = ["VERDICTS", "Decision", "Decisions"]
+__all__ = ["KEPT", "VERDICTS", "Decision", "Decisions"]
 
 VERDICTS = ("", "accepted", "rejected")
 """An empty verdict is a note about an image that is not decided yet."""
+KEPT = ("", "mask", "pseudo label", "mended", "scribbles")
+"""What is kept of an accepted image; "scribbles" leaves every pixel that was not marked undecided."""
 _MAX_NOTE = 4000
+_REMEMBERED = 50
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Decision:
         name: Of the image.
         verdict: One of `VERDICTS`.
         note: In the person's words.
-        kept: What was accepted: "mask" or "pseudo label".
+        kept: What was accepted, one of `KEPT`.
         tags: Names of the classes it was accepted with.
         settings: Thresholds and refinement at that moment.
         when: Local time with its offset, ISO 8601.
@@ -64,6 +69,10 @@ class Decisions:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        self._before: defaultdict[str, deque[tuple[int, Decision, bytes | None]]] = defaultdict(
+            lambda: deque(maxlen=_REMEMBERED)
+        )
+        self._versions: defaultdict[str, int] = defaultdict(int)
         self._known = {
             decision.name: decision
             for path in sorted((folder / "decisions").rglob("*.json"))
@@ -78,13 +87,37 @@ class Decisions:
         """How many images have a verdict."""
         return sum(decision.verdict == verdict for decision in list(self._known.values()))
 
-    def put(self, decision: Decision, mask: NDArray[np.uint8] | None, palette: NDArray[np.uint8]) -> None:
+    def known(self) -> dict[str, Decision]:
+        """All decisions by the name of their image."""
+        with self._lock:
+            return dict(self._known)
+
+    def version(self, name: str) -> int:
+        """A number that grows with every change of an image; 0 before the first."""
+        return self._versions[name]
+
+    def mask(self, name: str) -> Path | None:
+        """The kept mask of an image, if there is one."""
+        path = self._path("masks", name, ".png")
+        return path if path.is_file() else None
+
+    def put(
+        self,
+        decision: Decision,
+        mask: NDArray[np.uint8] | None,
+        palette: NDArray[np.uint8],
+        merge: bool = False,
+    ) -> int:
         """Write a decision; an accepted mask is kept, that of a rejected image removed.
 
         Args:
             decision: Its time is set here.
             mask: Labels (H, W) of an accepted image; None leaves a kept mask as it is.
             palette: Colours of the mask file, (256, 3).
+            merge: One step for `undo` with the change before, such as the strokes of one mending.
+
+        Returns:
+            The image's new version.
 
         Raises:
             ConfigError: The verdict is unknown or the note too long.
@@ -92,12 +125,15 @@ class Decisions:
         """
         if decision.verdict not in VERDICTS:
             raise ConfigError(f"'{decision.verdict}' is no verdict; accepted or rejected are")
+        if decision.kept not in KEPT:
+            raise ConfigError(f"'{decision.kept}' cannot be kept; one of {', '.join(KEPT[1:])} can")
         if len(decision.note) > _MAX_NOTE:
             raise ConfigError(f"a note has at most {_MAX_NOTE} characters, this one {len(decision.note)}")
         values = {**asdict(decision), "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         with self._lock:
             kept = self._path("masks", decision.name, ".png")
             record = self._path("decisions", decision.name, ".json")
+            before = self._state(decision.name, kept)
             if mask is not None:
                 write_mask(kept, mask, palette)
             write_json(record, {**values, "settings": dict(decision.settings)})
@@ -105,6 +141,49 @@ class Decisions:
                 kept.unlink(missing_ok=True)
             self._known[decision.name] = Decision(**values)
             self._write_table()
+            if not (merge and self._before[decision.name]):
+                self._before[decision.name].append(before)
+            self._versions[decision.name] += 1
+            return self._versions[decision.name]
+
+    def _state(self, name: str, kept: Path) -> tuple[int, Decision, bytes | None]:
+        content = read_bytes(kept) if kept.is_file() else None
+        return self._versions[name], self.get(name), content
+
+    def undo(self, name: str, version: int) -> Decision:
+        """Take the last change of an image back, with its mask.
+
+        Args:
+            name: The image.
+            version: The version that the person sees.
+
+        Raises:
+            ConfigError: There is nothing to take back, or somebody else changed the image since.
+            DataError: It cannot be written.
+        """
+        with self._lock:
+            if self._versions[name] != version:
+                raise ConfigError(f"'{name}' was changed from another window; open it again first")
+            if not self._before[name]:
+                raise ConfigError(f"there is no change of '{name}' to take back")
+            _, decision, content = self._before[name][-1]
+            kept = self._path("masks", name, ".png")
+            record = self._path("decisions", name, ".json")
+            if content is None:
+                kept.unlink(missing_ok=True)
+            else:
+                with atomic_write(kept) as target:
+                    target.write_bytes(content)
+            if decision == Decision(name):
+                record.unlink(missing_ok=True)
+                self._known.pop(name, None)
+            else:
+                write_json(record, {**asdict(decision), "settings": dict(decision.settings)})
+                self._known[name] = decision
+            self._write_table()
+            self._before[name].pop()
+            self._versions[name] += 1
+            return decision
 
     def download(self, name: str, what: str, mask: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Path:
         """Write a mask to ``downloads/`` and say where."""
@@ -128,8 +207,8 @@ class Decisions:
         for name in sorted(self._known):
             d = self._known[name]
             table.append([d.name, d.verdict, d.kept, join_tags(d.tags, known), d.note, d.when])
-        with atomic_write(self.folder / "decisions.csv") as target:
-            target.write_text(csv_text(table), encoding="utf-8", newline="")
+        # Not forced to the disk as the decisions are, from which it is made anew at every change.
+        write_whole(self.folder / "decisions.csv", csv_text(table).encode())
 
 
 def _read(path: Path) -> Decision:

@@ -1,13 +1,12 @@
-"""Between the network and Gradio: few paths, small bodies, the right host, no foreign addresses."""
+"""Between the network and the page: few paths, small bodies, the right host, no foreign addresses."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from tagmask.app.visitors import Visitors, cookie_header, files_in, token_in, visitor_of
+from tagmask.app.visitors import cookie_header, token_in, visitor_of
 
 __all__ = ["Gate"]
 
@@ -17,22 +16,20 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _PATHS = {
-    "GET": re.compile(
-        r"/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|(static|assets|svelte)/.+|"
-        r"gradio_api/(startup-events|heartbeat/\w+|upload_progress|info|theme\.css))?/?"
-    ),
-    "POST": re.compile(r"/gradio_api/(run/\w+|upload|cancel|reset)/?"),
+    "GET": re.compile(r"/(favicon\.ico|static/[a-z]+\.(js|css)|api/[a-z]+)?"),
+    "POST": re.compile(r"/api/[a-z]+"),
 }
-"""The paths that the page itself uses. Gradio has many more, among them one that serves files."""
+"""The paths that the page itself uses."""
 
-_UPLOAD = re.compile(r"/gradio_api/upload/?")
+_LARGE = re.compile(r"/api/(upload|decide|spread)")
+"""Requests that carry pictures or masks."""
 _ASKED = 1 << 20
-"""Most bytes of a request that uploads nothing."""
+"""Most bytes of any other request."""
 
 _HEADERS = {
-    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "cross-origin-resource-policy": "same-origin",
@@ -46,9 +43,6 @@ class TooLarge(Exception):
 class Gate:
     """An ASGI application that lets through what the page needs and answers everything else itself.
 
-    A request that names a file passes only if the same visitor uploaded that file here; so nothing else on
-    the machine is opened for it, whatever lies behind would allow.
-
     Args:
         app: What lies behind.
         limit: Most bytes of one request's body.
@@ -58,7 +52,6 @@ class Gate:
 
     def __init__(self, app: App, limit: int, hosts: Sequence[str] = (), token: str | None = None) -> None:
         self.app, self.limit, self.hosts, self.token = app, limit, frozenset(hosts), token
-        self._visitors = Visitors()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -87,48 +80,36 @@ class Gate:
         await self._passed(scope, receive, send, visitor_of(cookies))
 
     async def _passed(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
-        """Hand a request on, its body counted, and its files and session compared with their owner."""
-        begun = False
-        path, posted = scope["path"], scope["method"] == "POST"
-        answer = bytearray()
-        uploads = posted and _UPLOAD.fullmatch(path) is not None
+        """Hand a request on, its body counted."""
+        begun = over = False
+        path = scope["path"]
+        most = self.limit if _LARGE.fullmatch(path) else _ASKED
+        seen = 0
+
+        async def counted() -> MutableMapping[str, Any]:
+            nonlocal seen, over
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > most:
+                over = True
+                raise TooLarge
+            return message
 
         async def dressed(message: MutableMapping[str, Any]) -> None:
             nonlocal begun
+            if over and not begun:
+                return  # what lies behind calls it a fault of its own
             if message["type"] == "http.response.start":
                 begun = True
                 cookie = [(b"set-cookie", cookie_header().encode())] if not visitor and path == "/" else []
                 message = {**message, "headers": [*_with_headers(message.get("headers", ())), *cookie]}
-            elif uploads and len(answer) <= _ASKED:
-                answer.extend(message.get("body", b""))
-                if not message.get("more_body", False):
-                    self._visitors.brought(visitor, _texts(bytes(answer)))
             await send(message)
 
         try:
-            counted = _counted(receive, self.limit if uploads else _ASKED)
-            if posted and not uploads:
-                body = await _whole(counted)
-                if (refusal := self._not_own(visitor, body)) is not None:
-                    await _answer(send, *refusal)
-                    return
-                counted = _again(body, receive)
-            await self.app(scope, counted, dressed)
+            await self.app({**scope, "tagmask.visitor": visitor}, counted, dressed)
         except TooLarge:
             if not begun:
                 await _answer(send, 413, self._too_large())
-
-    def _not_own(self, visitor: str, body: bytes) -> tuple[int, str] | None:
-        """Why a visitor may not ask this."""
-        try:
-            values = json.loads(body or b"{}")
-            session = str(values.get("session_hash", ""))
-            files = list(files_in(values))
-        except (ValueError, AttributeError, RecursionError):
-            return 400, "this request cannot be read"
-        if not self._visitors.may(visitor, session, files):
-            return 403, "only pictures that you opened or dropped on this page yourself can be named"
-        return None
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -137,7 +118,7 @@ class Gate:
         allowed = _PATHS.get("GET" if scope["method"] == "HEAD" else scope["method"])
         if allowed is None:
             return 405, "only GET and POST are answered here"
-        if not allowed.fullmatch(scope["path"]) or ".." in scope["path"].split("/"):
+        if not allowed.fullmatch(scope["path"]):
             return 404, "there is nothing here"
         origin = headers.get("origin")
         if scope["method"] == "POST" and origin and re.sub(r"^https?://", "", origin) != host:
@@ -153,52 +134,6 @@ class Gate:
 
 def _headers(scope: Scope) -> dict[str, str]:
     return {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-
-
-def _counted(receive: Receive, limit: int) -> Receive:
-    seen = 0
-
-    async def counted() -> MutableMapping[str, Any]:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
-            raise TooLarge
-        return message
-
-    return counted
-
-
-async def _whole(receive: Receive) -> bytes:
-    parts, more = [], True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A body that was read already, then whatever comes after it."""
-    given = False
-
-    async def again() -> MutableMapping[str, Any]:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
-
-
-def _texts(content: bytes) -> list[str]:
-    """The texts of a JSON list; none if it is something else."""
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
-        return []
-    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
 def _with_headers(given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,10 +26,12 @@ from tagmask.model import Model
 from tagmask.steps.refine import RefineConfig, image_labels
 from tagmask.store.labels import read_mask
 
-__all__ = ["Controls", "Lab", "View", "enlarged"]
+__all__ = ["Controls", "Lab", "View"]
 
 Labels = NDArray[np.uint8]
 _WAITING = 32
+_USUAL_SIDE = 384
+"""Longer side of the first, quick look."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Lab:
         self.model, self.segmenter, self.max_side = model, segmenter or model, max_side
         self.classes = model.classes
         self.kinds = model.kinds
+        self.side = _USUAL_SIDE
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(_WAITING)
 
@@ -119,6 +123,16 @@ class Lab:
         Raises:
             DataError: The image or its mask cannot be read, they differ in size, or too many are waiting.
         """
+        levels, size = self._levels(name, path, self.max_side)
+        stored = None
+        if mask is not None:
+            stored = read_mask(mask)
+            if stored.shape != size:
+                raise DataError(f"the mask of '{name}' is {stored.shape}, the image {size}; make it again")
+        return self.relabel(self._seen(name, levels, size, tags, stored), controls)
+
+    def _levels(self, name: str, path: Path, side: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """What the model sees of a file, shrunk to `side`, and the picture's own (height, width)."""
         try:
             content = read_bytes(path)
         except OSError as error:
@@ -126,19 +140,31 @@ class Lab:
         picture = read_by(self.model.reading, name, content=content)
         size = (picture.height, picture.width)
         if isinstance(picture, Image.Image):
-            picture.thumbnail((self.max_side, self.max_side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            picture.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
         else:
-            picture = shrunk(picture, self.max_side)
-        stored = None
-        if mask is not None:
-            stored = read_mask(mask)
-            if stored.shape != size:
-                raise DataError(f"the mask of '{name}' is {stored.shape}, the image {size}; make it again")
-        return self._seen(name, np.array(picture), size, tags, stored, controls)
+            picture = shrunk(picture, side)
+        return np.array(picture), size
+
+    def look(self, name: str, path: Path, tags: Sequence[int] | None, quick: bool) -> View:
+        """What the model says of a picture now: from one view of the model's own size, or from all its views.
+
+        Args:
+            name: How messages call it.
+            path: Its file.
+            tags: 0-based classes that may appear; the classifier decides if None.
+            quick: One view.
+
+        Raises:
+            DataError: It cannot be read, or too many are waiting.
+        """
+        side = min(self.max_side, self.side) if quick else self.max_side
+        levels, size = self._levels(name, path, side)
+        options = {"scales": (1.0,), "flip": "none"} if quick else {}
+        return self._seen(name, levels, size, tags, None, options)
 
     def retag(self, view: View, tags: Sequence[int], controls: Controls) -> View:
         """The same image with other tags; the mask is the model's."""
-        return self._seen(view.name, view.levels, view.size, tags, None, controls)
+        return self.relabel(self._seen(view.name, view.levels, view.size, tags, None), controls)
 
     def _seen(
         self,
@@ -147,23 +173,21 @@ class Lab:
         size: tuple[int, int],
         tags: Sequence[int] | None,
         stored: Labels | None,
-        controls: Controls,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> View:
         words = None if tags is None else [self.classes[key] for key in tags]
         picture = as_picture(levels)
         with self._turn():
-            result = self.model.predict(picture, words)
+            result = self.model.predict(picture, words, **options)
             mask = result.mask
             if stored is not None:
                 mask = stored
             elif self.segmenter is not self.model:
-                mask = self.segmenter.predict(picture, words).mask
+                mask = self.segmenter.predict(picture, words, maps=False, **options).mask
         maps = {kind: values.astype(np.float16) for kind, values in result.maps.items()}
         chosen = result.keys if tags is None else tuple(tags)
-        view = View(
-            name, for_people(levels), levels, size, chosen, result.keys, maps, mask, stored is not None
-        )
-        return self.relabel(view, controls)
+        seen = stored is not None
+        return View(name, for_people(levels), levels, size, chosen, result.keys, maps, mask, seen)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -194,10 +218,3 @@ class Lab:
             with torch.inference_mode():
                 label = image_labels(images, maps, keys, controls.config())[0].numpy().astype(np.uint8)
         return dataclasses.replace(view, label=label)
-
-
-def enlarged(labels: Labels, size: tuple[int, int]) -> Labels:
-    """Labels at (height, width), by the nearest pixel; unchanged if they have that size."""
-    if labels.shape == size:
-        return labels
-    return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import secrets
 import socket
 import tempfile
@@ -12,17 +11,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import gradio as gr
 import uvicorn
-from fastapi import FastAPI
 
 from tagmask.app.desk import Desk
 from tagmask.app.gate import Gate
 from tagmask.app.lab import Lab
 from tagmask.app.library import Folders, Library
-from tagmask.app.page import build
+from tagmask.app.routes import Routes
 from tagmask.data import TagDataset
-from tagmask.data.parts import Parts, open_part
+from tagmask.data.parts import Parts
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, UserError
 from tagmask.inference.predictor import remembered_use
@@ -33,9 +30,7 @@ from tagmask.store.files import exclusive
 
 __all__ = ["AppOptions", "serve"]
 
-_STATIC = Path(__file__).parent / "static"
 _WAITING = 64
-_VISITORS = 100
 
 
 @dataclass(frozen=True)
@@ -78,8 +73,6 @@ def serve(folder: Path, out: Path | None, options: AppOptions, say: Callable[[st
         # Nothing is made before it is known that there is a model.
         lab, library, background = _prepare(folder, options, say)
         stack.enter_context(exclusive(target / "reviewed"))
-        # Gradio reads its folder for uploads from the environment; this one goes away with the program.
-        os.environ["GRADIO_TEMP_DIR"] = inbox
         desk = Desk(lab, library, target, Path(inbox))
         token = None if _is_loopback(options.host) else secrets.token_urlsafe(24)
         app = application(desk, folder.resolve().name, background, options, token)
@@ -97,53 +90,9 @@ def application(
     desk: Desk, title: str, background: float, options: AppOptions, token: str | None = None
 ) -> Gate:
     """The ASGI application for a desk; with a token, only for those who have it."""
-    blocks = build(desk, title, background)
-    blocks.state_session_capacity = _VISITORS
-    limit = options.upload_limit * 2**20
-    script = (_STATIC / "app.js").read_text(encoding="utf-8")
-    app = gr.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
-        blocks,
-        path="/",
-        server_name=options.host,
-        footer_links=[],
-        run_history=False,
-        max_file_size=limit,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-        show_error=False,
-        theme=_theme(),
-        css=(_STATIC / "app.css").read_text(encoding="utf-8"),
-        head=f"<script>{script}</script>",
-    )
+    behind = Routes(desk, title, background, f"{desk.decisions.folder.name}").application()
     hosts = ("localhost", "127.0.0.1", "[::1]", options.host) if _is_loopback(options.host) else ()
-    # Gradio looks at the paths that a request names only of a page that it launched itself.
-    blocks.has_launched = True
-    # Several pictures and the envelope around them travel in one request.
-    return Gate(app, limit + 2**20, hosts, token)
-
-
-def _theme() -> gr.themes.Base:
-    """Fonts of the system, and every text with a contrast of at least 4.5."""
-    fonts = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]
-    theme = gr.themes.Base(primary_hue="blue", font=fonts, font_mono=["ui-monospace", "monospace"])
-    return theme.set(
-        body_text_color_subdued="*neutral_600",
-        body_text_color_subdued_dark="*neutral_300",
-        block_info_text_color="*neutral_600",
-        block_label_text_color="*neutral_700",
-        block_label_text_color_dark="*neutral_200",
-        block_title_text_color="*neutral_700",
-        block_title_text_color_dark="*neutral_200",
-        input_placeholder_color="*neutral_600",
-        input_placeholder_color_dark="*neutral_300",
-        button_primary_background_fill="*primary_700",
-        button_primary_background_fill_dark="*primary_700",
-        button_primary_background_fill_hover="*primary_800",
-        button_primary_background_fill_hover_dark="*primary_800",
-    )
+    return Gate(behind, options.upload_limit * 2**20, hosts, token)
 
 
 def _prepare(folder: Path, options: AppOptions, say: Callable[[str], None]) -> tuple[Lab, Library, float]:
@@ -156,24 +105,32 @@ def _prepare(folder: Path, options: AppOptions, say: Callable[[str], None]) -> t
     segmenter = model if config.student is None else Model(models.segmenter(), runtime)
     roots = [folder, *options.allow]
     roots += [root for root in (config.data.root, config.data.val_root) if root is not None]
-    dataset = _images(config, trained.classes.names, say)
-    library = Library(dataset, folder, Folders.of(roots))
+    dataset, parts = _images(config, trained.classes.names, say)
+    library = Library(dataset, folder, Folders.of(roots), parts)
+    for outside in library.elsewhere():
+        say(f"images lie in {outside}, which this app may not read; start it with --allow {outside}")
     lab = Lab(model, segmenter, options.max_side)
     return lab, library, remembered_use(trained.meta).background
 
 
-def _images(config: RunConfig, names: Sequence[str], say: Callable[[str], None]) -> TagDataset | None:
-    """The images of the run; without them uploads still work."""
+def _images(
+    config: RunConfig, names: Sequence[str], say: Callable[[str], None]
+) -> tuple[TagDataset | None, dict[str, str]]:
+    """The images of the run and the part each belongs to; without them uploads still work."""
     if config.data.root is None:
-        return None
+        return None, {}
+    known = Parts(config.data.model_copy(update={"cache": "none"}))
     try:
-        dataset = open_part(config.data, config.review.split)
+        dataset = known.open("both")
         if dataset.classes.names != names:
             raise ConfigError("the run's images have other classes than its model")
     except UserError as error:
         say(f"no queue, only uploads: {error}")
-        return None
-    return dataset
+        return None, {}
+    if known.find("auto") == "train":
+        return dataset, {}
+    taught = set(known.open("train").names)
+    return dataset, {name: "train" if name in taught else "val" for name in dataset.names}
 
 
 def _listen(host: str, port: int) -> socket.socket:

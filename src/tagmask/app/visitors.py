@@ -1,90 +1,75 @@
-"""Who asks: a cookie for every browser, what it uploaded, the sessions it opened; the page's token."""
+"""Who asks: a cookie for every browser, what it uploaded and looked at; the page's token."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
+from pathlib import Path
+from typing import Generic, TypeVar
 from urllib.parse import parse_qs
 
-__all__ = ["Visitors", "cookie_header", "files_in", "token_in", "visitor_of"]
+from tagmask.errors import DataError
+
+__all__ = ["Visitors", "cookie_header", "token_in", "visitor_of"]
 
 _VISITOR = "tagmask"
-_KNOWN = 20_000
+_KNOWN = 1000
+_UPLOADS = 200
+_SEEN = 64
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{43}")
+_V = TypeVar("_V")
 
 
-class Visitors:
-    """What was brought by whom. Safe to use from several threads; the oldest entries are forgotten.
+class Visitors(Generic[_V]):
+    """What belongs to one visitor alone. Safe to use from several threads; the oldest are forgotten.
 
-    A visitor is known by a random cookie. A client without cookies is known by the session that it names:
-    the first one to open an upload without an owner becomes its owner.
+    A visitor is known by a random cookie; who sends none cannot upload.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._files: OrderedDict[str, set[str]] = OrderedDict()
-        self._sessions: OrderedDict[str, str] = OrderedDict()
+        self._uploads: OrderedDict[str, dict[str, Path]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str], _V] = OrderedDict()
 
-    def brought(self, visitor: str, files: list[str]) -> None:
-        """Note that a visitor ("" without a cookie) uploaded files; equal ones may be of several visitors."""
+    def brought(self, visitor: str, name: str, file: Path) -> None:
+        """Note an upload.
+
+        Raises:
+            DataError: The visitor has no cookie, or too many uploads.
+        """
+        if not visitor:
+            raise DataError("open the page first: without its cookie nothing can be uploaded")
         with self._lock:
-            for file in files:
-                owners = self._files.setdefault(file, set())
-                if visitor:
-                    owners.add(visitor)
-                self._files.move_to_end(file)
-                _bounded(self._files)
+            uploads = self._uploads.setdefault(visitor, {})
+            if name not in uploads and len(uploads) >= _UPLOADS:
+                raise DataError(f"at most {_UPLOADS} pictures can be uploaded; start the app again for more")
+            uploads[name] = file
+            self._uploads.move_to_end(visitor)
+            while len(self._uploads) > _KNOWN:
+                self._uploads.popitem(last=False)
 
-    def may(self, visitor: str, session: str, files: list[str]) -> bool:
-        """Whether a visitor may use a session and files: both must be its own."""
-        who = visitor or f"session {session}"
+    def uploads(self, visitor: str) -> dict[str, Path]:
+        """What a visitor uploaded, by name."""
         with self._lock:
-            for file in files:
-                owners = self._files.get(file)
-                if owners is None or (owners and who not in owners):
-                    return False
-            if self._sessions.setdefault(session, visitor) != visitor:
-                return False
-            self._sessions.move_to_end(session)
-            _bounded(self._sessions)
-            for file in files:
-                self._files[file].add(who)
-            return True
+            return dict(self._uploads.get(visitor, {}))
 
+    def remember(self, visitor: str, name: str, view: _V) -> None:
+        """Keep what a visitor was shown of an image."""
+        with self._lock:
+            self._seen[visitor, name] = view
+            self._seen.move_to_end((visitor, name))
+            while len(self._seen) > _SEEN:
+                self._seen.popitem(last=False)
 
-def _bounded(entries: OrderedDict[str, Any]) -> None:
-    while len(entries) > _KNOWN:
-        entries.popitem(last=False)
-
-
-def files_in(values: Any) -> Iterator[str]:
-    """Paths of all files that the values of a request name, however deep; not a text stands for no path.
-
-    Gradio takes any mapping with a "path" for a file.
-    """
-    waiting = [values]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            if "path" in value:
-                yield value["path"] if isinstance(value["path"], str) else ""
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-        elif isinstance(value, str) and '"path"' in value:
-            # Some components take JSON as text.
-            try:
-                waiting.append(json.loads(value))
-            except (ValueError, RecursionError):
-                continue
+    def seen(self, visitor: str, name: str) -> _V | None:
+        """What a visitor was shown of an image last, if it is still known."""
+        with self._lock:
+            return self._seen.get((visitor, name))
 
 
 def visitor_of(cookies: str) -> str:

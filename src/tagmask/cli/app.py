@@ -43,8 +43,10 @@ def app_page(
     try:
         from tagmask.app.server import AppOptions, serve
     except ModuleNotFoundError as error:
-        if error.name not in ("gradio", "uvicorn", "fastapi"):
+        if error.name not in ("starlette", "uvicorn"):
             raise
-        raise ConfigError("the page needs Gradio; install it with: pip install 'tagmask[app]'") from None
+        raise ConfigError(
+            "the page needs a web server; install it with: pip install 'tagmask[app]'"
+        ) from None
     options = AppOptions(host, port, tuple(allow or ()), upload_limit, max_side, device)
     serve(folder, out, options, show_line)

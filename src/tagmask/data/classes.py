@@ -14,7 +14,16 @@ from tagmask.errors import DataError, nearest
 from tagmask.names import deprecated
 from tagmask.types import IGNORE
 
-__all__ = ["VOC_CLASSES", "ClassTable", "class_file", "class_table", "read_class_file", "voc_palette"]
+__all__ = [
+    "CLASS_COLOURS",
+    "VOC_CLASSES",
+    "ClassTable",
+    "class_file",
+    "class_palette",
+    "class_table",
+    "read_class_file",
+    "voc_palette",
+]
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -22,6 +31,18 @@ VOC_CLASSES = (
 )  # fmt: skip
 """PASCAL VOC's 20 classes in the order of its masks (aeroplane is 1)."""
 
+CLASS_COLOURS = (
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8800FF", "#663311",
+    "#222299", "#AAFF88", "#553366", "#88BB66", "#BB55FF", "#00EEAA", "#882244", "#886633", "#8811CC",
+    "#CCDDFF", "#AA1199", "#FF0044", "#EEAACC", "#EE3366", "#BBDD55", "#9999FF", "#BB2200", "#994477",
+    "#660077", "#7777DD", "#004433", "#FF7788", "#DD00CC", "#00CC99", "#BBBB55", "#66CC22", "#99DD88",
+)  # fmt: skip
+"""Colours of the first 36 classes, wherever a class is drawn.
+
+Okabe and Ito's seven, then each the colour farthest from all before it, and from black and white, to the eye
+that misses it most: any two lie at least 11 apart in CIELAB for full colour vision, protanopia, deuteranopia
+and tritanopia as Machado et al. (2009) simulate them.
+"""
 
 _BACKGROUND = ("background", "_background_")
 _IGNORE = "__ignore__"
@@ -81,8 +102,8 @@ class ClassTable:
 
     @property
     def palette(self) -> NDArray[np.uint8]:
-        """(256, 3) colour of each label value."""
-        return voc_palette()
+        """(256, 3) colour of each label value, see `class_palette`."""
+        return class_palette()
 
     def index(self, name: str) -> int:
         """0-based class index of a name.
@@ -94,6 +115,15 @@ class ClassTable:
             return self.names.index(name)
         except ValueError:
             raise DataError(f"'{name}' is not a class. {nearest(name, self.names)}") from None
+
+
+def class_palette() -> NDArray[np.uint8]:
+    """RGB of every label value, (256, 3): black, then `CLASS_COLOURS` over and over, VOC's border for 255."""
+    palette = np.zeros((256, 3), np.uint8)
+    colours = [[int(text[i : i + 2], 16) for i in (1, 3, 5)] for text in CLASS_COLOURS]
+    palette[1:] = np.resize(np.asarray(colours, np.uint8), (255, 3))
+    palette[IGNORE] = 224, 224, 192
+    return palette
 
 
 def voc_palette(num_colours: int = 256) -> NDArray[np.uint8]:

@@ -10,19 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tagmask.data.classes import CLASS_COLOURS
+
 __all__ = ["class_colours", "label_picture", "map_picture", "picture_uri"]
 
-# Okabe and Ito's colours, then Tol's muted ones: told apart by most colour-blind readers as well.
-_COLOURS = (
-    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
-    "#88CCEE", "#44AA99", "#117733", "#332288", "#DDCC77", "#999933", "#CC6677", "#882255", "#AA4499",
-)  # fmt: skip
 _IGNORE = 255
 
 
 def class_colours(num_classes: int) -> list[str]:
-    """A colour per class as ``#rrggbb``; they repeat after sixteen, so names must stand beside them."""
-    return [_COLOURS[i % len(_COLOURS)] for i in range(num_classes)]
+    """A colour per class as ``#rrggbb``; they repeat after 36, so names must stand beside them."""
+    return [CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(num_classes)]
 
 
 def map_picture(
@@ -90,5 +87,5 @@ def _grey(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _rgb(key: int) -> tuple[int, int, int]:
-    text = _COLOURS[key % len(_COLOURS)]
+    text = CLASS_COLOURS[key % len(CLASS_COLOURS)]
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)

@@ -134,7 +134,7 @@ def exported(tmp_path_factory):
 def test_the_file_carries_what_reads_it(exported):
     about = read_metadata(exported)
     assert about["outputs"] == ["tag_logits", "cam", "scores", "labels"]
-    assert about["palette"][:2] == [[0, 0, 0], [128, 0, 0]]
+    assert about["palette"][:2] == [[0, 0, 0], [230, 159, 0]]
     assert about["settings"]["backbone"] == TINY["more"]["backbone"]
     assert about["metrics"] == {"miou": 0.5}
     assert json.dumps(about)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tagmask.annotations.formats.base import Tree, label_of
-from tagmask.data.classes import ClassTable, voc_palette
+from tagmask.data.classes import ClassTable, class_palette, voc_palette
 from tagmask.errors import DataError
 
 __all__ = ["LABEL_MAP", "ColourKey", "label_map", "read_key"]
@@ -136,15 +136,19 @@ def read_key(tree: Tree, classes: ClassTable) -> ColourKey:
             colours.setdefault(colour, []).append(name)
         return ColourKey(classes, file, [name for name, _ in lines], colours, numbered=False)
     file = next((name for name in tree.names if PurePosixPath(name).name == _NAMES), None)
-    palette: list[int] = _packed(voc_palette().astype(np.int64)).tolist()
     if file is None:
         names: Sequence[str] = classes.labels
     else:
         text = tree.read(file).decode("utf-8-sig", "replace")
         # LabelMe counts from its second line where the first is the one for ignored pixels.
         names = [line.strip() for line in text.split("\n") if line.strip() not in ("", "__ignore__")]
-    by_palette = {palette[k]: [name] for k, name in enumerate(names[:255])}
-    return ColourKey(classes, file or "the list of classes", names, by_palette, numbered=True)
+    by_colour: dict[int, list[str]] = {}
+    for palette in (voc_palette(), class_palette()):
+        packed: list[int] = _packed(palette.astype(np.int64)).tolist()
+        for number, name in enumerate(names[:255]):
+            if name not in by_colour.setdefault(packed[number], []):
+                by_colour[packed[number]].append(name)
+    return ColourKey(classes, file or "the list of classes", names, by_colour, numbered=True)
 
 
 def _label_lines(text: str, file: str) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tagmask.data.classes import voc_palette
+from tagmask.data.classes import class_palette
 from tagmask.errors import DataError
 
 __all__ = ["cache_folder", "png_bytes", "write_whole"]
@@ -37,9 +37,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def png_bytes(mask: NDArray[np.uint8]) -> bytes:
-    """A label mask (H, W) as an indexed PNG in VOC's colours."""
+    """A label mask (H, W) as an indexed PNG in the colours of the classes."""
     picture = Image.fromarray(mask)
-    picture.putpalette(voc_palette().tobytes())
+    picture.putpalette(class_palette().tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
