@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,6 +33,21 @@ class Golden:
     def output(self, key: str) -> Tensor:
         """A stored output as a tensor."""
         return torch.from_numpy(np.array(self.outputs[key]))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Settings of the original's run; some files keep them beside the rest of `meta`."""
+        return {**self.meta, **self.meta.get("config", {})}
+
+    def shape(self, ending: str) -> tuple[int, ...]:
+        """Shape of the weight whose name ends so."""
+        entries = {name: tuple(shape) for name, shape in self.meta["state_dict"]}
+        return next(shape for name, shape in entries.items() if f".{name}".endswith(f".{ending}"))
+
+    def numbers(self, pattern: str) -> list[int]:
+        """What the group of a pattern matches in the names of inputs and outputs, ascending."""
+        found = (re.fullmatch(pattern, key) for key in (*self.inputs, *self.outputs))
+        return sorted({int(match[1]) for match in found if match})
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,15 @@ class AReAMConfig(MethodConfig):
     scales: Scales | None = None
     """Views of an image afterwards: 1; Conformer 0.5, 1 and 1.5."""
     lr: Rate | None = None
-    """Base rate: 6.25e-5 (batch 64); Conformer 5e-5 (batch 8), its heads ten times that."""
+    """Base rate: 6.25e-5 (batch 64); Conformer 5e-5 (batch 8)."""
+    head_factor: Weight = 10.0
+    """Rate of Conformer's heads relative to the rest."""
+    warmup_epochs: Count | None = None
+    """Epochs of linear warm-up: 5; Conformer 1."""
+    warmup_lr: Rate = 1e-6
+    """Rate that the warm-up starts at."""
+    min_lr: Rate | None = None
+    """Rate that the cosine ends at: 1e-5; Conformer 1e-6."""
     weight_decay: Weight | None = None
     """Of matrices: 0.05; Conformer 0.01."""
     epochs: int | None = Field(default=None, ge=1)
@@ -86,6 +94,8 @@ class Published(NamedTuple):
         lr: Base rate.
         weight_decay: Of matrices.
         epochs: Of the published run.
+        warmup: Epochs of warm-up.
+        floor: Rate that the cosine ends at.
     """
 
     shallow: int
@@ -94,10 +104,12 @@ class Published(NamedTuple):
     lr: float
     weight_decay: float
     epochs: int
+    warmup: int
+    floor: float
 
 
-ON_VIT = Published(7, 1650, (1.0,), 6.25e-5, 0.05, 60)
-ON_CONFORMER = Published(9, 2644, (0.5, 1.0, 1.5), 5e-5, 0.01, 12)
+ON_VIT = Published(7, 1650, (1.0,), 6.25e-5, 0.05, 60, 5, 1e-5)
+ON_CONFORMER = Published(9, 2644, (0.5, 1.0, 1.5), 5e-5, 0.01, 12, 1, 1e-6)
 
 
 class Passed(NamedTuple):
@@ -313,7 +325,7 @@ class AReAM(Method):
     def optim_plan(self, iterations: int) -> OptimPlan:
         """AdamW: DeiT's schedule, or on Conformer a cosine per update and faster heads."""
         settings, published = self.config, self.published
-        base = settings.lr or published.lr
+        base = published.lr if settings.lr is None else settings.lr
         decay = published.weight_decay if settings.weight_decay is None else settings.weight_decay
         epochs = settings.epochs or published.epochs
         spared = "backbone.cls_token" if self.on_conformer else "backbone.pos_embed"
@@ -329,15 +341,27 @@ class AReAM(Method):
             ParamGroup(
                 name,
                 params,
-                base * (10 if name.startswith("head") else 1),
+                base * (settings.head_factor if name.startswith("head") else 1),
                 decay if name.endswith("decay") else 0.0,
             )
             for name, params in members.items()
         ]
+        warmup = published.warmup if settings.warmup_epochs is None else settings.warmup_epochs
+        ends = (settings.warmup_lr, published.floor if settings.min_lr is None else settings.min_lr)
         if self.on_conformer:
-            warmup = iterations // epochs
-            return OptimPlan("adamw", groups, lambda step: cosine_warmup(step, iterations, warmup, base))
-        return OptimPlan("adamw", groups, lambda step: cosine_by_epoch(step, iterations, epochs, base))
+            updates = iterations * warmup // epochs
+            return OptimPlan(
+                "adamw", groups, lambda step: cosine_warmup(step, iterations, updates, base, *ends)
+            )
+        return OptimPlan(
+            "adamw", groups, lambda step: cosine_by_epoch(step, iterations, epochs, base, warmup, *ends)
+        )
+
+    @classmethod
+    def batch_rule(cls, config: AReAMConfig) -> tuple[float, int] | None:  # type: ignore[override]
+        """See `Method.batch_rule`: DeiT's rule on a ViT, none on Conformer."""
+        rate = ON_VIT.lr if config.lr is None else config.lr
+        return None if is_conformer(config.backbone) else (rate, 64)
 
     def initialise(self, weights: str) -> None:
         """Load the pretrained ViT, or the original Conformer's file without its heads."""

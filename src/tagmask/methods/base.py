@@ -149,6 +149,14 @@ class Method(nn.Module, ABC):
         """
 
     @classmethod
+    def batch_rule(cls, config: MethodConfig) -> tuple[float, int] | None:
+        """Base rate (the setting `lr`) and the batch it is for, if the paper's rate grows with the batch.
+
+        That is the rule of DeiT and its descendants, rate times batch / 512; None where the paper has none.
+        """
+        return None
+
+    @classmethod
     def convert_weights(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The authors' published checkpoint under this module's names, to be loaded strictly."""
         return {key.removeprefix("module."): value for key, value in state.items()}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tagmask.backbones.attention_sums import AttentionSums, Part
 from tagmask.backbones.vit import ViT
-from tagmask.config import Rate, Scales, Share, Weight
+from tagmask.config import Count, Rate, Scales, Share, Weight
 from tagmask.errors import ConfigError
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.losses.tokens import class_token_contrast
@@ -62,6 +62,12 @@ class MCTformerConfig(MethodConfig):
     """Base rate: 5e-4 * batch / 512, with batch 64 (v1, v2) or 32 (plus)."""
     epochs: int | None = Field(default=None, ge=1)
     """Into how many epochs a run is divided for its rate; 60, "plus" 45."""
+    warmup_epochs: Count = 5
+    """Epochs of linear warm-up."""
+    warmup_lr: Rate = 1e-6
+    """Rate that the warm-up starts at."""
+    min_lr: Rate = 1e-5
+    """Rate that the cosine ends at."""
     weight_decay: Weight = 0.05
     """Of matrices; biases, norms, the class tokens and (v1, v2) the position table have none."""
 
@@ -199,7 +205,7 @@ class MCTformer(Method):
     def optim_plan(self, iterations: int) -> OptimPlan:
         """AdamW with DeiT's schedule."""
         settings = self.config
-        base = settings.lr or _RATES[settings.version]
+        base, _ = self.batch_rule(settings)
         epochs = settings.epochs or _EPOCHS[settings.version]
         spared = {"backbone.cls_token"}
         if settings.version != "plus":  # "plus" renamed its position tables and so lost their exemption
@@ -213,7 +219,16 @@ class MCTformer(Method):
             ParamGroup("no decay", plain, base, 0.0),
             ParamGroup("decay", decayed, base, settings.weight_decay),
         ]
-        return OptimPlan("adamw", groups, lambda step: cosine_by_epoch(step, iterations, epochs, base))
+        warmup = (settings.warmup_epochs, settings.warmup_lr, settings.min_lr)
+        return OptimPlan(
+            "adamw", groups, lambda step: cosine_by_epoch(step, iterations, epochs, base, *warmup)
+        )
+
+    @classmethod
+    def batch_rule(cls, config: MCTformerConfig) -> tuple[float, int]:  # type: ignore[override]
+        """See `Method.batch_rule`: DeiT's rule, with the batches of the papers."""
+        rate = _RATES[config.version] if config.lr is None else config.lr
+        return rate, 32 if config.version == "plus" else 64
 
     def size_problem(self, size: int) -> str | None:
         """A view must hold a patch."""

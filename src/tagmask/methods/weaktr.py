@@ -189,6 +189,11 @@ class WeakTr(Method):
             ),
         )
 
+    @classmethod
+    def batch_rule(cls, config: WeakTrConfig) -> tuple[float, int]:  # type: ignore[override]
+        """See `Method.batch_rule`: DeiT's rule."""
+        return config.lr, 64
+
     def _pass(self, images: Tensor) -> _Passed:
         pooled: list[Tensor] = []
         kept: list[Tensor] = []

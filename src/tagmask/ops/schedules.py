@@ -53,14 +53,14 @@ def cosine_by_epoch(
         lag: By how many epochs the schedule trails.
 
     Returns:
-        Learning rate divided by `base`.
+        Learning rate divided by `base`; 0 if that is 0.
     """
     epoch = max(min(step, total - 1) * epochs // total - lag, 0)
     if epoch < warmup:
         rate = start + epoch * (base - start) / warmup
     else:
         rate = floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * epoch / epochs))
-    return rate / base
+    return rate / base if base else 0.0
 
 
 def cosine_warmup(
@@ -77,9 +77,9 @@ def cosine_warmup(
         floor: Learning rate the cosine ends at.
 
     Returns:
-        Learning rate divided by `base`.
+        Learning rate divided by `base`; 0 if that is 0.
     """
     if step < warmup:
-        return (start + (base - start) * step / max(warmup - 1, 1)) / base
+        return (start + (base - start) * step / max(warmup - 1, 1)) / base if base else 0.0
     share = min(step - warmup, total - warmup) / max(total - warmup, 1)
-    return (floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * share))) / base
+    return (floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * share))) / base if base else 0.0

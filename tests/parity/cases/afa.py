@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,8 @@ LABEL_SHARE = 1e-3
 
 
 def rgb_images(golden: Golden) -> Tensor:
-    return golden.tensor("images_u8").permute(0, 3, 1, 2).float() / 255
+    levels = golden.tensor("images_u8").permute(0, 3, 1, 2).float()
+    return levels if "0..255" in golden.config.get("image_range", "") else levels / 255
 
 
 def cam_label(golden: Golden) -> Iterable[Check]:
@@ -51,8 +53,9 @@ def radius_masks(golden: Golden) -> Iterable[Check]:
         yield Check(
             f"mask_{index}", radius_mask(h, w, radius), golden.output(f"mask_{index}").bool(), "exact"
         )
+    last = golden.meta["config"]["stride"] // 16
     with torch.device("meta"):
-        encoder = MixTransformer("mit_b0")
+        encoder = MixTransformer("mit_b0", (4, 2, 2, last))
     sizes = [encoder.grid(*shape) for shape in golden.inputs["shapes"].tolist()]
     yield Check("down_size", torch.tensor(sizes), golden.output("down_size"), "exact")
 
@@ -62,14 +65,16 @@ def aff_propagate(golden: Golden) -> Iterable[Check]:
     maps, affinity = golden.tensor("cams"), golden.tensor("aff")
     mask, tags = golden.tensor("mask").bool(), golden.tensor("cls_labels")
     low, high = config["bkg_low"], config["bkg_high"]
-    steps = transition(affinity, mask, config["power"], config["eps_with_bkg"])
+    how = {"power": config["power"], "doublings": config["log_iters"]}
+    steps = transition(affinity, mask, epsilon=config["eps_with_bkg"], **how)
     for name, ours in zip(
         ("cam_low", "cam_high"), propagate_with_background(maps, tags, (low, high), steps), strict=True
     ):
         yield Check(name, ours, golden.output(name), "abs", 1e-5)
-    free = propagate_with_background(maps, tags, (low,), transition(affinity))[0]
+    steps = transition(affinity, epsilon=config["eps_with_bkg"], **how)
+    free = propagate_with_background(maps, tags, (low,), steps)[0]
     yield Check("cam_low_nomask", free, golden.output("cam_low_nomask"), "abs", 1e-5)
-    steps = transition(affinity, mask, config["power"], config["eps_no_bkg"])
+    steps = transition(affinity, mask, epsilon=config["eps_no_bkg"], **how)
     walked = propagate(keep_present(maps, tags), steps)
     yield Check("cam_no_bkg", walked, golden.output("cam_no_bkg"), "abs", 1e-5)
 
@@ -82,9 +87,9 @@ def aff_label(golden: Golden) -> Iterable[Check]:
     yield Check("aff_label_nomask", affinity_labels(labels), golden.output("aff_label_nomask"), "exact")
 
 
-def recording(calls: list[Tensor], iterations: int) -> Callable[[Tensor, Tensor], Tensor]:
+def recording(calls: list[Tensor], config: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
     def refine(images: Tensor, maps: Tensor) -> Tensor:
-        calls.append(par(images, maps, iterations=iterations))
+        calls.append(par(images, maps, config["dilations"], config["num_iter"]))
         return calls[-1]
 
     return refine
@@ -99,8 +104,9 @@ def refine_bkg(golden: Golden) -> Iterable[Check]:
         tags,
         config["high_thre"],
         config["low_thre"],
-        recording(calls, config["par"]["num_iter"]),
+        recording(calls, config["par"]),
         golden.tensor("img_box"),
+        shrink=config["down_scale"],
     )
     yield Check("label", ours, golden.output("label"), "mismatch", LABEL_SHARE)
     high, low = calls[0].chunk(2, dim=1)
@@ -117,7 +123,7 @@ def refine_cls(golden: Golden) -> Iterable[Check]:
     chosen = torch.cat([maps[:, :1], take_classes(maps[:, 1:], keys)], dim=1)
     large = resize_bilinear(chosen, (images.shape[2], images.shape[3]))
     calls: list[Tensor] = []
-    refine = recording(calls, golden.meta["config"]["par"]["num_iter"])
+    refine = recording(calls, golden.meta["config"]["par"])
     # The same maps stand for both planes, so that the combined label is their arg max.
     ours = refine_shares(images, torch.stack([large, large]), keys, refine, boxes)
     inside = box_mask(boxes, (images.shape[2], images.shape[3]))
@@ -125,9 +131,9 @@ def refine_cls(golden: Golden) -> Iterable[Check]:
     yield Check("label", ours.masked_fill(~inside, 0), label, "mismatch", LABEL_SHARE)
     yield Check("ignored outside the box", ours[~inside] == 255, torch.ones_like(ours[~inside]), "exact")
     counts = tags.sum(1).int().tolist()
-    for index, (count, (top, bottom, left, right)) in enumerate(
-        zip(counts, boxes.clamp(0, 128).tolist(), strict=True)
-    ):
+    limits = torch.tensor([images.shape[2]] * 2 + [images.shape[3]] * 2)
+    boxes = torch.minimum(boxes.clamp(min=0), limits)
+    for index, (count, (top, bottom, left, right)) in enumerate(zip(counts, boxes.tolist(), strict=True)):
         refined = calls[index][:, : count + 1]
         yield Check(f"par_{index}", refined, golden.output(f"par_{index}"), "abs", 1e-4)
         window = resize_bilinear(refined, (bottom - top, right - left))[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from tagmask.methods.afa import AFA, AFAConfig
 from tagmask.metrics.confusion import ConfusionMatrix
 from tagmask.metrics.tags import multilabel_f1
 from tagmask.ops.crf import dense_crf
-from tagmask.ops.crf_presets import PRESETS, unary_from_probabilities
+from tagmask.ops.crf_presets import CRFParams, unary_from_probabilities
 from tagmask.ops.images import truncated_levels
 from tagmask.ops.labels import labels_from_maps
 from tagmask.ops.multiscale import view_sizes
@@ -30,13 +31,18 @@ from tests.parity.golden import Check, Golden, golden_weights
 
 def build_method(golden: Golden, **settings: object) -> AFA:
     config = golden.meta["config"]
-    chosen = AFAConfig(backbone=config["backbone"], **settings)
-    method = AFA(chosen, config["num_classes"] - 1)
-    # Through the very path a published checkpoint takes: its prefix is on, loading is strict.
+    given: dict[str, object] = {"backbone": config["backbone"]}
+    given |= {"strides": tuple(config["stride"])} if "stride" in config else {}
+    given |= {"head_width": config["embedding_dim"]} if "embedding_dim" in config else {}
+    given |= {"pooling": _POOLINGS[config["pooling"]]} if "pooling" in config else {}
+    method = AFA(AFAConfig(**{**given, **settings}), config["num_classes"] - 1)
+    # Through the very path a published checkpoint takes: with or without its prefix, loading is strict.
     weights = golden_weights(golden.meta["state_dict"])
-    assert all(name.startswith("module.") for name in weights)
     method.load_state_dict(method.convert_weights(weights), strict=True)
     return method.eval()
+
+
+_POOLINGS = {"gmp": "max", "gap": "mean"}
 
 
 def _rgb(normalised: Tensor) -> Tensor:
@@ -45,7 +51,7 @@ def _rgb(normalised: Tensor) -> Tensor:
 
 
 def forward(golden: Golden) -> Iterable[Check]:
-    method = build_method(golden, strides=tuple(golden.meta["config"]["stride"]))
+    method = build_method(golden)
     images = _rgb(golden.tensor("images"))
     with torch.no_grad():
         features = method.encoder(images, range(method.encoder.num_blocks))
@@ -100,7 +106,12 @@ def hf_names(golden: Golden) -> Iterable[Check]:
 def optim(golden: Golden) -> Iterable[Check]:
     config = golden.meta["config"]
     method = AFA(
-        AFAConfig(backbone=config["backbone"], lr=config["lr"], warmup=config["warmup_iter"]),
+        AFAConfig(
+            backbone=config["backbone"],
+            lr=config["lr"],
+            warmup=config["warmup_iter"],
+            power=config["power"],
+        ),
         config["num_classes"] - 1,
     )
     plan = method.optim_plan(config["max_iters"])
@@ -113,6 +124,7 @@ def optim(golden: Golden) -> Iterable[Check]:
         [group.lr * plan.factor(step) for group in plan.groups] for step in golden.inputs["steps"].tolist()
     ]
     yield Check("lr", np.array(rates), golden.outputs["lr"], "rel", 1e-12)
+    yield Check("betas, eps", [*plan.betas, plan.eps], [*config["betas"], config["eps"]], "exact")
     decay = np.array([group.weight_decay for group in plan.groups])
     yield Check("weight_decay", decay, golden.outputs["weight_decay"], "rel", 1e-12)
 
@@ -121,10 +133,17 @@ def _image(golden: Golden, index: int) -> Tensor:
     return golden.tensor(f"image_u8_{index}").permute(2, 0, 1)[None].float() / 255
 
 
+def stored_crf(config: dict[str, Any]) -> CRFParams:
+    """Parameters in the words of AFA's and MoRe's scripts."""
+    names = ("pos_xy_std", "pos_w", "bi_xy_std", "bi_rgb_std", "bi_w", "iter_max")
+    return CRFParams(*(config[name] for name in names))
+
+
 def infer(golden: Golden) -> Iterable[Check]:
     config, method = golden.meta["config"], build_method(golden)
     matrices = [ConfusionMatrix(config["num_classes"]) for _ in range(3)]
-    for index in range(2):
+    crf = stored_crf(config["crf"])
+    for index in golden.numbers(r"image_u8_(\d+)"):
         image, truth = _image(golden, index), golden.tensor(f"gt_{index}")
         size = (image.shape[2], image.shape[3])
         ratio = config["resize_long"] / max(size)
@@ -142,9 +161,7 @@ def infer(golden: Golden) -> Iterable[Check]:
         yield Check(f"segs_{index}", single, golden.output(f"segs_{index}"), "rel", 1e-4)
         yield Check(f"msc_segs_{index}", merged, golden.output(f"msc_segs_{index}"), "rel", 1e-4)
         probs = resize_bilinear(merged, size).softmax(1)[0]
-        marginals = dense_crf(
-            golden.tensor(f"image_u8_{index}"), unary_from_probabilities(probs), PRESETS["afa"]
-        )
+        marginals = dense_crf(golden.tensor(f"image_u8_{index}"), unary_from_probabilities(probs), crf)
         labels = [resize_bilinear(x, size).argmax(1)[0] for x in (single, merged)] + [marginals.argmax(0)]
         names = (("pred", LABEL_SHARE), ("msc_pred", LABEL_SHARE), ("crf_pred", 5e-3))
         for matrix, ours, (name, allowed) in zip(matrices, labels, names, strict=True):
@@ -160,7 +177,7 @@ def validate(golden: Golden) -> Iterable[Check]:
     method, tags = build_method(golden, **settings), golden.tensor("cls_labels")
     matrices = {name: ConfusionMatrix(config["num_classes"]) for name in ("seg", "cam", "aff")}
     logits = []
-    for index in range(2):
+    for index in golden.numbers(r"image_u8_(\d+)"):
         image, truth = _image(golden, index), golden.tensor(f"gt_{index}")
         own = tags[index : index + 1]
         with torch.no_grad():
@@ -192,7 +209,8 @@ def validate(golden: Golden) -> Iterable[Check]:
 
 def pictures(golden: Golden) -> Iterable[Check]:
     images = golden.tensor("images")
-    levels = truncated_levels(images, IMAGENET_MEAN, IMAGENET_STD) * 255
+    mean, std = ([value / 255 for value in golden.meta["config"][key]] for key in ("mean", "std"))
+    levels = truncated_levels(images, mean, std) * 255
     plain = list(levels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
     maps = resize_bilinear(golden.tensor("cam"), (images.shape[2], images.shape[3])).numpy()
     ours = {

@@ -31,16 +31,19 @@ def train_step(golden: Golden) -> Iterable[Check]:
 
 
 def _step_method(golden: Golden) -> AFA:
-    config, coco = golden.meta["config"], golden.meta["config"]["num_classes"] == 81
+    config = golden.meta["config"]
+    # The scripts differ in more than their numbers: on COCO the pairs follow the segmentation.
+    coco = "coco" in golden.name
     return build_method(
         golden,
-        drop_path=0.0,
-        dropout=0.0,
+        drop_path=config["drop_path"],
+        dropout=config["dropout"],
         radius=config["radius"],
         scales=tuple(config["scales"]),
         high=config["high_thre"],
         low=config["low_thre"],
         par_iterations=config["par"]["num_iter"],
+        par_dilations=tuple(config["par"]["dilations"]),
         tags_until=config["cam_iters"],
         walk_after=config["switch_iter"],
         pair_target="segmentation" if coco else "maps",
@@ -49,7 +52,8 @@ def _step_method(golden: Golden) -> AFA:
 
 def _step_batch(golden: Golden) -> Batch:
     boxes = golden.tensor("img_box").long()
-    return Batch(rgb_images(golden), golden.tensor("cls_labels"), ("a", "b"), boxes)
+    names = tuple(map(str, range(len(boxes))))
+    return Batch(rgb_images(golden), golden.tensor("cls_labels"), names, boxes)
 
 
 def _intermediates(golden: Golden) -> Iterable[Check]:
@@ -61,7 +65,8 @@ def _intermediates(golden: Golden) -> Iterable[Check]:
         yield Check("segs", method.segment(batch.images), golden.output("segs"), "rel", 1e-4)
         attention = method.encoder(batch.images, (-2, -1)).attention.values()
         yield Check("attn_pred", method.attn_proj(attention), golden.output("attn_pred"), "abs", 1e-3)
-        large = resize_bilinear(batch.images, tuple(int(1.5 * side) for side in size))
+        view = tuple(int(max(config["scales"]) * side) for side in size)
+        large = resize_bilinear(batch.images, view)
         affinity = method.attn_proj(method.encoder(large, (-2, -1)).attention.values())
         yield Check("aff_mat", affinity, golden.output("aff_mat"), "abs", 1e-3)
         maps = method.maps(batch.images)["cam"]
@@ -73,7 +78,7 @@ def _intermediates(golden: Golden) -> Iterable[Check]:
     levels = (config["high_thre"], config["low_thre"])
     plain = labels_with_ignore(maps, batch.tags, *levels, batch.boxes)
     yield Check("pseudo_label", plain, golden.output("pseudo_label"), "mismatch", LABEL_SHARE)
-    grid = tuple(int(1.5 * side) // 16 for side in size)
+    grid = method.encoder.grid(*view)
     small = resize_bilinear(keep_present(maps, batch.tags), grid)
     yield Check("valid_cam_resized", small[present], golden.output("valid_cam_resized"), "abs", 1e-3)
     steps = transition(affinity, radius_mask(*grid, config["radius"]))
@@ -84,7 +89,7 @@ def _intermediates(golden: Golden) -> Iterable[Check]:
         yield Check(f"aff_cam_{name}", part[with_background], theirs, "abs", 1e-3)
     yield from _step_labels(golden, batch, maps, walked, levels)
     for iteration in config["iterations"]:
-        labels, pairs = method.targets(batch, iteration, tuple(side // 16 for side in size))
+        labels, pairs = method.targets(batch, iteration, method.encoder.grid(*size))
         for name, ours in (("seg_target", labels), ("aff_label", pairs)):
             theirs = golden.output(f"iter{iteration}/{name}")
             yield Check(f"{iteration} {name}", ours, theirs, "mismatch", LABEL_SHARE)
@@ -99,7 +104,7 @@ def _step_labels(
     def check(name: str, ours: Tensor) -> Check:
         return Check(name, ours, golden.output(name), "mismatch", LABEL_SHARE)
 
-    refine = recording([], golden.meta["config"]["par"]["num_iter"])
+    refine = recording([], golden.meta["config"]["par"])
     ours = refine_labels(batch.images, maps, batch.tags, *levels, refine, batch.boxes)
     yield check("refined_pseudo_label", ours)
     size = (batch.images.shape[2], batch.images.shape[3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from tagmask.ops.pillow import pillow_bicubic
 from tagmask.ops.pixel_refinement import par
 from tagmask.ops.resize import resize_bilinear
 from tagmask.types import Batch
-from tests.parity.cases.mctformer import check_schedule, gradients, plain
+from tests.parity.cases.mctformer import check_schedule, deit_schedule, gradients, numbered, plain
 from tests.parity.cases.psa import as_images, load
 from tests.parity.cases.transcam import gradient_norms, running_statistics
 from tests.parity.golden import Check, Golden, golden_weights
@@ -26,45 +27,57 @@ def on_conformer(golden: Golden) -> bool:
     return "conformer" in golden.name
 
 
+_SETTINGS = {
+    "layer_index": "shallow_blocks",
+    "aff_weight": "affinity_weight",
+    "drop_path": "drop_path",
+    "score_l": "low",
+    "score_h": "high",
+}
+
+
 def config(golden: Golden, **settings: object) -> AReAMConfig:
     backbone = "conformer_small" if on_conformer(golden) else "deit_small_patch16_224"
-    return AReAMConfig(backbone=backbone, weights="none", **settings)
+    stored = {ours: golden.meta[key] for key, ours in _SETTINGS.items() if key in golden.meta}
+    if "scales" in golden.meta:
+        # One key for the views of training and of inference; the ViT has one training view.
+        stored |= {"scales": golden.meta["scales"], "train_scales": golden.meta["scales"]}
+    return AReAMConfig(**{"backbone": backbone, "weights": "none", **stored, **settings})
 
 
 def make(golden: Golden, **settings: object) -> AReAM:
-    return load(AReAM(config(golden, **settings), 20), golden)
+    head = golden.shape("att_head.weight" if on_conformer(golden) else "head.weight")
+    return load(AReAM(config(golden, **settings), head[0]), golden)
 
 
 def small(golden: Golden, **settings: object) -> AReAM:
     """A method of the right kind where only its functions matter."""
     name = "conformer:dim=12,heads=1,ratio=1,base=4" if on_conformer(golden) else "vit:dim=12,heads=1"
-    return AReAM(AReAMConfig(backbone=name, weights="none", **settings), 20)
+    return AReAM(config(golden, backbone=name, **settings), 20)
 
 
 @torch.no_grad()
 def forward(golden: Golden) -> Iterable[Check]:
     net = make(golden).eval()
     first, second = ("cnn_logits", "att_logits") if on_conformer(golden) else ("class_logits", "patch_logits")
-    for shape in ("square", "rect", "native"):
-        if f"images_{shape}" not in golden.inputs:
-            continue
+    blocks = range(net.depth)
+    for shape in (key.removeprefix("images_") for key in golden.inputs if key.startswith("images_")):
         images = plain(net, golden.tensor(f"images_{shape}"))
-        raw = net.run(images, range(12), lambda s: s)
+        raw = net.run(images, blocks, lambda s: s)
         yield Check(f"{shape}/first", raw.logits[0], golden.output(f"{shape}_{first}"), "rel", 2e-5)
         yield Check(f"{shape}/second", raw.logits[1], golden.output(f"{shape}_{second}"), "rel", 2e-5)
         yield Check(f"{shape}/cam", raw.maps, golden.output(f"{shape}_cam"), "rel", 2e-5)
         means = {
-            "attn_logits_headmean": [raw.scores[i].mean(1) for i in range(12)],
-            "attn_softmax_headmean": [raw.scores[i].softmax(-1).mean(1) for i in range(12)],
+            "attn_logits_headmean": [raw.scores[i].mean(1) for i in blocks],
+            "attn_softmax_headmean": [raw.scores[i].softmax(-1).mean(1) for i in blocks],
         }
         for kind, values in means.items():
             key = f"{shape}_{kind}"
             if key in golden.outputs:
                 yield Check(key, torch.stack(values), golden.output(key), "rel", 2e-5)
-        for block in (0, 11):
+        for block in golden.numbers(rf"{shape}_attn_layer(\d+)_b0"):
             key = f"{shape}_attn_layer{block}_b0"
-            if key in golden.outputs:
-                yield Check(key, raw.scores[block][0], golden.output(key), "rel", 2e-5)
+            yield Check(key, raw.scores[block][0], golden.output(key), "rel", 2e-5)
         if f"{shape}_block_xt_absmean" in golden.outputs:
             yield from _stages(net, images, golden, shape)
 
@@ -123,19 +136,25 @@ def pseudo_labels(golden: Golden) -> Iterable[Check]:
     maps, tags = golden.tensor("cams"), golden.tensor("labels")
     low, high = golden.meta["score_l"], golden.meta["score_h"]
     boxes = golden.tensor("img_box") if "img_box" in golden.inputs else None
-    yield from _planes(golden, images, maps, tags, {"low": low, "high": high})
-    labels = refine_labels(images, maps, tags, high, low, par, boxes)
+    refine = partial(par, dilations=golden.meta["par_dilations"], iterations=golden.meta["par_iterations"])
+    yield from _planes(golden, images, maps, tags, {"low": low, "high": high}, refine)
+    labels = refine_labels(images, maps, tags, high, low, refine, boxes)
     yield Check("seg", labels, golden.output("seg").long(), "mismatch", 0.0005)
     for name, level in (("low", low), ("high", high)):
         # One plane alone: the same level twice leaves no band to ignore.
-        alone = refine_labels(images, maps, tags, level, level, par, boxes)
+        alone = refine_labels(images, maps, tags, level, level, refine, boxes)
         yield Check(f"seg_{name}", alone, golden.output(f"seg_{name}").long(), "mismatch", 0.0005)
     pairs = affinity_labels(labels[:, ::16, ::16])
     yield Check("aff", pairs, golden.output("aff"), "mismatch", 0.002)
 
 
 def _planes(
-    golden: Golden, images: Tensor, maps: Tensor, tags: Tensor, levels: dict[str, float]
+    golden: Golden,
+    images: Tensor,
+    maps: Tensor,
+    tags: Tensor,
+    levels: dict[str, float],
+    refine: Callable[[Tensor, Tensor], Tensor],
 ) -> Iterable[Check]:
     size = (images.shape[2] // 2, images.shape[3] // 2)
     half, shrunk = resize_bilinear(images, size), resize_bilinear(maps, size)
@@ -143,7 +162,7 @@ def _planes(
         present = shrunk[index, tags[index] > 0]
         for name, level in levels.items():
             stack = torch.cat([torch.full_like(present[:1], level), present]).softmax(0)
-            refined = par(half[index : index + 1], stack[None])[0]
+            refined = refine(half[index : index + 1], stack[None])[0]
             key = f"par_{name}_b{index}"
             yield Check(key, refined, golden.output(key), "rel", 1e-5)
 
@@ -159,7 +178,7 @@ def affinity_loss(golden: Golden) -> Iterable[Check]:
     for kind, net in nets.items():
         for case, pairs in (("", aff), ("_noneg", half_ignored), ("_empty", ignored)):
             scores = golden.tensor("att").requires_grad_()
-            means = [scores[block][:, :, prefix:, prefix:].mean(1) for block in range(first, 12)]
+            means = [scores[block][:, :, prefix:, prefix:].mean(1) for block in range(first, len(scores))]
             total, each = net.affinity_loss(means, pairs)
             yield Check(f"loss_{kind}{case}", total, golden.output(f"loss_{kind}{case}"), "abs", 1e-6)
             stored = golden.output(f"loss_per_layer{case}")
@@ -176,15 +195,12 @@ def train_step(golden: Golden) -> Iterable[Check]:
     for case in ("warm", "uniform", "ent"):
         net = make(
             golden,
-            drop_path=0.0,
             affinity_from=1 if case == "warm" else 0,
             entropy=entropy if case == "ent" else None,
-            low=golden.meta["score_l"],
-            high=golden.meta["score_h"],
         ).train()
         images = plain(net, golden.tensor("images"))
         boxes = golden.tensor("img_box") if "img_box" in golden.inputs else None
-        batch = Batch(images, golden.tensor("labels").float(), ("a", "b"), boxes)
+        batch = Batch(images, golden.tensor("labels").float(), numbered(images), boxes)
         kept: list[Tensor] = []
         made = net.pseudo_labels
 
@@ -223,7 +239,7 @@ def _step_gradients(net: AReAM, golden: Golden, case: str) -> Iterable[Check]:
         for g in plan.groups
     ]
     key = f"{case}_grad_norm_group"
-    yield Check(key, np.array(norms) / golden.outputs[key], np.ones(4), "abs", 5e-3)
+    yield Check(key, np.array(norms) / golden.outputs[key], np.ones(len(norms)), "abs", 5e-3)
 
 
 @torch.no_grad()
@@ -244,16 +260,23 @@ def entropy(golden: Golden) -> Iterable[Check]:
 
 def schedule(golden: Golden) -> Iterable[Check]:
     if not on_conformer(golden):
-        net = AReAM(AReAMConfig(backbone="vit:dim=384,depth=12,heads=6", weights="none"), 20)
-        yield from check_schedule(net, golden)
+        settings = {"backbone": "vit:dim=384,depth=12,heads=6", **deit_schedule(golden)}
+        yield from check_schedule(AReAM(config(golden, **settings), 20), golden)
         return
     meta = golden.meta
-    net = AReAM(config(golden, epochs=meta["short_total"] // meta["short_warmup"]), 20)
+    given = {"warmup_lr": "start_lr", "min_lr": "final_lr", "head_factor": "lr_scale"}
+    given |= {key: key for key in ("lr", "weight_decay")}
+    settings = {ours: meta[stored] for ours, stored in given.items()}
+    # A warm-up counted in updates is that many epochs of one update each.
+    brief = config(golden, **settings, epochs=meta["short_total"], warmup_epochs=meta["short_warmup"])
+    net = AReAM(brief, 20)
     plan = net.optim_plan(meta["short_total"])
     base = plan.groups[0].lr
     short = [base * plan.factor(step) for step in range(meta["short_total"])]
     yield Check("lr_short", short, golden.output("lr_short"), "rel", 1e-9)
-    full = AReAM(config(golden), 20).optim_plan(meta["full_total"])
+    whole = config(golden, **settings, epochs=meta["full_total"], warmup_epochs=meta["full_warmup"])
+    net.config = whole
+    full = net.optim_plan(meta["full_total"])
     rates = [base * full.factor(int(step)) for step in golden.outputs["full_index"]]
     yield Check("lr_full", rates, golden.output("lr_full"), "rel", 1e-9)
     names = {id(p): name.removeprefix("backbone.") for name, p in net.named_parameters()}
@@ -268,13 +291,13 @@ def schedule(golden: Golden) -> Iterable[Check]:
 
 
 def initial_weights(golden: Golden) -> Iterable[Check]:
-    net = AReAM(config(golden), 20)
+    net = AReAM(config(golden), golden.meta["num_classes"])
     shapes = [
         (key, tuple(value.shape))
         for key, value in net.backbone.state_dict().items()
         if key not in ("cls_token", "pos_embed")
     ]
-    deit = golden_weights([*shapes, ("head.weight", (1000, 384)), ("head.bias", (1000,))])
+    deit = golden_weights([*shapes, ("head.weight", (1000, net.backbone.dim)), ("head.bias", (1000,))])
     deit |= {key: golden.tensor(key) for key in ("pos_embed", "cls_token")}
     net.backbone.load_plain(deit, "stored")
     for key in ("pos_embed", "cls_token"):

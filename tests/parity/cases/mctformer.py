@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -19,6 +20,18 @@ from tagmask.types import Batch, OptimPlan
 from tests.parity.cases.psa import as_images, load
 from tests.parity.golden import Check, Golden, golden_weights
 
+_SETTINGS = {
+    "input_size": "input_size",
+    "decay": "pool_decay",
+    "loss_weight": "contrast_weight",
+    "num_cct": "contrast_blocks",
+    "drop_path": "drop_path",
+    "scales": "scales",
+    "layer_index": "attention_blocks",
+    "attention_type": "cam",
+    "patch_attn_refine": "patch_refine",
+}
+
 
 def version_of(golden: Golden) -> str:
     return golden.name.split("_")[1]
@@ -26,9 +39,14 @@ def version_of(golden: Golden) -> str:
 
 def make(golden: Golden, **settings: object) -> MCTformer:
     settings |= {"version": version_of(golden), "backbone": "deit_small_patch16_224", "weights": "none"}
-    if "input_size" in golden.meta:
-        settings["input_size"] = golden.meta["input_size"]
-    return load(MCTformer(MCTformerConfig(**settings), 20), golden)
+    settings |= {ours: golden.meta[key] for key, ours in _SETTINGS.items() if key in golden.meta}
+    count = golden.shape("cls_token")[1]
+    return load(MCTformer(MCTformerConfig(**settings), count), golden)
+
+
+def numbered(images: Tensor) -> tuple[str, ...]:
+    """A name for every image of a batch."""
+    return tuple(map(str, range(len(images))))
 
 
 def set_config(net: Method, **values: object) -> None:
@@ -43,16 +61,17 @@ def plain(net: Method, images: Tensor) -> Tensor:
 @torch.no_grad()
 def forward(golden: Golden) -> Iterable[Check]:
     net = make(golden).eval()
-    for shape in ("square", "rect"):
+    last = net.backbone.depth - 1
+    for shape in (key.removeprefix("images_") for key in golden.inputs if key.startswith("images_")):
         images = plain(net, golden.tensor(f"images_{shape}"))
-        found = net.outputs(images, range(12))
+        found = net.outputs(images, range(last + 1))
         yield Check(f"{shape}/class", found.class_logits, golden.output(f"{shape}_class_logits"), "rel", 2e-5)
         if found.patch_maps is not None:
             ours = net.patch_logits(found.patch_maps)
             yield Check(f"{shape}/patch", ours, golden.output(f"{shape}_patch_logits"), "rel", 2e-5)
         yield from _attention(net, golden, shape, images)
         if version_of(golden) == "plus":
-            tokens = torch.stack([found.class_tokens[0], found.class_tokens[11]])
+            tokens = torch.stack([found.class_tokens[0], found.class_tokens[last]])
             key = f"{shape}_class_tokens_first_last"
             yield Check(key, tokens, golden.output(key), "rel", 2e-5)
             key = f"{shape}_mean_logits"
@@ -67,19 +86,20 @@ def _attention(net: MCTformer, golden: Golden, shape: str, images: Tensor) -> It
         if not key.startswith((f"{shape}_cam_", f"{shape}_cls_attn")):
             continue
         cam = "mct" if kind == "attn" else kind
-        set_config(net, cam=cam, attention_blocks=int(blocks) if blocks else None)
+        set_config(net, cam=cam, attention_blocks=int(blocks or golden.meta.get("n_layers", 12)))
         ours = net.attention_maps(images)[0].reshape(stored.shape)
         yield Check(key, ours, stored, "rel", 2e-5)
     key = f"{shape}_patch_attn"
     if key in golden.outputs:
         total = net.attention_maps(images)[1]
         yield Check(key, total, golden.output(key).sum(0), "rel", 2e-5)
-    found = net.backbone(images, scores=(0, 11), reduce=lambda s: s.softmax(-1).mean(1)[:, 20:, 20:])
-    ours = torch.stack([found.scores[0], found.scores[11]])
+    last, count = net.backbone.depth - 1, net.num_classes
+    found = net.backbone(images, scores=(0, last), reduce=lambda s: s.softmax(-1).mean(1)[:, count:, count:])
+    ours = torch.stack([found.scores[0], found.scores[last]])
     if key in golden.outputs:
-        yield Check(f"{key}_0_11", ours, golden.output(key)[[0, 11]], "rel", 2e-5)
-    else:
-        yield Check(f"{key}_0_11", ours, golden.output(f"{key}_first_last"), "rel", 2e-5)
+        yield Check(f"{key} of both ends", ours, golden.output(key)[[0, last]], "rel", 2e-5)
+    elif f"{key}_first_last" in golden.outputs:
+        yield Check(f"{key} of both ends", ours, golden.output(f"{key}_first_last"), "rel", 2e-5)
 
 
 @torch.no_grad()
@@ -90,12 +110,13 @@ def cam(golden: Golden) -> Iterable[Check]:
     yield Check("keys", golden.tensor("label").nonzero()[:, 0], keys, "exact")
     maps = net.maps(images)["cam"][0, keys]
     yield Check("cam", maps, golden.output("cam"), "abs", 1e-4)
-    if "crf_alpha1" not in golden.outputs:
+    alphas = golden.numbers(r"crf_alpha(\d+)")
+    if not alphas:
         return
     backbone = net.backbone
     seen = truncated_levels((images - backbone.mean) / backbone.std, backbone.mean, backbone.std)
     model = CRF((seen[0] * 255).round().byte().permute(1, 2, 0).contiguous(), PRESETS["psa_softmax"])
-    for alpha in (1, 12):
+    for alpha in alphas:
         background = (1 - maps.amax(0, keepdim=True)).clamp(min=0) ** alpha
         ours = model.marginals(unary_from_probabilities(torch.cat([background, maps])))
         key = f"crf_alpha{alpha}"
@@ -106,9 +127,9 @@ def cam(golden: Golden) -> Iterable[Check]:
 
 
 def train_step(golden: Golden) -> Iterable[Check]:
-    net = make(golden, drop_path=0.0).train()
+    net = make(golden).train()
     images = plain(net, golden.tensor("images"))
-    result = net(Batch(images, golden.tensor("labels"), ("a", "b")), 0)
+    result = net(Batch(images, golden.tensor("labels"), numbered(images)), 0)
     result.loss.backward()
     names = {"class": "cls_loss", "patch": "pat_loss"}
     if version_of(golden) == "plus":
@@ -128,14 +149,14 @@ def train_step(golden: Golden) -> Iterable[Check]:
 
 def gradients(net: Method, plan: OptimPlan, golden: Golden, prefix: str = "") -> Iterable[Check]:
     """Gradient norms per group and per parameter; split position tables are put together."""
-    norms = {}
+    norms, count = {}, net.num_classes
     for name, param in net.named_parameters():
         grad = torch.zeros_like(param) if param.grad is None else param.grad.double()
         norms[name.removeprefix("backbone.")] = float(grad.norm())
         if name == "backbone.pos_embed":
             norms["pos_embed_cls"], norms["pos_embed_pat"] = (
-                float(grad[:, :20].norm()),
-                float(grad[:, 20:].norm()),
+                float(grad[:, :count].norm()),
+                float(grad[:, count:].norm()),
             )
     listed = golden.meta["param_names"]
     if "pos_embed_pat" in listed:
@@ -153,9 +174,17 @@ def gradients(net: Method, plan: OptimPlan, golden: Golden, prefix: str = "") ->
 
 
 def schedule(golden: Golden) -> Iterable[Check]:
-    settings = {"version": version_of(golden)} if golden.name.startswith("mct") else {}
-    net = MCTformer(MCTformerConfig(backbone="vit:dim=384,depth=12,heads=6", weights="none", **settings), 20)
+    backbone = "vit:dim=384,depth=12,heads=6"
+    settings = {"version": version_of(golden), **deit_schedule(golden)}
+    net = MCTformer(MCTformerConfig(backbone=backbone, weights="none", **settings), 20)
     yield from check_schedule(net, golden)
+
+
+def deit_schedule(golden: Golden) -> dict[str, float]:
+    """Settings behind the arguments of DeiT's training script."""
+    meta = golden.meta
+    kept = {key: meta[key] for key in ("epochs", "warmup_epochs", "warmup_lr", "min_lr", "weight_decay")}
+    return {"lr": meta["lr"] * meta["batch_size"] / 512, **kept}
 
 
 def check_schedule(net: Method, golden: Golden) -> Iterable[Check]:
@@ -169,6 +198,9 @@ def check_schedule(net: Method, golden: Golden) -> Iterable[Check]:
         for epoch in range(len(stored))
     ]
     yield Check("lr", ours, torch.stack([stored, stored], 1), "rel", 1e-9)
+    if "betas" in golden.outputs:
+        stored = [*golden.outputs["betas"], golden.outputs["eps"]]
+        yield Check("betas, eps", [*plan.betas, plan.eps], stored, "abs", 1e-12)
     names = {id(p): name.removeprefix("backbone.") for name, p in net.named_parameters()}
     for index, group in enumerate(plan.groups):
         listed = set(golden.outputs[f"group{index}_names"].tolist())
@@ -191,8 +223,10 @@ def positions(golden: Golden) -> Iterable[Check]:
         if plus:
             yield Check(f"size{index}", resize_positions(table, grid), stored, "abs", 5e-5)
             continue
-        prefix, rows = table[:, :20], table[:, 20:]
-        if (height, width) != (224, 224):
+        count = stored.shape[1] - grid[0] * grid[1]
+        prefix, rows = table[:, :count], table[:, count:]
+        native = 16 * math.isqrt(rows.shape[1])
+        if (height, width) != (native, native):
             rows = resize_positions(rows, grid, offset=0.1)
         yield Check(f"size{index}", torch.cat([prefix, rows], 1), stored, "abs", 2e-5)
 
@@ -208,18 +242,22 @@ def contrast(golden: Golden) -> Iterable[Check]:
 
 
 def plus_init(golden: Golden) -> Iterable[Check]:
-    net = MCTformer(MCTformerConfig(version="plus", backbone="deit_small_patch16_224"), 20)
+    count, rows = golden.meta["num_classes"], golden.outputs["pos_embed_pat_first32"].shape[1]
+    config = MCTformerConfig(
+        version="plus", backbone="deit_small_patch16_224", input_size=16 * math.isqrt(rows)
+    )
+    net = MCTformer(config, count)
     shapes = [
         (key, tuple(value.shape))
         for key, value in net.backbone.state_dict().items()
         if key not in ("cls_token", "pos_embed")
     ]
-    state = golden_weights([*shapes, ("cls_token", (1, 1, 384))])
+    state = golden_weights([*shapes, ("cls_token", (1, 1, net.backbone.dim))])
     net.backbone.load_plain(state | {"pos_embed": golden.tensor("pos_embed")}, "stored")
-    table = net.backbone.pos_embed.detach()[..., :32]
-    yield Check("pos_embed_cls", table[:, :20], golden.output("pos_embed_cls"), "exact")
-    yield Check("pos_embed_pat", table[:, 20:], golden.output("pos_embed_pat_first32"), "exact")
-    yield Check("cls_token", net.backbone.cls_token[0], state["cls_token"][0].expand(20, -1), "exact")
+    table = net.backbone.pos_embed.detach()[..., : golden.outputs["pos_embed_cls"].shape[2]]
+    yield Check("pos_embed_cls", table[:, :count], golden.output("pos_embed_cls"), "exact")
+    yield Check("pos_embed_pat", table[:, count:], golden.output("pos_embed_pat_first32"), "exact")
+    yield Check("cls_token", net.backbone.cls_token[0], state["cls_token"][0].expand(count, -1), "exact")
 
 
 CASES: dict[str, Callable[[Golden], Iterable[Check]]] = {

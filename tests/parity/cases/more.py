@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,7 @@ def labels(golden: Golden) -> Iterable[Check]:
         "valid_cam_sum", keep_present(maps, tags).sum((2, 3)), golden.output("valid_cam_sum"), "rel", 1e-6
     )
     small = F.interpolate(maps, size=golden.meta["config"]["small"], mode="bilinear")
+    wide = golden.output("score_map_norm")
     token_labels = golden.output("small_label").long()
     yield Check(
         "affinity_mask",
@@ -47,8 +49,8 @@ def labels(golden: Golden) -> Iterable[Check]:
         "exact",
     )
     yield Check("norm_map", min_max(small - 0.3), golden.output("norm_map"), "abs", 1e-6)
-    large = F.interpolate(small[:, :3], size=(20, 24), mode="bilinear")
-    yield Check("score_map_norm", min_max(large), golden.output("score_map_norm"), "abs", 1e-6)
+    large = F.interpolate(small[:, : wide.shape[1]], size=wide.shape[2:], mode="bilinear")
+    yield Check("score_map_norm", min_max(large), wide, "abs", 1e-6)
     options = golden.meta["label_params"]["label_voc_seed"]
     ours = labels_with_ignore(small, tags, options["high_thre"], options["low_thre"])
     yield Check("small_label", ours, token_labels, "exact")
@@ -57,16 +59,18 @@ def labels(golden: Golden) -> Iterable[Check]:
 def par_refine(golden: Golden) -> Iterable[Check]:
     images = truncated_levels(golden.tensor("image"), IMAGENET_MEAN, IMAGENET_STD)
     yield Check("image_denorm", images, golden.output("image_denorm"), "exact")
-    tags, maps = golden.tensor("cls_label"), golden.tensor("cam")
-    half = F.interpolate(images, scale_factor=0.5, mode="bilinear")[1:]
-    ours = par(half, golden.output("par_input"))
+    tags, maps, config = golden.tensor("cls_label"), golden.tensor("cam"), golden.meta["config"]
+    shrink = config["down_scale"]
+    refine = partial(par, dilations=config["par"]["dilations"], iterations=config["par"]["num_iter"])
+    half = F.interpolate(images, scale_factor=1 / shrink, mode="bilinear")[1:]
+    ours = refine(half, golden.output("par_input"))
     yield Check("par_output", ours, golden.output("par_output"), "abs", 1e-5)
-    for name, config, boxes in (
+    for name, levels, boxes in (
         ("refined_label", "voc", None),
         ("refined_label_boxed", "boxed", golden.tensor("img_box")),
     ):
-        high, low = (golden.meta["config"][config][key] for key in ("high_thre", "low_thre"))
-        refined = refine_labels(images, maps, tags, high, low, par, boxes)
+        high, low = (config[levels][key] for key in ("high_thre", "low_thre"))
+        refined = refine_labels(images, maps, tags, high, low, refine, boxes, shrink=shrink)
         yield Check(name, refined, golden.output(name), "mismatch", 1e-3)
 
 
@@ -76,7 +80,8 @@ def loss_cre(golden: Golden) -> Iterable[Check]:
         golden.tensor("mask").long(),
         golden.tensor("cls_label"),
     )
-    for temperature, suffix in ((0.5, "t05"), (0.1, "t01")):
+    for temperature in golden.meta["config"]["temps"]:
+        suffix = f"t{temperature}".replace(".", "")
         tokens = golden.tensor("class_tokens").requires_grad_()
         loss = class_patch_contrast(tokens, patches, mask, tags, temperature)
         loss.backward()
@@ -84,25 +89,29 @@ def loss_cre(golden: Golden) -> Iterable[Check]:
         key = f"grad_class_tokens_{suffix}"
         yield Check(key, tokens.grad, golden.output(key), "rel", 1e-4)
     tokens = golden.tensor("class_tokens")
-    single = [
-        class_patch_contrast(*(x[i : i + 1] for x in (tokens, patches, mask, tags)), 0.5)
-        for i in range(len(tags))
-    ]
-    yield Check("loss_per_image_t05", torch.stack(single), golden.output("loss_per_image_t05"), "rel", 1e-4)
+    for temperature in golden.meta["config"]["temps"]:
+        key = f"loss_per_image_t{temperature}".replace(".", "")
+        if key in golden.outputs:
+            single = [
+                class_patch_contrast(*(x[i : i + 1] for x in (tokens, patches, mask, tags)), temperature)
+                for i in range(len(tags))
+            ]
+            yield Check(key, torch.stack(single), golden.output(key), "rel", 1e-4)
 
 
 def loss_ure(golden: Golden) -> Iterable[Check]:
     tokens, tags = golden.tensor("class_tokens"), golden.tensor("cls_label")
     mask = golden.tensor("mask").long()
     windows = uncertain_windows(mask)
-    foreground = (token_codes(mask) == 2)[:, 3:-3, 3:-3]
+    margin, most = golden.meta["config"]["margin"], golden.meta["config"]["selected_num"]
+    foreground = (token_codes(mask) == 2)[:, margin:-margin, margin:-margin]
     yield Check("roi_mask", token_codes(mask), golden.output("roi_mask"), "exact")
     yield Check("candidates", windows.nonzero(), golden.output("candidates"), "exact")
     found = windows.flatten(1).sum(1)
-    scarce = foreground.flatten(1).sum(1) < (8 - found) // 4
-    branch = torch.where(found > 8, 0, torch.where(scarce, 2, 1))
+    scarce = foreground.flatten(1).sum(1) < (most - found) // 4
+    branch = torch.where(found > most, 0, torch.where(scarce, 2, 1))
     yield Check("branch", branch, golden.output("branch"), "exact")
-    for seed, suffix in zip(golden.meta["seeds"], "ab", strict=True):
+    for seed, suffix in zip(golden.meta["seeds"], "abcdefgh", strict=False):
         torch.manual_seed(seed)
         picked = pick_uncertain(mask)
         yield Check(f"selected_{suffix}", picked, golden.output(f"selected_{suffix}"), "exact")
@@ -166,9 +175,11 @@ def loss_mct(golden: Golden) -> Iterable[Check]:
 def loss_energy(golden: Golden) -> Iterable[Check]:
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     images, label = golden.tensor("image") * std + mean, golden.tensor("label").long()
+    config = golden.meta["config"]
+    how = {key: config[key] for key in ("weight", "sigma_rgb", "sigma_xy")}
     for suffix, boxes in (("full", None), ("boxed", golden.tensor("img_box").long())):
         logits = golden.tensor("logits").requires_grad_()
-        loss = dense_energy_loss(logits, images, label, boxes)
+        loss = dense_energy_loss(logits, images, label, boxes, scale=config["scale_factor"], **how)
         loss.backward()
         yield Check(f"loss_{suffix}", loss.reshape(1), golden.output(f"loss_{suffix}"), "rel", 1e-3)
         key = f"grad_logits_{suffix}"

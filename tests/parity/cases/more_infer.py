@@ -18,6 +18,7 @@ from tagmask.ops.multiscale import view_sizes
 from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.segmentation_views import segment_views
 from tagmask.types import ViewPlan
+from tests.parity.cases.afa_network import stored_crf
 from tests.parity.cases.more_network import images, model
 from tests.parity.golden import Check, Golden
 
@@ -25,7 +26,7 @@ from tests.parity.golden import Check, Golden
 @torch.no_grad()
 def validation(golden: Golden) -> Iterable[Check]:
     config = golden.meta["config"]
-    network = model(golden, 20, scales=config["cam_scales"])
+    network = model(golden, scales=config["cam_scales"])
     tags, truth = golden.tensor("cls_label"), golden.output("pred_seg").new_tensor(golden.inputs["label"])
     size = tuple(truth.shape[1:])
     predictions: dict[str, list[Tensor]] = {"seg": [], "cam": [], "score_map": [], "fused": []}
@@ -41,7 +42,7 @@ def validation(golden: Golden) -> Iterable[Check]:
     for name, parts in predictions.items():
         labels = torch.cat(parts)
         yield Check(f"pred_{name}", labels, golden.output(f"pred_{name}"), "mismatch", 1e-3)
-        matrix = ConfusionMatrix(21)
+        matrix = ConfusionMatrix(network.num_classes + 1)
         matrix.update(preds=labels, target=truth)
         scores = matrix.compute(absent="skip_truth")
         for key, value in (
@@ -62,7 +63,7 @@ def validation(golden: Golden) -> Iterable[Check]:
 
 @torch.no_grad()
 def seeds(golden: Golden) -> Iterable[Check]:
-    network, x, tags = model(golden, 20), images(golden), golden.tensor("cls_label")
+    network, x, tags = model(golden), images(golden), golden.tensor("cls_label")
     config = golden.meta["config"]
     square = resize_bilinear(x, (config["base"],) * 2)
     size = (x.shape[2], x.shape[3])
@@ -108,7 +109,7 @@ def _crf_on_lam(golden: Golden, lam: Tensor, tags: Tensor) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def segmentation(golden: Golden) -> Iterable[Check]:
-    network, x = model(golden, 20), images(golden)
+    network, x = model(golden), images(golden)
     size = (x.shape[2], x.shape[3])
     sizes = view_sizes(*size, golden.meta["config"]["scales"], base=golden.meta["config"]["base"])
     logits = segment_views(network.segment, x, sizes, size)
@@ -117,7 +118,7 @@ def segmentation(golden: Golden) -> Iterable[Check]:
     image = golden.tensor("image_u8")[0]
     for sharpness, suffix in ((1, ""), (12, "_sharp")):
         probs = (sharpness * logits[0]).softmax(0)
-        q = dense_crf(image, unary_from_probabilities(probs), PRESETS["more"])
+        q = dense_crf(image, unary_from_probabilities(probs), stored_crf(golden.meta["config"]["crf"]))
         yield Check(f"crf_label{suffix}", q.argmax(0), golden.output(f"crf_label{suffix}"), "mismatch", 3e-3)
         if suffix:
             # The stored copy is half precision, half a unit in its last place near 1 being 2.4e-4.

@@ -26,38 +26,48 @@ def images(golden: Golden) -> Tensor:
     return ((golden.tensor("image").double() * std + mean) * 255).round().div(255).float()
 
 
-def model(golden: Golden, num_classes: int, **settings: object) -> MoRe:
+def model(golden: Golden, **settings: object) -> MoRe:
     """MoRe with the golden weights, loaded as a published checkpoint would be."""
-    built = MoRe(MoReConfig(**settings), num_classes).eval()
+    count, stored = golden.shape("classifier.weight")[0], golden.meta.get("config", {})
+    if "aux_layer" in stored:
+        settings["aux_block"] = stored["aux_layer"]
+    if "num_attri" in stored:
+        settings["num_registers"] = stored["num_attri"] - count
+    built = MoRe(MoReConfig(**settings), count).eval()
     state = MoRe.convert_weights(golden_weights(golden.meta["state_dict"]))
     load_strictly(built, state, golden.name)
     return built
 
 
 def init(golden: Golden) -> Iterable[Check]:
-    state = golden_weights(golden.meta["entries"])
-    for key, count in (("voc", 20), ("coco", 80)):
+    # The originals filled every entry by its name with a prefix, which the checkpoint does not have.
+    prefix = golden.meta["fill_prefix"]
+    filled = golden_weights([(prefix + name, shape) for name, shape in golden.meta["entries"]])
+    state = {name.removeprefix(prefix): value for name, value in filled.items()}
+    for key, stored in golden.meta["config"].items():
         torch.manual_seed(0)
-        network = MoRe(MoReConfig(), count).encoder
+        count = len(golden.outputs[f"{key}_pos_embed_class_rows"])
+        extra, kept = stored["num_attri"] - count, len(golden.outputs[f"{key}_pos_embed_patch_rows"])
+        network = MoRe(MoReConfig(num_registers=extra), count).encoder
         network.load_plain(state, golden.name)
         tokens, rows = network.cls_token[0].detach(), network.pos_embed[0].detach()
         yield Check(f"{key}_cls_token", tokens, golden.output(f"{key}_cls_token"), "exact")
-        for name, part in (("class", rows[4 : 4 + count]), ("patch", rows[4 + count : 44 + count])):
-            stored = f"{key}_pos_embed_{name}_rows"
-            yield Check(stored, part, golden.output(stored), "exact")
-        spread = rows[:4].std(correction=0), golden.output(f"{key}_register_pos_std")
+        first = extra + count
+        for name, part in (("class", rows[extra:first]), ("patch", rows[first : first + kept])):
+            label = f"{key}_pos_embed_{name}_rows"
+            yield Check(label, part, golden.output(label), "exact")
+        spread = rows[:extra].std(correction=0), golden.output(f"{key}_register_pos_std")
         yield Check(f"{key}_register_pos_std", *spread, "rel", 0.02)
-        outside = float((rows[:4].abs().max() - 2).clamp(min=0))
+        outside = float((rows[:extra].abs().max() - 2).clamp(min=0))
         yield Check(f"{key}_register_pos_absmax above 2", outside, 0.0, "exact")
         copied = sorted(k for k, v in network.state_dict().items() if k in state and torch.equal(v, state[k]))
-        wanted = sorted(set(golden.meta["config"][key]["copied"]))
+        wanted = sorted(set(stored["copied"]))
         yield Check(f"{key}_copied", np.array(copied), np.array(wanted), "exact")
 
 
 def forward(golden: Golden) -> Iterable[Check]:
-    config = golden.meta["config"]
-    count = config["num_classes"] - 1
-    network = model(golden, count)
+    network = model(golden)
+    count = network.num_classes
     x = images(golden)
     last = network.encoder.depth - 1
     with torch.no_grad():
@@ -104,8 +114,9 @@ def _topk(golden: Golden, graph: GraphRepresentation, tokens: Tensor, patches: T
 
 def gcr(golden: Golden) -> Iterable[Check]:
     state = golden_weights(golden.meta["state_dict"])
-    state = {k.removeprefix("module.graph_layer."): v for k, v in state.items() if "_fc1" not in k}
-    graph = GraphRepresentation(768, golden.meta["config"]["tok_ratio"])
+    state = {k.partition("graph_layer.")[2] or k: v for k, v in state.items() if "_fc1" not in k}
+    width = golden.inputs["class_tokens"].shape[2]
+    graph = GraphRepresentation(width, golden.meta["config"]["tok_ratio"])
     load_strictly(graph, state, golden.name)
     tokens = golden.tensor("class_tokens").requires_grad_()
     patches = golden.tensor("patch_tokens").requires_grad_()
@@ -129,7 +140,7 @@ def gcr(golden: Golden) -> Iterable[Check]:
 
 def ms_cam(golden: Golden) -> Iterable[Check]:
     kept = golden.meta.get("kept_classes", slice(None))
-    network = model(golden, 80 if "coco" in golden.name else 20, scales=golden.meta["config"]["scales"])
+    network = model(golden, scales=golden.meta["config"]["scales"])
     x = images(golden)
     if "coco" in golden.name:
         # One stored map has a range of 0.003 before it is scaled to [0, 1]. Float32 noise of 1e-6 becomes
@@ -141,8 +152,8 @@ def ms_cam(golden: Golden) -> Iterable[Check]:
 
 
 def ms_lam(golden: Golden) -> Iterable[Check]:
-    network = model(golden, 20)
-    for key in ("single", "multi"):
+    network = model(golden)
+    for key in (key.removeprefix("lam_") for key in golden.outputs):
         plan = ViewPlan(scales=tuple(golden.meta["config"][f"scales_{key}"]), flip="max", relu="none")
         ours = network.maps(images(golden), ("lam",), plan)["lam"]
         yield Check(f"lam_{key}", ours, golden.output(f"lam_{key}"), "abs", 1e-4)

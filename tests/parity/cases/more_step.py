@@ -20,7 +20,6 @@ from tests.parity.golden import Check, Golden
 
 # First steps with (patch contrast, localization-informed losses, decoder losses).
 _PHASES = {"voc": (0, 0, 2001), "coco": (8001, 12001, 16001)}
-_SWITCH = {"voc": 10001, "coco": 50001}
 _GROUPS = ("backbone", "backbone_norm", "classifiers", "graph", "decoder")
 # Modules of the original that never take part; the published checkpoints hold them.
 _UNUSED = ("encoder.head.", "graph_layer._fc1.")
@@ -33,10 +32,15 @@ def _small(num_classes: int) -> MoRe:
 
 def optim(golden: Golden) -> Iterable[Check]:
     config = golden.meta["config"]
-    plan = _small(20 if "voc" in golden.name else 80).optim_plan(config["max_iters"])
+    method = _small(20 if "voc" in golden.name else 80)
+    lr, factors = config["lr"], config["multipliers"]
+    settings = {"lr": lr * factors[0], "lr_heads": lr * factors[2], "lr_decoder": lr * factors[4]}
+    settings |= {"weight_decay": config["weight_decay"], "power": config["power"]}
+    method.config = MoReConfig(**settings, warmup=config["warmup_iters"])
+    plan = method.optim_plan(config["max_iters"])
     rates = [[plan.factor(int(step)) * group.lr for group in plan.groups] for step in golden.inputs["steps"]]
     yield Check("lr", np.array(rates), golden.output("lr"), "rel", 1e-9)
-    names = {p: name for name, p in _small(20 if "voc" in golden.name else 80).named_parameters()}
+    names = {p: name for name, p in method.named_parameters()}
     for group, stored in zip(plan.groups, golden.meta["group_names"], strict=True):
         used = [name for name in stored if not name.startswith(_UNUSED)]
         ours = [names[p] for p in group.params]
@@ -60,7 +64,6 @@ def _network(golden: Golden, key: str) -> MoRe:
     stored = golden.meta["config"]
     return model(
         golden,
-        80 if key == "coco" else 20,
         scales=stored["cam_scales"],
         border="stretch",  # three quarters of the stored crops are no multiple of a patch; published ones are
         high=stored["high_thre"],
@@ -71,7 +74,7 @@ def _network(golden: Golden, key: str) -> MoRe:
         w_ure=stored["w_une"],
         w_cre=stored["w_cle"],
         temperature=stored["temp"],
-        late_from=_SWITCH[key],
+        late_from=stored["switch"] + 1,
         **_from(*_PHASES[key]),
     ).train()
 
@@ -103,7 +106,7 @@ def _masks(golden: Golden, network: MoRe, batch: Batch) -> Iterator[Check]:
 def _one_step(golden: Golden, network: MoRe, batch: Batch, key: str, iteration: int) -> Iterator[Check]:
     prefix = f"iter{iteration}_"
     seed = golden.meta["seed"] + iteration
-    mask = "mask_late" if iteration >= _SWITCH[key] else "mask_ure_early"
+    mask = "mask_late" if iteration > golden.meta["config"]["switch"] else "mask_ure_early"
     torch.manual_seed(seed)
     picked = pick_uncertain(golden.output(mask).long())
     yield Check(f"{prefix}ure_selected", picked, golden.output(f"{prefix}ure_selected"), "exact")

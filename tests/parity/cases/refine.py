@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +11,22 @@ from torch import Tensor
 
 from tagmask.losses.energy import dense_energy_loss
 from tagmask.ops.crf import CRF, crf_on_labels, dense_crf
-from tagmask.ops.crf_presets import PRESETS, unary_from_labels, unary_from_probabilities
+from tagmask.ops.crf_presets import PRESETS, CRFParams, unary_from_labels, unary_from_probabilities
 from tagmask.ops.lattice import Lattice
 from tagmask.ops.pixel_refinement import apply_par, par_kernel
 from tagmask.ops.resize import resize_bilinear
+from tests.parity.cases.afa_network import stored_crf
 from tests.parity.golden import Check, Golden
 
-MEAN = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)
-STD = torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1)
+MEAN = [123.675, 116.28, 103.53]
+STD = [58.395, 57.12, 57.375]
+
+
+def stored_params(name: str, stored: dict[str, Any]) -> CRFParams:
+    """The parameters that a file says it was made with; which classes compete is the preset's."""
+    names = ("gauss_sxy", "gauss_compat", "bilateral_sxy", "bilateral_srgb", "bilateral_compat", "iterations")
+    kind = "labels" if stored["unary"] == "label" else "probabilities"
+    return CRFParams(*(stored[key] for key in names), unary=kind, classes=PRESETS[name].classes)
 
 
 def par_case(golden: Golden) -> Iterable[Check]:
@@ -37,14 +46,14 @@ def par_case(golden: Golden) -> Iterable[Check]:
 
 def crf_params(golden: Golden) -> Iterable[Check]:
     image, count = golden.tensor("image"), golden.meta["n_labels"]
-    soft = unary_from_probabilities(golden.tensor("probs"))
-    hard = unary_from_labels(golden.tensor("labels"), count)
+    soft = unary_from_probabilities(golden.tensor("probs"), golden.meta["clip"])
+    hard = unary_from_labels(golden.tensor("labels"), count, golden.meta["gt_prob"])
     yield Check("unary/softmax", soft.flatten(1), golden.output("unary/softmax"), "abs", 1e-5)
     yield Check("unary/label", hard.flatten(1), golden.output("unary/label"), "abs", 1e-6)
     for key in golden.outputs:
         kind, _, name = key.partition("/")
         if kind == "label":
-            params = PRESETS[name]
+            params = stored_params(name, golden.meta["params"][name])
             ours = dense_crf(image, hard if params.unary == "labels" else soft, params)
             yield Check(key, ours.argmax(0), golden.output(key), "mismatch", 5e-4)
             if f"marginals/{name}" in golden.outputs:
@@ -55,7 +64,7 @@ def crf_params(golden: Golden) -> Iterable[Check]:
 def crf_21(golden: Golden) -> Iterable[Check]:
     image, unary = golden.tensor("image"), unary_from_probabilities(golden.tensor("probs"))
     for name in golden.meta["params"]:
-        ours = dense_crf(image, unary, PRESETS[name])
+        ours = dense_crf(image, unary, stored_params(name, golden.meta["params"][name]))
         yield Check(f"marginals/{name}", ours, golden.output(f"marginals/{name}"), "abs", 2e-5)
         yield Check(f"label/{name}", ours.argmax(0), golden.output(f"label/{name}"), "mismatch", 5e-4)
 
@@ -63,8 +72,8 @@ def crf_21(golden: Golden) -> Iterable[Check]:
 def crf_iterations(golden: Golden) -> Iterable[Check]:
     image, unary = golden.tensor("image"), unary_from_probabilities(golden.tensor("probs"))
     for name, stored in golden.meta["params"].items():
-        crf = CRF(image, PRESETS[name])
-        for count in (0, 1, 2, 5):
+        crf = CRF(image, stored_params(name, stored))
+        for count in golden.numbers(rf"{name}/marginals_after_(\d+)"):
             key = f"{name}/marginals_after_{count}"
             yield Check(key, crf.marginals(unary, count), golden.output(key), "abs", 1e-5)
         pixels = torch.from_numpy(np.indices(image.shape[:2])[::-1].copy()).flatten(1).t().float()
@@ -94,10 +103,12 @@ def lattice_checks(golden: Golden, prefix: str, lattice: Lattice) -> Iterable[Ch
         yield Check(f"{prefix}_barycentric", lattice._tables.read_weights / gain, stored, "abs", 2e-7)
 
 
-def cam_labels(golden: Golden, kinds: dict[str, float], names: tuple[str, str], limit: float, share: float):
+def cam_labels(golden: Golden, names: tuple[str, str], limit: float, share: float) -> Iterable[Check]:
     cam, keys = golden.tensor("cam"), golden.tensor("keys" if "keys" in golden.inputs else "key")
-    crf = CRF(golden.tensor("image"), PRESETS["psa_softmax"])
-    for kind, value in kinds.items():
+    stored, params = golden.meta.get("params"), PRESETS["psa_softmax"]
+    crf = CRF(golden.tensor("image"), stored_params("psa_softmax", stored) if stored else params)
+    for kind in (key.removeprefix(names[0]) for key in golden.outputs if key.startswith(names[0])):
+        value = float(kind.removeprefix("alpha").removeprefix("score"))
         background = (1 - cam.amax(0, keepdim=True)) ** value
         if kind.startswith("score"):
             background = torch.full_like(background, value)
@@ -108,13 +119,11 @@ def cam_labels(golden: Golden, kinds: dict[str, float], names: tuple[str, str], 
 
 
 def crf_cam_alpha(golden: Golden) -> Iterable[Check]:
-    kinds = {f"alpha{a}": float(a) for a in (1, 4, 12, 32)} | {"score0.25": 0.25, "score0.60": 0.60}
-    return cam_labels(golden, kinds, ("scores/", "label/"), 2e-5, 5e-4)
+    return cam_labels(golden, ("scores/", "label/"), 2e-5, 5e-4)
 
 
 def aream_crf(golden: Golden) -> Iterable[Check]:
-    kinds = {"alpha1": 1.0, "alpha12": 12.0, "score0.25": 0.25, "score0.60": 0.60}
-    return cam_labels(golden, kinds, ("prob_", "label_"), 1e-3, 5e-3)
+    return cam_labels(golden, ("prob_", "label_"), 1e-3, 5e-3)
 
 
 def afa_crf(golden: Golden) -> Iterable[Check]:
@@ -122,7 +131,7 @@ def afa_crf(golden: Golden) -> Iterable[Check]:
     size = (image.shape[0], image.shape[1])
     probs = torch.softmax(resize_bilinear(logit.unsqueeze(0), size)[0], dim=0)
     unary = unary_from_probabilities(probs)
-    test = dense_crf(image, unary, PRESETS["afa"])
+    test = dense_crf(image, unary, stored_crf(golden.meta["config"]["test"]))
     hard = crf_on_labels(
         image, golden.tensor("hard_label"), golden.meta["config"]["n_labels_hard"], PRESETS["label_50_5"]
     )
@@ -146,30 +155,40 @@ def weaktr_crf(golden: Golden) -> Iterable[Check]:
 
 def energy(rule: str, loss_tolerance: float, grad_tolerance: float) -> Callable[[Golden], Iterable[Check]]:
     def case(golden: Golden) -> Iterable[Check]:
+        config = golden.config
+        mean, std = (
+            torch.tensor(config.get(key, usual)).view(1, 3, 1, 1)
+            for key, usual in (("mean", MEAN), ("std", STD))
+        )
+        how = {key: config[key] for key in ("weight", "sigma_rgb", "sigma_xy")}
         logits = golden.tensor("logit" if "logit" in golden.inputs else "seg_logit").requires_grad_()
-        images = golden.tensor("image" if "image" in golden.inputs else "images") * STD + MEAN
+        images = golden.tensor("image" if "image" in golden.inputs else "images") * std + mean
         boxes = golden.tensor("img_box").long() if "img_box" in golden.inputs else None
-        loss = dense_energy_loss(logits, images / 255, golden.tensor("label"), boxes, size_rule=rule)
+        how |= {"scale": config["scale_factor"], "size_rule": rule}
+        loss = dense_energy_loss(logits, images / 255, golden.tensor("label"), boxes, **how)
         (grad,) = torch.autograd.grad(loss, logits)
         key = "grad_logit" if "grad_logit" in golden.outputs else "grad"
         yield Check("loss", loss.view(1), golden.output("loss"), "rel", loss_tolerance)
         yield Check(key, grad, golden.output(key), "rel", grad_tolerance)
         if "filtered" in golden.outputs:
             scaled, masked = golden.output("scaled_image"), golden.output("scaled_prob_masked")
-            ours = bilateral(scaled, masked, 15.0, float(golden.outputs["sigma_xy_effective"]))
+            sigma = float(golden.outputs["sigma_xy_effective"])
+            ours = bilateral(scaled, masked, config["sigma_rgb"], sigma)
             yield Check("filtered", ours, golden.output("filtered"), "rel", grad_tolerance)
         if "filter_input" in golden.outputs:
             scaled, values = golden.output("filter_image"), golden.output("filter_input")
-            ours = bilateral(scaled, values, 15.0, 50.0)
+            sigma = config["sigma_xy"] * config["scale_factor"]
+            ours = bilateral(scaled, values, config["sigma_rgb"], sigma)
             yield Check("filter_output", ours, golden.output("filter_output"), "rel", grad_tolerance)
 
     return case
 
 
 def energy_filter(golden: Golden) -> Iterable[Check]:
-    for rgb, xy in ((15, 50), (15, 100), (5, 20)):
-        ours = bilateral(golden.tensor("image"), golden.tensor("values"), rgb, xy)
-        yield Check(f"rgb{rgb}_xy{xy}", ours, golden.output(f"filtered/rgb{rgb}_xy{xy}"), "rel", 1e-5)
+    for key in golden.outputs:
+        rgb, xy = key.removeprefix("filtered/rgb").split("_xy")
+        ours = bilateral(golden.tensor("image"), golden.tensor("values"), float(rgb), float(xy))
+        yield Check(key, ours, golden.output(key), "rel", 1e-5)
 
 
 def bilateral(images: Tensor, values: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:

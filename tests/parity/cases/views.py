@@ -29,7 +29,7 @@ def grey_levels(image: Tensor) -> Tensor:
 
 def affinity(golden: Golden) -> Iterable[Check]:
     scores = np.concatenate([golden.inputs["low_alpha_scores"], golden.inputs["high_alpha_scores"]])
-    for case in range(4):
+    for case in golden.numbers(r"case(\d+)/crop_size"):
         view = make_view("affinity_crop", int(golden.inputs[f"case{case}/crop_size"]))
         to_y, _, to_x, _, from_y, _, from_x, _ = golden.inputs[f"case{case}/box"].tolist()
         draw = AffinityDraw(Place(to_x, from_x), Place(to_y, from_y), bool(golden.inputs[f"case{case}/flip"]))
@@ -46,9 +46,9 @@ def affinity(golden: Golden) -> Iterable[Check]:
 
 def segment(golden: Golden) -> Iterable[Check]:
     view = make_view("batch_scale_crop", golden.meta["crop"])
-    for case in range(2):
+    for case in golden.numbers(r"case(\d+)/scale"):
         get = {key: golden.inputs[f"case{case}/{key}"] for key in ("scale", "flip", "crop_yx")}
-        for index in range(3):
+        for index in golden.numbers(r"im(\d+)/image"):
             top, left = get["crop_yx"][index].tolist()
             draw = BatchScaleDraw(float(get["scale"]), bool(get["flip"][index]), (top, left))
             image, label = (golden.inputs[f"im{index}/{key}"] for key in ("image", "label"))

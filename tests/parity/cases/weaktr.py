@@ -22,6 +22,8 @@ BACKBONE = "deit_small_patch16_224"
 
 def _method(golden: Golden, **settings: Any) -> WeakTr:
     config = golden.meta["config"]
+    settings |= {key: config[key] for key in ("drop_path", "lr", "weight_decay", "scales") if key in config}
+    settings |= {"patch_refine": config["refine"]} if "refine" in config else {}
     method = WeakTr(
         WeakTrConfig(
             backbone=BACKBONE,
@@ -69,14 +71,16 @@ def _fusion(method: WeakTr, images: Tensor, pool: str) -> tuple[Tensor, Tensor]:
     pooled: list[Tensor] = []
     kind = "max" if pool == "max" else "mean"
     method.encoder(
-        images, visit=lambda _, __, branch: pooled.append(grouped_pool(branch, 6, kind)), norm=False
+        images,
+        visit=lambda _, __, branch: pooled.append(grouped_pool(branch, method.num_heads, kind)),
+        norm=False,
     )
     stacked = torch.stack(pooled, 2).flatten(1, 2)
     return stacked, method.fusion(stacked)
 
 
 def _multi_scale(golden: Golden) -> Iterable[Check]:
-    method = _method(golden, scales=tuple(golden.meta["config"]["scales"]))
+    method = _method(golden)
     for index in range(golden.meta["config"]["n_images"]):
         with torch.no_grad():
             maps = method.maps(_images(golden.inputs[f"image_{index}"]))["cam"][0]
@@ -99,19 +103,20 @@ def _schedule(golden: Golden) -> Iterable[Check]:
         base = lr * batch / 512
         config = WeakTrConfig(backbone=BACKBONE, lr=base, weight_decay=decay, epochs=epochs)
         with torch.device("meta"):
-            plan = WeakTr(config, 20).optim_plan(epochs * 10)
+            plan = WeakTr(config, golden.meta["config"]["num_classes"]).optim_plan(epochs * 10)
         rates = np.array([[base * plan.factor(epoch * 10)] for epoch in range(epochs)])
         yield Check(f"{variant}_lr", rates, golden.outputs[f"{variant}_lr_used_per_epoch"], "rel", 1e-9)
         counts = [len(group.params) for group in plan.groups]
         yield Check(f"{variant}_count", counts, golden.outputs[f"{variant}_group_param_count"], "exact")
+        key, ours = f"{variant}_betas_eps", [*plan.betas, plan.eps]
+        yield Check(key, ours, golden.outputs[key], "abs", 1e-12)
         decays = [group.weight_decay for group in plan.groups]
         yield Check(f"{variant}_decay", decays, golden.outputs[f"{variant}_group_weight_decay"], "exact")
 
 
 def _step(golden: Golden) -> Iterable[Check]:
     settings = golden.meta["config"]
-    method = _method(golden, drop_path=0.0, lr=settings["lr"], weight_decay=settings["weight_decay"])
-    method.train()
+    method = _method(golden).train()
     before = {name: p.detach().clone() for name, p in method.named_parameters()}
     optimiser = torch.optim.AdamW(
         method.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"]

@@ -113,7 +113,8 @@ def _label(golden: Golden, index: int, threshold: float) -> Tensor:
 def _cleaned(golden: Golden) -> Iterable[Check]:
     """What refine does with a parameter set for hard labels."""
     config = golden.meta["config"]
-    for kind in ("voc", "coco"):
+    kinds = [kind for kind in ("voc", "coco") if f"crf_{kind}_label_0" in golden.outputs]
+    for kind in kinds:
         for index in range(config["n_images"]):
             images = golden.tensor(f"image_{index}").permute(2, 0, 1)[None] / 255
             maps, keys = golden.tensor(f"cam_{index}")[None], golden.tensor(f"keys_{index}").long()[None]
@@ -139,8 +140,10 @@ def _search(golden: Golden) -> Iterable[Check]:
 
 def init(golden: Golden) -> Iterable[Check]:
     state = {name: golden.tensor(name) for name in ("pos_embed", "cls_token")}
-    for size in (224, 384):
-        encoder = ViT("vit:patch=16,dim=16,depth=1,heads=2", 20, 0, grid=(size // 16, size // 16))
+    classes, width = golden.meta["config"]["num_classes"], state["cls_token"].shape[2]
+    for size in golden.numbers(r"pos_embed_(\d+)"):
+        grid = (size // 16, size // 16)
+        encoder = ViT(f"vit:patch=16,dim={width},depth=1,heads=2", classes, 0, grid=grid)
         own = {k: v for k, v in encoder.state_dict().items() if k not in state}
         encoder.load_plain(own | state, "the golden")
         for name in state:
@@ -150,7 +153,8 @@ def init(golden: Golden) -> Iterable[Check]:
 
 def augment(golden: Golden) -> Iterable[Check]:
     picture = Image.fromarray(golden.inputs["image_0"])
-    view: Any = make_view("imagenet", 224)
+    side = 4 * next(v for k, v in golden.outputs.items() if k.startswith("train_seed")).shape[1]
+    view: Any = make_view("imagenet", side)
     for seed in golden.meta["config"]["seeds"]:
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (timm draws from the global generators)
@@ -158,21 +162,23 @@ def augment(golden: Golden) -> Iterable[Check]:
         crop, changes = _timm_crop(picture), _timm_changes()
         made = view.apply_all(picture, ImageNetDraw(crop, changes)).image
         ours = (made - IMAGENET_MEAN) / IMAGENET_STD
-        if (box := _timm_box()) is not None:
+        if (box := _timm_box(side)) is not None:
             top, left, height, width = box
             # The view draws its noise from a generator of its own: only where it goes can be compared.
             noise = torch.empty(3, height, width).normal_()
             erased = view.apply_all(picture, ImageNetDraw(crop, changes, Erasure(*box, seed=0))).image
-            outside = torch.ones(224, 224, dtype=torch.bool)
+            outside = torch.ones(side, side, dtype=torch.bool)
             outside[top : top + height, left : left + width] = False
             yield Check(f"seed{seed}/kept", erased[:, outside], made[:, outside], "exact")
             ours[:, top : top + height, left : left + width] = noise
         stored = golden.output(f"train_seed{seed}_stride4")
         yield Check(f"train_seed{seed}", ours[:, ::4, ::4], stored, "abs", 1e-5)
-    size = (picture.height * 256 // min(picture.size), picture.width * 256 // min(picture.size))
+    # Validation resizes to 256 / 224 of the side before it crops the centre.
+    short = side * 256 // 224
+    size = (picture.height * short // min(picture.size), picture.width * short // min(picture.size))
     large = pillow_bicubic(torch.from_numpy(golden.inputs["image_0"]).permute(2, 0, 1)[None] / 255, size)[0]
-    top, left = (round((side - 224) / 2) for side in size)
-    centre = (large[:, top : top + 224, left : left + 224] - IMAGENET_MEAN) / IMAGENET_STD
+    top, left = (round((length - side) / 2) for length in size)
+    centre = (large[:, top : top + side, left : left + side] - IMAGENET_MEAN) / IMAGENET_STD
     stored = golden.output("val_center_crop_stride2")
     yield Check("val_center_crop", centre[:, ::2, ::2], stored, "abs", 1e-5)
 
@@ -211,15 +217,15 @@ def _timm_changes() -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def _timm_box() -> tuple[int, int, int, int] | None:
+def _timm_box(side: int) -> tuple[int, int, int, int] | None:
     if random.random() > 0.25:
         return None
     for _ in range(10):
-        area = random.uniform(0.02, 1 / 3) * 224 * 224
+        area = random.uniform(0.02, 1 / 3) * side * side
         ratio = math.exp(random.uniform(math.log(0.3), math.log(1 / 0.3)))
         height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if width < 224 and height < 224:
-            return random.randint(0, 224 - height), random.randint(0, 224 - width), height, width
+        if width < side and height < side:
+            return random.randint(0, side - height), random.randint(0, side - width), height, width
     return None
 
 
