@@ -1,4 +1,4 @@
-"""Cases take their numbers from a file's meta and arrays: copies of files made with other numbers are judged."""
+"""Cases take their numbers from meta and arrays: copies of files made with other numbers are judged."""
 
 import json
 import math

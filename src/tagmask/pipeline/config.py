@@ -17,7 +17,7 @@ from tagmask.engine.config import RuntimeConfig
 from tagmask.errors import ConfigError
 from tagmask.models.checkpoint import read_header, weight_file
 from tagmask.names import deprecated
-from tagmask.pipeline.method_settings import shortened, with_own_views
+from tagmask.pipeline.method_settings import scaled, shortened, with_own_views
 from tagmask.recipes import find_recipe, names
 from tagmask.steps.entropy import ENTROPY, EntropyConfig
 from tagmask.steps.evaluate import EVALUATE, EvaluateConfig
@@ -103,7 +103,8 @@ def read_config(
     for key, value in (settings or {}).items():
         _put(values, key, value)
     config = validate(RunConfig, apply_overrides(values, overrides), where)
-    config = with_own_views(shortened(base, config, where), where)
+    config = scaled(base, shortened(base, config, where), where)
+    config = with_own_views(config, where)
     for place, part in (("", config), ("affinity.", config.affinity), ("student.", config.student)):
         if part is not None:
             kind = methods.get(part.method)

@@ -14,7 +14,7 @@ from tagmask.training.config import TrainConfig
 if TYPE_CHECKING:
     from tagmask.pipeline.config import RunConfig
 
-__all__ = ["shortened", "with_own_views"]
+__all__ = ["scaled", "shortened", "with_own_views"]
 
 _LOG = logging.getLogger("tagmask")
 
@@ -45,6 +45,34 @@ def shortened(base: Mapping[str, Any], config: RunConfig, where: str) -> RunConf
         told = ", ".join(f"model.{key} {value}" for key, value in changed.items())
         _LOG.info("%d updates instead of %d: %s", iterations, full, told)
     return config.model_copy(update={"model": {**config.model, **changed}})
+
+
+def scaled(base: Mapping[str, Any], config: RunConfig, where: str) -> RunConfig:
+    """The settings with the rate that the paper's rule gives for a batch that was changed.
+
+    A rate that the user set stays, and so does one whose paper has no such rule, see `Method.batch_rule`.
+
+    Args:
+        base: The recipe.
+        config: The settings that came of it.
+        where: What the user knows them as, for messages.
+    """
+    given, before = config.model, base.get("model") or {}
+    usual, asked = (base.get("train") or {}).get("batch_size"), config.train.batch_size
+    if given.get("lr") != before.get("lr") or (usual is not None and not isinstance(usual, int)):
+        return config
+    # Without a recipe, the default batch is nobody's choice and the rate is left as it was published.
+    if asked == (TrainConfig().batch_size if usual is None else usual):
+        return config
+    kind = methods.get(config.method)
+    rule = kind.batch_rule(validate(kind.config_class, given, f"{where}: model ({config.method})"))
+    if rule is None:
+        return config
+    rate, batch = rule
+    # A recipe's rate is for the recipe's batch; without one both are the paper's.
+    rate *= asked / (batch if usual is None else usual)
+    _LOG.warning("batches of %d images: model.lr is %.4g (the paper's rate x batch / 512)", asked, rate)
+    return config.model_copy(update={"model": {**given, "lr": rate}})
 
 
 def with_own_views(config: RunConfig, where: str) -> RunConfig:
