@@ -10,6 +10,7 @@ from tagmask.annotations import formats
 from tagmask.annotations.formats.brush import encode_brush
 from tagmask.annotations.formats.label_studio import _newest
 from tagmask.errors import ConfigError, DataError
+from tagmask.store.labels import write_mask
 from tests.unit.annotations.scenario import BOX, MASK, Desk, coco, labelme, polygon, task
 
 COLOURS = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)
@@ -60,13 +61,40 @@ def test_class_names_of_labelme2voc_number_its_pictures(desk):
     assert desk.take() == {"im0": {0: 1710, 1: 240, 2: 450}}
 
 
-def test_masks_of_0_and_255_with_one_class_have_two_readings(tmp_path):
-    desk = Desk(tmp_path, ("cat",)).pictures("im0.png")
-    desk.write("im0.png", np.where(MASK == 2, 255, 0).astype(np.uint8))
-    with pytest.raises(DataError, match="'cat' at 255 or ignored"):
+@pytest.mark.parametrize("form", ["grey", "colour", "palette of greys"])
+def test_white_on_black_is_the_only_class(tmp_path, capsys, form):
+    desk = Desk(tmp_path, ("cat",)).pictures("im0.png", "im1.png")
+    white = np.where(MASK == 2, 255, 0).astype(np.uint8)
+    if form == "palette of greys":
+        picture = Image.fromarray(white).convert("P")
+        picture.putpalette([v for v in range(256) for _ in range(3)])
+        (tmp_path / "given").mkdir()
+        picture.save(tmp_path / "given" / "im0.png")
+    else:
+        desk.write("im0.png", white if form == "grey" else np.stack([white] * 3, 2))
+    assert desk.take()["im0"] == {0: 2160, 1: 240}
+    assert "255 is read as 'cat'" in capsys.readouterr().err
+    # Another mask that holds the label itself says that 255 are ignored pixels.
+    desk.write("im1.png", np.where(MASK == 2, 1, 0).astype(np.uint8))
+    if form != "colour":
+        assert desk.take()["im0"] == {0: 2160, 255: 240}
+
+
+@pytest.mark.parametrize("form", ["grey", "colour"])
+def test_white_on_black_is_refused_with_several_classes(desk, form):
+    white = np.where(MASK == 2, 255, 0).astype(np.uint8)
+    desk.write("im0.png", white if form == "grey" else np.stack([white] * 3, 2))
+    with pytest.raises(DataError, match=r"one of the classes \(dog, cat\), or ignored pixels"):
         desk.take()
     desk.write("labelmap.txt", "cat:255,255,255::\n")
-    assert desk.take() == {"im0": {0: 2160, 1: 240}}
+    assert desk.take()["im0"] == {0: 2160, 2: 240}
+
+
+def test_ignored_pixels_that_we_wrote_stay_ignored(tmp_path):
+    desk = Desk(tmp_path, ("cat",)).pictures("im0.png")
+    mask = np.where(MASK == 2, 255, 0).astype(np.uint8)
+    write_mask(tmp_path / "masks" / "im0.png", mask, desk.subjects.classes.palette)
+    assert desk.take(desk.root / "masks")["im0"] == {0: 2160, 255: 240}
 
 
 def test_names_for_ignored_pixels_and_background(desk):

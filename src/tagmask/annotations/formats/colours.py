@@ -47,14 +47,14 @@ class ColourKey:
     colours: Mapping[int, Sequence[str]]
     numbered: bool
 
-    def labels(self, picture: Image.Image, file: str) -> tuple[NDArray[np.uint8], bool, set[int]]:
-        """Labels of a picture, (H, W) uint8; whether it has true colours; numbers nothing gives a meaning to.
+    def labels(self, picture: Image.Image, file: str) -> tuple[NDArray[np.uint8], bool]:
+        """Labels of a picture, (H, W) uint8, and whether it has true colours.
 
         Raises:
             DataError: It holds a colour or number that no class, or more than one, has.
         """
         if picture.mode == "RGB":
-            return self._by_colour(_packed(np.asarray(picture, np.int64)), file), True, set()
+            return self._by_colour(_packed(np.asarray(picture, np.int64)), file), True
         values = np.array(picture, dtype=np.uint8)
         present = np.flatnonzero(np.bincount(values.reshape(-1), minlength=256)).tolist()
         seen_as = self._colours_of(picture)
@@ -62,11 +62,11 @@ class ColourKey:
             table = np.zeros(256, np.int64)
             for value in present:
                 table[value] = seen_as[value]
-            return self._by_colour(table[values], file), False, set()
+            return self._by_colour(table[values], file), False
         table = np.zeros(256, np.int64)
         for value in present:
             table[value] = self._number(value, file)
-        return table[values].astype(np.uint8), False, set(present) if self.numbered else set()
+        return table[values].astype(np.uint8), False
 
     def _colours_of(self, picture: Image.Image) -> list[int]:
         """Packed colour of every value: that of the palette, or grey."""

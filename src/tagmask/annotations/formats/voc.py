@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -72,25 +72,33 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
     """Labels of every PNG in ``SegmentationClass``, or of every PNG if there is no such folder.
 
     Colours mean what ``labelmap.txt`` says, also those of a palette; black that it gives to no class is
-    background. Without it, numbers follow ``class_names.txt`` (of labelme2voc) or the classes. Images that
-    are listed without a picture, and colour pictures that are black all over, were not annotated.
+    background. Without it, numbers follow ``class_names.txt`` (of labelme2voc) or the classes; black and
+    white pictures show the class, if there is one. Images that are listed without a picture, and colour
+    pictures that are black all over, were not annotated.
 
     Raises:
         DataError: A picture is damaged, is of another size, holds unknown or ambiguous colours or labels, or
-            belongs to no image.
+            belongs to no image; or they are black and white, and there are several classes.
     """
     pictures = [name for name in tree.names if name.lower().endswith(".png")]
     proper = [name for name in pictures if _home(name) is not None]
     if not pictures:
         raise DataError("there is no .png in it")
     key = read_key(tree, images.classes)
-    known, seen = set(), set()
+    known: set[str] = set()
+    white = key.numbered and _black_and_white(tree, proper or pictures)
+    if white:
+        _white_is_the_class(images)
     for file in proper or pictures:
         inner = PurePosixPath(file).parts[(_home(file) or 0) if proper else 0 :]
         written = PurePosixPath("/".join(inner)).with_suffix("").as_posix()
         known.add(written)
-        values, coloured, kept = key.labels(_decoded(tree.read(file), file), file)
-        seen |= kept
+        picture = _decoded(tree.read(file), file)
+        if white:
+            values = (np.asarray(picture.convert("L")) > 0).astype(np.uint8)
+            coloured = picture.mode == "RGB"
+        else:
+            values, coloured = key.labels(picture, file)
         touched = not coloured or bool(values.any())
         name = images.find_touched(written, file, touched, bare=True)
         if not touched or name is None:
@@ -98,16 +106,46 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
             continue
         images.check_size(name, values.shape[0], values.shape[1], file)
         yield name, values
-    if seen == {0, images.classes.ignore_index} and images.classes.num_classes == 1:
-        only = images.classes.names[0]
-        raise DataError(
-            f"the masks hold nothing but 0 and 255, which may mean '{only}' at 255 or ignored pixels and no "
-            f"'{only}' at all; write 1 for it, or put a {_COLOURS} with the line "
-            f"'{only}:255,255,255::' beside the masks"
-        )
     for written in _listed(tree):
         if proper and written not in known:
             yield from images.untouched(images.find_touched(written, _LIST, False, bare=True), written)
+
+
+def _black_and_white(tree: Tree, files: Sequence[str]) -> bool:
+    """Whether all pictures hold nothing but black and white, and not as a palette's ignored pixels."""
+    seen: set[int] = set()
+    for file in files:
+        picture = _decoded(tree.read(file), file)
+        if picture.mode == "P":
+            palette = picture.getpalette("RGB") or []
+            if palette[-3:] != [255, 255, 255] or len(palette) != 768:
+                return False
+        elif picture.mode == "RGB" and np.ptp(np.asarray(picture), axis=2).any():
+            return False
+        elif picture.mode == "1":
+            return False  # its values are 0 and 1, which are labels already
+        seen.update(np.unique(np.asarray(picture)).tolist())
+        if not seen <= {0, 255}:
+            return False
+    return 255 in seen
+
+
+def _white_is_the_class(images: Images) -> None:
+    """Say how black and white pictures are read, if there is one way to read them.
+
+    Raises:
+        DataError: There are several classes.
+    """
+    names = images.classes.names
+    if len(names) > 1:
+        raise DataError(
+            "the masks hold nothing but 0 and 255: 255 may be one of the classes "
+            f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), or ignored pixels and no class at "
+            f"all; write a class's own number, or put a {_COLOURS} with a line such as "
+            f"'{names[0]}:255,255,255::' beside the masks"
+        )
+    said = f"the masks hold nothing but 0 and 255: 255 is read as '{names[0]}'"
+    images.tally.said.append(f"{said}, the only class, not as ignored pixels")
 
 
 def _home(file: str) -> int | None:
