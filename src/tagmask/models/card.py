@@ -83,7 +83,7 @@ def model_card(meta: Mapping[str, Any], facts: Facts, name: str, data: str, lice
         f"Labels: 0 background, {', '.join(f'{i} {label}' for i, label in enumerate(names, 1))}; "
         f"{meta['classes']['ignore']} is ignored.\n",
         "## Scores\n",
-        _scores(facts["scores"], meta.get("metrics", {})),
+        _scores(facts["scores"], meta.get("metrics", {}), meta.get("extra", {}).get("doubts", ())),
         "## Training\n",
         _table(("setting", "value"), list(facts["train"].items()))
         or "The settings of the run are not here.\n",
@@ -104,7 +104,11 @@ _LICENSES = {"other": "Not stated by the publisher. Pretrained parts keep their 
 
 def _results(scores: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
     metrics = [
-        {"type": "mean_iou", "name": f"mIoU of {s['what']}", "value": round(100 * s["miou"], 2)}
+        {
+            "type": "mean_iou",
+            "name": "; ".join([f"mIoU of {s['what']}", *s.get("doubts", ())]),
+            "value": round(100 * s["miou"], 2),
+        }
         for s in scores
         if isinstance(s.get("miou"), float)
     ]
@@ -119,7 +123,9 @@ def _results(scores: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, A
     ]
 
 
-def _scores(scores: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> str:
+def _scores(
+    scores: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any], doubts: Sequence[str] = ()
+) -> str:
     rows = [
         (
             s.get("what"),
@@ -133,7 +139,8 @@ def _scores(scores: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> 
     ]
     if rows:
         return _table(("of", "mIoU in percent", "split", "images", "tags from"), rows)
-    plain = [(key, f"{value:.4g}") for key, value in metrics.items() if isinstance(value, float)]
+    kept = {key: value for key, value in metrics.items() if isinstance(value, float)}
+    plain = [(key, "; ".join([f"{value:.4g}", *doubts])) for key, value in kept.items()]
     return _table(("score", "value"), plain) or "None were measured.\n"
 
 

@@ -114,7 +114,7 @@ def report(plan: _Plan, context: Context) -> dict[str, Any]:
         ],
         settings=_settings(settings, steps),
         losses=_losses(folder / "train" / "log.csv"),
-        scores=[*_score_curves(folder / "train" / "scores.csv"), *_threshold_curves(records)],
+        scores=[*_score_curves(folder / "train" / "scores.csv", steps), *_threshold_curves(records)],
         tables=_tables(records),
         examples=examples(folder, dataset, config.examples) if config.examples else [],
         embedding=tokens,
@@ -219,13 +219,14 @@ def _losses(path: Path) -> list[Figure]:
     return figures
 
 
-def _score_curves(path: Path) -> list[Figure]:
+def _score_curves(path: Path, steps: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
     lines = {kind_title(name): (x, [100 * v for v in y]) for name, (x, y) in _read(path).items()}
     if not lines:
         return []
     last = ", ".join(f"{name} {y[-1]:.1f}" for name, (_, y) in lines.items())
     uri = curves(lines, "iteration", "mean IoU (%)")
-    return [Figure(uri, "Mean IoU while training", f"Mean IoU at the end: {last}")]
+    doubts = steps.get("train", {}).get("results", {}).get("doubts", [])
+    return [Figure(uri, "Mean IoU while training", "; ".join([f"Mean IoU at the end: {last}", *doubts]))]
 
 
 def _threshold_curves(records: Sequence[Mapping[str, Any]]) -> list[Figure]:
@@ -235,6 +236,9 @@ def _threshold_curves(records: Sequence[Mapping[str, Any]]) -> list[Figure]:
     lines = {name: (curve["thresholds"], [100 * v for v in curve["miou"]]) for name, curve in found.items()}
     points = [(name, 100 * curve["best_miou"], curve["best_threshold"]) for name, curve in found.items()]
     best = ", ".join(f"{name} {miou:.1f} at {threshold:.2f}" for name, miou, threshold in points)
+    best = "; ".join(
+        dict.fromkeys([best, *(doubt for record in records for doubt in record.get("doubts", ()))])
+    )
     uri = curves(lines, "background threshold", "mean IoU (%)")
     return [Figure(uri, "Maps at every threshold", f"Best, an oracle chosen on these masks: {best}")]
 

@@ -63,6 +63,7 @@ class _Run:
     records: Records
     logs: list[Figures] = field(default_factory=list)
     scores: list[Figures] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 def train(plan: Plan, context: Context) -> dict[str, Any]:
@@ -183,19 +184,15 @@ def _on_evaluate(
     if truth is None:
         return False
     config, progress = run.config, run.progress
-    scores = validate_method(
-        run.method,
-        truth,
-        run.context.runtime,
-        run.context.display,
-        config.eval_maps,
-        config.eval_background,
-        None if config.eval_segment is None else config.eval_segment.of(type(run.method)),
-    )
-    progress.scores = scores
+    views = None if config.eval_segment is None else config.eval_segment.of(type(run.method))
+    how = (config.eval_maps, config.eval_background, views)
+    found = validate_method(run.method, truth, run.context.runtime, run.context.display, *how)
+    scores = progress.scores = {name: each.miou for name, each in found.items()}
+    run.doubts = next((each.doubts(truth.classes.labels) for each in found.values()), [])
     for log in run.scores:
         log.write(step, scores)
-    run.context.display.say(f"step {step}: mIoU  {figures_text({k: 100 * v for k, v in scores.items()})}")
+    figures = figures_text({k: 100 * v for k, v in scores.items()})
+    run.context.display.say("; ".join([f"step {step}: mIoU  {figures}", *run.doubts]))
     key = config.best_by or ("segmentation" if run.method.segments else next(iter(scores)))
     if key not in scores:
         raise ConfigError(f"train.best_by is '{key}', but the scores are {', '.join(scores)}")
@@ -203,7 +200,8 @@ def _on_evaluate(
         progress.best, progress.best_step = scores[key], step
         if run.context.runtime.is_main:
             folder = run.context.out / "train" / "best"
-            save_method(folder, run.method, run.name, run.dataset.classes, scores, {**extra, "step": step})
+            about = {**extra, "step": step, "doubts": run.doubts}
+            save_method(folder, run.method, run.name, run.dataset.classes, scores, about)
     watched.scores = dict(scores)
     return run.context.callbacks.call("on_evaluate", watched)
 
@@ -221,7 +219,7 @@ def _finish(run: _Run, extra: Mapping[str, Any]) -> dict[str, Any]:
     progress, folder = run.progress, run.context.out
     best = folder / "train" / "best"
     if run.context.runtime.is_main:
-        extra = {**extra, "step": progress.step, "chosen": "last"}
+        extra = {**extra, "step": progress.step, "chosen": "last", "doubts": run.doubts}
         if run.config.final == "best" and (best / "weights.safetensors").exists():
             _use_best(run, best, extra)
         else:
@@ -231,6 +229,7 @@ def _finish(run: _Run, extra: Mapping[str, Any]) -> dict[str, Any]:
         "iterations": progress.step,
         "skipped": progress.skipped,
         "scores": progress.scores,
+        "doubts": run.doubts,
         "best": progress.best,
         "best_step": progress.best_step,
     }

@@ -11,7 +11,7 @@ from tagmask.engine.runtime import Runtime
 from tagmask.inference.predictor import Predictor, Use, picture_of
 from tagmask.inference.views import MapConfig, map_kinds
 from tagmask.methods.base import Method, SegmentationViews
-from tagmask.metrics.confusion import ConfusionMatrix
+from tagmask.metrics.confusion import ConfusionMatrix, Scores
 from tagmask.ops.labels import labels_from_maps
 
 __all__ = ["validate_method"]
@@ -25,8 +25,8 @@ def validate_method(
     config: MapConfig,
     background: float,
     views: SegmentationViews | None = None,
-) -> dict[str, float]:
-    """Mean IoU of every kind of map (true tags, fixed threshold) and of the segmentation.
+) -> dict[str, Scores]:
+    """Scores of every kind of map (true tags, fixed threshold) and of the segmentation.
 
     Processes share the images; one confusion matrix per kind is summed over them.
 
@@ -40,7 +40,8 @@ def validate_method(
         views: How images are segmented; at the size of the maps if None.
 
     Returns:
-        {kind or "segmentation": mIoU}, classes absent from the truth left out.
+        {kind or "segmentation": scores}; the mean leaves out classes absent from the truth, which
+        `Scores.doubts` names.
     """
     names = [
         *(map_kinds(method, config.kinds) if method.map_kinds else ()),
@@ -65,4 +66,4 @@ def validate_method(
             task.advance(runtime.world)
     for matrix in matrices.values():
         matrix.counts = runtime.reduce(matrix.counts).cpu()
-    return {name: matrix.compute().miou for name, matrix in matrices.items()}
+    return {name: matrix.compute() for name, matrix in matrices.items()}

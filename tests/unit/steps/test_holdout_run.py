@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tagmask.cli.main import app
+from tagmask.models.checkpoint import read_header
 
 TINY = [
     "method=more",
@@ -47,6 +48,7 @@ def train(root, out, *further):
     return done.output
 
 
+@pytest.mark.slow
 def test_tags_are_scored_on_images_that_were_not_taught_and_every_image_gets_a_mask(root, tmp_path):
     out = tmp_path / "run"
     said = train(root, out)
@@ -100,3 +102,18 @@ def test_a_run_of_an_earlier_version_goes_on_with_all_images(root, tmp_path):
     (out / "settings.yaml").write_text("\n".join(line for line in lines if "holdout" not in line))
     assert read_config(out).data.holdout == 0
     assert read_config("demo").data.holdout == 0.1
+
+
+def test_the_score_on_the_way_names_the_classes_without_a_true_pixel(root, tmp_path):
+    (root / "masks").mkdir()
+    for i in range(50):
+        mask = np.zeros((48, 48), np.uint8)
+        mask[:20] = i % 2 == 0
+        Image.fromarray(mask).save(root / "masks" / f"p{i}.png")
+    out = tmp_path / "run"
+    said = train(root, out, "--set", "train.eval_every=2", "--set", "train.eval_images=2")
+    line = next(line for line in said.splitlines() if "step 2: mIoU" in line)
+    assert "no true pixel of dog: left out of the mean" in line
+    results = json.loads((out / "run.json").read_text())["steps"]["train"]["results"]
+    assert results["doubts"] == ["no true pixel of dog: left out of the mean"]
+    assert read_header(out / "model")["extra"]["doubts"] == results["doubts"]
