@@ -12,7 +12,7 @@ from tests.docs.blocks import ROOT
 RESULTS = ROOT / "benchmarks" / "results"
 TOLD = {
     ("weaktr.md", "## A small run of our own"): ("weaktr_small_animals",),
-    ("psa.md", "## A small run on PSA's view"): ("psa_view_small_animals",),
+    ("psa.md", "## A small run on PSA's view"): ("psa_view_small_animals", "psa_small_animals"),
     ("aream.md", "## Few images, small backbone"): ("aream_small_animals", "aream_small_animals_tagged"),
 }
 

@@ -1,0 +1,120 @@
+"""All methods on the same images with the same budget, three seeds: ``python benchmarks/methods.py``.
+
+Every method trains on the tags of the same generated scenes for the same number of updates. Its class maps
+are scored with the true tags on other scenes, at the threshold that suits them best, which is what all
+methods have in common. Four of them share one backbone with the same weights (``tagmask_demo``). AFA, PSA and
+TransCAM are built on networks of their own for which the package has no weights; they start from random ones
+and are marked so. Learning rates were set once and not tuned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import tagmask
+from tagmask.data.datasets.scenes import write_dataset
+
+SIZE, SCENES, HELD_OUT, UPDATES, SEEDS = 96, 200, 100, 120, (0, 1, 2)
+SHARED = {"backbone": "tagmask_demo"}
+MODELS: dict[str, dict[str, Any]] = {
+    "more": SHARED
+    | {
+        "normalisation": "weights",
+        "register_noise": 0,
+        "pooling": "lse",
+        "aux_pooling": "lse",
+        "aux_block": -2,
+    }
+    | {"scales": [1.0], "flip": False, "mct_from": 60, "ptc_from": 60, "lir_from": 60, "seg_from": UPDATES}
+    | {"w_energy": 0, "decoder_width": 128, "lr": 3e-4, "lr_heads": 2e-3, "lr_decoder": 3e-3, "warmup": 20},
+    "mctformer": SHARED | {"lr": 1e-3, "epochs": 10, "drop_path": 0.0},
+    "aream": SHARED | {"lr": 1e-3, "epochs": 10, "drop_path": 0.0, "affinity_from": 80},
+    "weaktr": SHARED | {"lr": 1e-3, "epochs": 10, "warmup_epochs": 1, "drop_path": 0.0},
+    "transcam": {"backbone": "conformer:dim=96,depth=6,heads=2,ratio=1,base=16", "base": None, "lr": 1e-3},
+    "afa": {"backbone": "mit_b0", "lr": 3e-4, "warmup": 20, "tags_until": 80, "walk_after": 120}
+    | {"pooling": "mean"},
+    "psa": {"width": 8},
+}
+
+
+OWN = ("transcam", "afa", "psa")
+
+
+def recipe(method: str) -> dict[str, Any]:
+    """What ``tagmask run`` is given for a method."""
+    train = {"iterations": UPDATES, "batch_size": 16, "size": SIZE, "eval_every": 0, "view": "resized_crop"}
+    model = MODELS[method]
+    if method in OWN:
+        model = model | {"weights": "none"}
+    return {
+        "method": method,
+        "model": model,
+        "train": train | {"view_settings": {"scale": [0.5, 1.0]}},
+        "localize": {"kinds": ["cam"], "scales": [1.0], "split": "val"},
+        "evaluate": {"background": "best", "what": ["cam"]},
+        "runtime": {"threads": 1},
+    }
+
+
+def measure(method: str, seed: int, data: Path, work: Path) -> tuple[float, float]:
+    """Mean IoU of the class maps in percent, and seconds of the training."""
+    given, out = work / f"{method}.yaml", work / f"{method}-{seed}"
+    given.write_text(yaml.safe_dump(recipe(method)), encoding="utf-8")
+    tagmask.run(given, data, out=out, seed=seed, until="localize", progress=False)
+    tagmask.evaluate(out)
+    score = json.loads((out / "scores" / "val-cam.json").read_text())
+    steps = json.loads((out / "run.json").read_text())["steps"]
+    return round(100 * float(score["miou"]), 1), float(steps["train"]["seconds"])
+
+
+def row(method: str, seeds: list[int], data: Path, work: Path) -> dict[str, Any]:
+    """A method's scores over all seeds."""
+    found = [measure(method, seed, data, work) for seed in seeds]
+    scores = [score for score, _ in found]
+    own = f"{MODELS[method].get('backbone', 'resnet38')}, random weights"
+    return {
+        "method": method,
+        "network": own if method in OWN else "tagmask_demo",
+        "miou": scores,
+        "mean": round(statistics.mean(scores), 1),
+        "train_seconds": round(statistics.mean(seconds for _, seconds in found), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "methods_scenes.json")
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_dataset(Path(folder) / "data", SCENES, HELD_OUT, SIZE)
+        for method in args.only:
+            rows.append(row(method, args.seeds, data, Path(folder)))
+            print(*rows[-1].values(), flush=True)
+    record = {
+        "task": f"class maps with true tags, best threshold, {UPDATES} updates of 16 crops of {SIZE} px",
+        "data": f"{SCENES} generated scenes of {SIZE} px to train on, {HELD_OUT} others to score on",
+        "command": "python benchmarks/methods.py",
+        "machine": f"CPU, 1 thread of 2 cores, shared, {platform.machine()}",
+        "precision": "fp32",
+        "seeds": args.seeds,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "rows": rows,
+        "settings": {method: json.dumps(MODELS[method]) for method in args.only},
+    }
+    args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
