@@ -14,7 +14,7 @@ def with_bands(network: nn.Module, bands: int) -> None:
     """Make the first layer of every backbone in a network take another number of bands, in place.
 
     The weights of red, green and blue are repeated from the first on and multiplied by 3 / C, so that the
-    sum over bands of equal content stays what it was: the rule of timm's `adapt_input_conv`
+    answers stay as large as they were: the rule of timm's `adapt_input_conv`
     (huggingface/pytorch-image-models, timm/models/_manipulate.py). Means and deviations are repeated alike.
 
     Args:
