@@ -15,6 +15,7 @@ from tagmask.errors import CheckpointError
 
 __all__ = ["read_params", "rename_resnet38"]
 
+# No one-time converter outside the package: recipes (voc/psa, voc/transcam) name the published file itself.
 _LIST_MAGIC = 0x112
 # Array headers: before version 1 the first word is the number of axes itself.
 _V1, _V2 = 0xF993FAC8, 0xF993FAC9

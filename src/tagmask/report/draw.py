@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,6 @@ __all__ = ["heat_colours", "label_colours", "overlay_labels", "overlay_maps", "p
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.floating]
-
-# Corners of the "jet" colour map: (position, level) per channel, straight lines in between.
-_JET = (
-    ((0.0, 0.35, 0.66, 0.89, 1.0), (0.0, 0.0, 1.0, 1.0, 0.5)),
-    ((0.0, 0.125, 0.375, 0.64, 0.91, 1.0), (0.0, 0.0, 1.0, 1.0, 0.0, 0.0)),
-    ((0.0, 0.11, 0.34, 0.65, 1.0), (0.5, 1.0, 1.0, 0.0, 0.0)),
-)
 
 
 def heat_colours(values: Floats) -> NDArray[np.float64]:
@@ -29,10 +23,16 @@ def heat_colours(values: Floats) -> NDArray[np.float64]:
     Returns:
         RGB levels from 0 to 255, not rounded, (*values.shape, 3).
     """
-    steps = np.linspace(0, 1, 256)
-    table = np.stack([np.interp(steps, *corners) for corners in _JET], axis=-1) * 255
     index = np.clip(np.nan_to_num(values) * 256, 0, 255).astype(np.intp)
-    return np.asarray(table[index])
+    return np.asarray(_jet()[index])
+
+
+@cache
+def _jet() -> NDArray[np.float64]:
+    # Not at the top: predicting draws nothing and should not wait for matplotlib.
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps["jet"](np.arange(256))[:, :3] * 255)
 
 
 def overlay_maps(image: Picture, maps: Floats, opacity: float = 0.5) -> Picture:

@@ -19,6 +19,7 @@ from tagmask.errors import DataError, nearest
 
 __all__ = ["RELEASES", "Archive", "download", "fetch", "unpack"]
 
+# Not pooch: it begins a broken download again at the first byte, and these archives have up to 13 GB.
 Progress = Callable[[str, int, int], None]
 _CHUNK = 1 << 20
 _TRIES = 4
