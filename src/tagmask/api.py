@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tagmask.data.datasets.given import Tags
 from tagmask.engine.log import Display
+from tagmask.errors import ConfigError
 from tagmask.model import Model, load
+from tagmask.pipeline.auto import parse_time, settle
 from tagmask.pipeline.config import RunConfig, default_folder, read_config, training_base
-from tagmask.pipeline.flags import Classes, data_first, flag_settings, tags_as_file
+from tagmask.pipeline.flags import AUTO, Classes, data_first, flag_settings, tags_as_file
 from tagmask.pipeline.order import choose_steps
 from tagmask.pipeline.pages import entropy, write_report, write_review
 from tagmask.pipeline.run import Run
@@ -130,7 +132,7 @@ def train(
 
 
 def run(
-    recipe: str | Path | RunConfig,
+    recipe: str | Path | RunConfig | None = None,
     data: str | Path | None = None,
     *,
     tags: Tags | None = None,
@@ -148,6 +150,7 @@ def run(
     precision: str | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
+    time: str | None = None,
     until: str | None = None,
     first: str | None = None,
     overwrite: bool = False,
@@ -160,7 +163,7 @@ def run(
 
     Args:
         recipe: Shipped recipe, YAML file, run folder, or settings made by `read_config`; whatever else is
-            given here changes them.
+            given here changes them. None, or a folder of images, means "auto", which finds its settings.
         data: Folder of the images.
         tags: See `train`, as what is not said here.
         classes: Class names or a file of them.
@@ -177,6 +180,7 @@ def run(
         precision: How exactly.
         seed: Everything random follows from it.
         out: Run folder; ``runs/<recipe>``, or the next free number of it, if None.
+        time: How long recipe "auto" may take: "90s", "10m", "1h".
         until: Last step.
         first: First step (``--from``).
         overwrite: Replace a training with other settings in `out`.
@@ -197,7 +201,7 @@ def run(
     words |= {"checkpoint": checkpoint, "iterations": iterations, "batch_size": batch_size, "size": size}
     words |= {"device": device, "precision": precision, "seed": seed, "holdout": holdout}
     steps = choose_steps(until, first)
-    config = read_config(recipe, {**flag_settings("run", words), **(settings or {})})
+    config = _settled(recipe, {**flag_settings("run", words), **(settings or {})}, time, out, progress)
     folder = default_folder(recipe, config, overwrite) if out is None else Path(out).expanduser()
     watch = _watch(callbacks, loggers, progress)
     return run_steps(config, folder, steps, overwrite=overwrite, **watch)
@@ -242,6 +246,20 @@ def teach(
     source = None if corrections is None else Path(corrections).expanduser()
     place = None if out is None else Path(out).expanduser()
     return teach_run(config, folder, source, seconds=seconds, out=place, progress=progress, stop=stop)
+
+
+def _settled(
+    recipe: str | Path | RunConfig, given: Settings, time: str | None, out: str | Path | None, progress: bool
+) -> RunConfig:
+    """Settings of a run; recipe "auto" decides and says what was not given."""
+    if recipe != AUTO:
+        if time is not None:
+            raise ConfigError("time is for recipe auto, which chooses its updates; here give iterations")
+        return read_config(recipe, given)
+    settled = settle(given, (), parse_time(time) if time else None, Path(out or Path("runs") / AUTO))
+    for line in settled.lines:
+        Display(quiet=not progress).say(line)
+    return settled.config
 
 
 def _watch(callbacks: Sequence[Any], loggers: Sequence[Any], progress: bool) -> dict[str, Any]:

@@ -6,16 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
-from tagmask.errors import CheckpointError
+from tagmask.errors import CheckpointError, ConfigError
 
-__all__ = ["Normalisation", "check_plain", "mean_and_deviation", "patch_rows"]
+__all__ = ["Normalisation", "check_plain", "freeze", "mean_and_deviation", "patch_rows"]
 
 Normalisation = Literal["imagenet", "weights"] | tuple[tuple[float, float, float], tuple[float, float, float]]
 
 _HALF = (0.5, 0.5, 0.5)
+
+
+def freeze(encoder: nn.Module, blocks: Sequence[nn.Module], train_blocks: int) -> None:
+    """Let only the last blocks of a ViT and its final norm learn.
+
+    Args:
+        encoder: With a final `norm`.
+        blocks: Its blocks, the first first.
+        train_blocks: How many of the last ones learn.
+
+    Raises:
+        ConfigError: There are not so many.
+    """
+    if train_blocks > len(blocks):
+        raise ConfigError(f"train_blocks is {train_blocks}, the backbone has {len(blocks)} blocks")
+    encoder.requires_grad_(False)
+    for part in (*blocks[len(blocks) - train_blocks :], encoder.get_submodule("norm")):
+        part.requires_grad_(True)
 
 
 def mean_and_deviation(wanted: Normalisation, model: VisionTransformer) -> Sequence[tuple[float, ...]]:

@@ -146,7 +146,12 @@ app.command("app")(app_command.app_page)
 @app.command()
 @guarded
 def run(
-    recipe: Annotated[str, typer.Argument(help="Shipped recipe, a YAML file, a run folder, or hf:DATA.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder of images or hf:DATA (recipe auto), shipped recipe, YAML file or run folder."
+        ),
+    ] = None,
     data: Data = None,
     tags: Tags = None,
     classes: Classes = None,
@@ -165,10 +170,20 @@ def run(
     out: Out = None,
     until: Annotated[str | None, typer.Option("--until", help="Last step to do.")] = None,
     first: Annotated[str | None, typer.Option("--from", help="First step to do.")] = None,
+    budget: Annotated[
+        str | None, typer.Option("--time", help="How long recipe auto may take: 90s, 10m, 1h.")
+    ] = None,
+    background: Annotated[
+        bool | None,
+        typer.Option("--background/--no-background", help="Whether some pixels belong to no class."),
+    ] = None,
     overwrite: Overwrite = False,
     settings: Set = None,
 ) -> None:
-    """All steps of a run, from train to report. Steps that are done are not done again."""
+    """All steps of a run, from train to report. Steps that are done are not done again.
+
+    With a folder of images alone, recipe auto finds its settings from them, their tags and the machine.
+    """
     from tagmask.pipeline.flags import data_first
     from tagmask.pipeline.order import choose_steps
 
@@ -177,7 +192,11 @@ def run(
     flags |= {"model.backbone": backbone, "model.weights": weights, "checkpoint": as_text(checkpoint)}
     flags |= holdout_flags(holdout)
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
-    folder = do_steps(recipe, flags, settings, out, choose_steps(until, first), overwrite=overwrite)
+    if background is not None:
+        flags |= {"refine.fit": background, "refine.background": None if background else 0.0}
+        flags |= {"refine.method": "par" if background else "none"}
+    chosen = choose_steps(until, first)
+    folder = do_steps(recipe, flags, settings, out, chosen, overwrite=overwrite, budget=budget)
     if (folder / "report.html").exists():
         show_line(f"report: {folder / 'report.html'}")
 

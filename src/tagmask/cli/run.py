@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from tagmask.cli.manner import manner
 if TYPE_CHECKING:
     from tagmask.pipeline.config import RunConfig
 
-__all__ = ["do_step", "do_steps", "print_scores"]
+__all__ = ["do_step", "do_steps", "print_scores", "show_verdict"]
 
 
 def do_step(
@@ -52,6 +53,7 @@ def do_steps(
     resume: bool = True,
     overwrite: bool = False,
     keep_settings: bool = True,
+    budget: str | None = None,
 ) -> Path:
     """Do steps of a run and print the scores they gave.
 
@@ -64,6 +66,7 @@ def do_steps(
         resume: Go on with an unfinished training.
         overwrite: Replace a training with other settings.
         keep_settings: Write the settings into the run folder.
+        budget: Time that recipe "auto" may take, as people write it.
 
     Returns:
         The run folder.
@@ -73,11 +76,23 @@ def do_steps(
         Stopped: A stop signal came.
     """
     from tagmask.data.readers.regular import read_text
+    from tagmask.errors import ConfigError
+    from tagmask.pipeline.auto import parse_time, settle
     from tagmask.pipeline.config import default_folder, read_config
+    from tagmask.pipeline.flags import AUTO
     from tagmask.pipeline.run import run as run_steps
 
     given = {name: value for name, value in flags.items() if value is not None}
-    config = read_config(base, given, settings or ())
+    if base == AUTO:
+        place = out or Path("runs") / AUTO
+        settled = settle(given, settings or (), parse_time(budget) if budget else None, place)
+        config = settled.config
+        for line in settled.lines:
+            show_line(line)
+    elif budget:
+        raise ConfigError("--time is for recipe auto, which chooses its updates; here give --iterations")
+    else:
+        config = read_config(base, given, settings or ())
     folder = out or default_folder(base, config, overwrite)
     result = run_steps(
         config,
@@ -92,7 +107,21 @@ def do_steps(
     if "evaluate" in result.results:
         files = sorted((folder / "scores").glob("*.json"))
         print_scores(result.scores, [json.loads(read_text(file)) for file in files])
+    if result.results.get("verdict"):
+        show_verdict(result.results["verdict"])
     return folder
+
+
+def show_verdict(told: Mapping[str, Any]) -> None:
+    """Print what can be said of the masks without true ones.
+
+    Args:
+        told: What the step verdict gave.
+    """
+    from tagmask.review.verdict import lines_of
+
+    for line in lines_of(told):
+        show_line(line)
 
 
 def print_scores(scores: dict[str, float], records: list[dict[str, Any]]) -> None:

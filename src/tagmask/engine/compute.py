@@ -13,7 +13,7 @@ import torch
 
 from tagmask.errors import ConfigError
 
-__all__ = ["PRECISIONS", "Compute", "choose_device"]
+__all__ = ["PRECISIONS", "Compute", "choose_device", "native_bf16"]
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 """fp32: full; tf32: fp32 with fast matrix products on GPUs; bf16, fp16: autocast, weights stay fp32."""
@@ -66,6 +66,20 @@ class Compute:
         """
         with torch.inference_mode(), _PRODUCTS.use(self.device, self.precision == "tf32"), self.autocast():
             yield
+
+
+def native_bf16(device: str | int | torch.device = "auto") -> bool:
+    """Whether a device multiplies in bf16 by itself, so that it is faster there and not only smaller."""
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if chosen.type != "cpu":
+        return False
+    # Older releases cannot say; then the slower and exact way is taken.
+    known = [
+        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
+    return any(asked is not None and bool(asked()) for asked in known)
 
 
 class _Products:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tagmask.backbones.attention_sums import AttentionSums, Part
 from tagmask.backbones.base import TokenFeatures
 from tagmask.backbones.vit import Normalisation, ViT
+from tagmask.backbones.vit_weights import freeze
 from tagmask.config import Count, Power, Rate, Scales, Share, Weight
 from tagmask.heads.graph import GraphRepresentation, NeighbourWeight
 from tagmask.heads.large_fov import LargeFOV
@@ -57,6 +58,9 @@ class MoReConfig(MethodConfig):
     """Any plain ViT of timm; the tag names the weights of the paper (the bare name now means others)."""
     normalisation: Normalisation = "imagenet"
     """MoRe feeds ImageNet's mean and deviation although its weights were trained with 0.5 ("weights")."""
+    train_blocks: int | None = Field(default=None, ge=0)
+    """How many of the last blocks learn; the others, the patch embedding and the tokens keep their pretrained
+    weights, which saves their backward pass. Every block learns if not given, as released."""
     num_registers: int = Field(default=4, ge=0, le=1024)
     """Extra tokens in front of the class tokens; they take part in attention only."""
     register_noise: float = Field(default=1.0, ge=0, le=100)
@@ -123,6 +127,9 @@ class MoReConfig(MethodConfig):
     pseudo_label_source: Literal["cam", "lam", "attention_cam"] = "cam"
     """Maps behind the decoder's labels: "cam" as released, "lam" as the paper describes, "attention_cam" for
     auxiliary maps times class attention, spread along patch attention."""
+    attend: Literal["class", "none"] = "class"
+    """Whether "attention_cam" weighs the auxiliary maps by class attention before it spreads them along patch
+    attention. A backbone whose class tokens have not learned the classes does better without."""
     ure_position: Literal["corner", "centre"] = "corner"
     """"corner" of the window as released; "centre" takes the uncertain token itself."""
     token_boxes: Literal["pixels", "patches"] = "pixels"
@@ -239,6 +246,8 @@ class MoRe(Method):
             position_offset=0.1,
             extra_token_noise=config.register_noise,
         )
+        if config.train_blocks is not None:
+            freeze(self.encoder, list(self.encoder.blocks), config.train_blocks)
         self.side_multiple = self.encoder.patch_size
         self.aux_block = self.encoder.block_index(config.aux_block)
         dim = self.encoder.dim
@@ -443,7 +452,7 @@ class MoRe(Method):
     def optim_plan(self, iterations: int) -> OptimPlan:
         """AdamW in five groups; warm-up, then polynomial decay counted from the first update."""
         config = self.config
-        named = list(self.encoder.named_parameters())
+        named = [(name, p) for name, p in self.encoder.named_parameters() if p.requires_grad]
         graph = [] if self.graph_layer is None else list(self.graph_layer.parameters())
         groups: list[tuple[str, list[nn.Parameter], float]] = [
             ("backbone", [p for name, p in named if "norm" not in name], config.lr),
@@ -499,7 +508,10 @@ class MoRe(Method):
 
     def _attention_cam(self, out: Outputs) -> Tensor:
         maps = min_max(class_maps(out.aux, self.aux_classifier.weight).float())
-        return attend_maps(maps, out.attention["seen"].reshape(maps.shape), out.attention["affinity"])
+        seen = out.attention["seen"].reshape(maps.shape)
+        if self.config.attend == "none":
+            seen = torch.ones_like(maps)
+        return attend_maps(maps, seen, out.attention["affinity"])
 
     def logits(self, features: Tensor, aux: bool = False) -> Tensor:
         """Class logits (B, K) of the main or auxiliary classifier from its patch map (B, D, h, w)."""

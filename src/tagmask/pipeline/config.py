@@ -28,6 +28,7 @@ from tagmask.steps.report import REPORT, ReportConfig
 from tagmask.steps.review import REVIEW, ReviewConfig
 from tagmask.steps.segment import SEGMENT, SegmentConfig
 from tagmask.steps.train import TRAIN
+from tagmask.steps.verdict import VERDICT, VerdictConfig
 from tagmask.steps.walk import WALK, WalkConfig
 from tagmask.store.files import atomic_write
 from tagmask.training.config import TrainConfig
@@ -76,8 +77,12 @@ class RunConfig(Config):
     """Step segment: images to masks."""
     evaluate: Annotated[EvaluateConfig, EVALUATE] = EvaluateConfig()
     """Step evaluate: scores."""
+    verdict: Annotated[VerdictConfig, VERDICT] = VerdictConfig()
+    """Step verdict: what can be said of the masks without true ones."""
     report: Annotated[ReportConfig, REPORT] = ReportConfig()
     """Step report: the page."""
+    decided: dict[str, str] = Field(default_factory=dict)
+    """Which settings recipe "auto" found, and why; the values stand in their places."""
 
 
 @deprecated("0.2", arguments={"flags": "settings"})

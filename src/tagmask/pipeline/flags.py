@@ -12,13 +12,18 @@ from tagmask.data.datasets.given import Tags, write_tags
 from tagmask.data.datasets.hub import PREFIX
 from tagmask.data.holdout import SHARE
 from tagmask.errors import ConfigError
+from tagmask.models.checkpoint import weight_file
+from tagmask.recipes import names
 
-__all__ = ["Classes", "Words", "data_first", "flag_settings", "split_settings", "tags_as_file"]
+__all__ = ["AUTO", "Classes", "Words", "data_first", "flag_settings", "split_settings", "tags_as_file"]
 
 Words = str | Sequence[str]
 """Several names: a list, or one text with commas."""
 Classes = str | Path | Sequence[str]
 """Class names, or a file of them."""
+
+AUTO = "auto"
+"""Name of the recipe that fits itself to the data."""
 
 _COMMON = {
     "data": "data.root",
@@ -93,16 +98,27 @@ def split_settings(split: str, step: str) -> dict[str, Any]:
 
 
 def data_first(recipe: Any, data: Any) -> tuple[Any, Any]:
-    """Recipe and data of a run; what begins with hf: in the recipe's place is data, for the recipe "small".
+    """Recipe and data of a run; a folder of images or hf:NAME in the recipe's place is data, for "auto".
 
     Raises:
         ConfigError: There are two data sets then.
     """
-    if not isinstance(recipe, str) or not recipe.startswith(PREFIX):
-        return recipe, data
-    if data is not None:
-        raise ConfigError(f"'{recipe}' and --data {data} are two data sets; name one, and a recipe")
-    return "small", recipe
+    if recipe is None:
+        return AUTO, data
+    if isinstance(recipe, str) and recipe.startswith(PREFIX):
+        if data is not None:
+            raise ConfigError(f"'{recipe}' and --data {data} are two data sets; name one, and a recipe")
+        return AUTO, recipe
+    if data is None and isinstance(recipe, str | Path) and _names_data(str(recipe)):
+        return AUTO, recipe
+    return recipe, data
+
+
+def _names_data(text: str) -> bool:
+    path = Path(text).expanduser()
+    if text in names() or not path.is_dir():
+        return False
+    return not (path / "settings.yaml").is_file() and not weight_file(path).is_file()
 
 
 def tags_as_file(tags: Tags | None, out: str | Path | None) -> str | None:

@@ -81,6 +81,7 @@ class Page:
         lead: One or two sentences.
         headline: (what, figure) shown large.
         settings: (name, value).
+        verdict: What a colleague would say of the masks: "usable", "doubtful" or "bad", and why.
         losses: Curves of the training.
         scores: Curves of the scores.
         tables: Per class, artifacts.
@@ -93,6 +94,7 @@ class Page:
     lead: str
     headline: Sequence[tuple[str, str]]
     settings: Sequence[tuple[str, str]]
+    verdict: tuple[str, Sequence[str]] | None = None
     losses: Sequence[Figure] = ()
     scores: Sequence[Figure] = ()
     tables: Sequence[Table] = ()

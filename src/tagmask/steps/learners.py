@@ -29,6 +29,9 @@ class Learner(Config):
     """Settings of the method, see `tagmask show METHOD`."""
     checkpoint: Path | None = None
     """Use this model folder, or this published checkpoint of the method, instead of training."""
+    start: Literal["weights", "model"] = "weights"
+    """Begin with the pretrained backbone; or with the run's own model: then its method must be the same, and
+    `model` names only what differs from the run's own settings."""
     labels: Literal["label", "walk"] = "label"
     """What to learn from: the labels of refine, or of the random walk."""
     train: TrainConfig = TrainConfig()
@@ -47,6 +50,9 @@ def _learner(name: str) -> Step:
             raise ConfigError(f"this run has no {name}; choose a recipe with one, or set {name}.method")
         return config
 
+    def network(learner: Learner, settings: Settings) -> dict[str, Any]:
+        return {**(settings.model if learner.start == "model" else {}), **learner.model}
+
     def inside(context: Context) -> Context:
         return replace(context, out=context.out / name)
 
@@ -56,13 +62,17 @@ def _learner(name: str) -> Step:
 
     def decides(config: Learner | None, settings: Settings) -> dict[str, Any]:
         learner, runtime = given(config), settings.runtime
-        about = {"method": learner.method, "model": learner.model, **plain(learner.train)}
+        about = {"method": learner.method, "model": network(learner, settings), **plain(learner.train)}
+        if learner.start == "model":
+            about["begin"] = "model"
         return about | {"precision": runtime.precision, "seed": runtime.seed}
 
     def reads(config: Learner | None, context: Context) -> dict[str, Any]:
-        source = context.folder / PICTURES[given(config).labels]
-        part = taught_part(methods.get(given(config).method), context)
-        return {"data": data_checksum(context, part), "labels": context.manifest.checksum(source)}
+        learner = given(config)
+        source = context.folder / PICTURES[learner.labels]
+        part = taught_part(methods.get(learner.method), context)
+        found = {"data": data_checksum(context, part), "labels": context.manifest.checksum(source)}
+        return found | ({"model": context.models.checksum()} if learner.start == "model" else {})
 
     def prepare(config: Learner | None, context: Context) -> Plan:
         learner = given(config)
@@ -70,8 +80,13 @@ def _learner(name: str) -> Step:
         if not source.is_dir():
             raise ConfigError(f"{name} learns from {source}, which is not there; run earlier steps first")
         chosen = learner.train.model_copy(update={"labels": source})
+        if learner.start == "model":
+            own = context.settings.checkpoint or context.folder / "model"
+            chosen = chosen.model_copy(update={"start": own})
         use = {"segment": context.settings.model_dump(mode="json")["segment"]}
-        return prepare_training(Job(chosen, learner.method, learner.model, use), inside(context))
+        return prepare_training(
+            Job(chosen, learner.method, network(learner, context.settings), use), inside(context)
+        )
 
     def work(plan: Plan, context: Context) -> dict[str, Any]:
         return train(plan, inside(context))
@@ -86,7 +101,7 @@ def _learner(name: str) -> Step:
         needless=needless,
         decides=decides,
         private=(f"{name}/train",),
-        made=("labels",),
+        made=("labels", "model"),
         free=("accumulate", "labels", "corrections", "start"),
         smaller=f"Lower {name}.train.batch_size, or raise {name}.train.accumulate",
     )

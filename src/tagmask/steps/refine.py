@@ -15,18 +15,24 @@ from torch import Tensor
 from tagmask import methods
 from tagmask.config import Config
 from tagmask.data import TagDataset
+from tagmask.data.loader import eval_images
 from tagmask.data.parts import Part
 from tagmask.errors import DataError
 from tagmask.inference.crf import CRFName, crf_preset, refine_by_crf
 from tagmask.ops.labels import labels_from_maps, labels_with_ignore, refine_labels
 from tagmask.ops.pixel_refinement import PAR_DILATIONS, par
 from tagmask.steps.base import Context, Step, data_checksum, each_image, with_maps
+from tagmask.steps.cuts import Cut, find_cut, outline_evidence, some_tagged
 from tagmask.store.files import file_for
 from tagmask.store.labels import write_mask
 from tagmask.store.maps import load_maps
 from tagmask.types import Batch
 
 __all__ = ["REFINE", "RefineConfig", "image_labels", "refine"]
+
+_COMPARED = 40
+_BAND = 0.05
+"""Pixels this near to a fitted threshold are left undecided."""
 
 
 class RefineConfig(Config):
@@ -36,6 +42,10 @@ class RefineConfig(Config):
     """Images to label: train, val, both, or auto for val if there is one."""
     maps: str = "cam"
     """Kind of maps to start from."""
+    fit: bool = False
+    """Find kind of maps and thresholds from the images and their tags, without masks: where the outlines of
+    the maps follow edges of the images best (see `tagmask.steps.cuts`). `maps` is then the preferred kind;
+    `background`, `high` and `low` are not used."""
     method: Literal["par", "crf", "none"] = "par"
     """How labels follow the image: par (pixel-adaptive refinement), crf, or none (thresholds alone)."""
     background: float | None = Field(default=None, ge=0, le=1)
@@ -71,6 +81,7 @@ class _Plan:
     config: RefineConfig
     source: Path
     dataset: TagDataset
+    cut: Cut | None = None
 
 
 def _check(config: RefineConfig, context: Context) -> None:
@@ -90,7 +101,47 @@ def _reads(config: RefineConfig, context: Context) -> dict[str, Any]:
 def _prepare(config: RefineConfig, context: Context) -> _Plan:
     source = context.folder / "maps" / config.maps
     dataset = with_maps(context.data.open(config.split), source, "refine.maps")
-    return _Plan(config, source, dataset)
+    if not config.fit:
+        return _Plan(config, source, dataset)
+    others = sorted(path.name for path in source.parent.iterdir() if path.is_dir() and path != source)
+    cut = find_cut(dataset, source.parent, (config.maps, *others))
+    for line in cut.reasons():
+        context.display.say(f"refine: {line}")
+    source = source.parent / cut.kind
+    dataset = with_maps(dataset, source, "refine.maps")
+    return _Plan(_refiner(_fitted(config, cut), dataset, source, context), source, dataset, cut)
+
+
+def _refiner(config: RefineConfig, dataset: TagDataset, source: Path, context: Context) -> RefineConfig:
+    """Refine only where outlines then follow edges better than the plain cut does: hairlines may drown."""
+    if config.method == "none":
+        return config
+    plain = config.model_copy(update={"method": "none"})
+
+    def evidence(way: RefineConfig, batch: Batch) -> float:
+        labels = _labels(batch, source, dataset.num_classes, way)[0]
+        return outline_evidence(((labels > 0) & (labels != 255)).float(), batch.images)
+
+    pairs = []
+    for _, batch in eval_images(some_tagged(dataset, _COMPARED)):
+        batch = batch.to(context.runtime.device)
+        pairs.append((evidence(config, batch), evidence(plain, batch)))
+    refined, cut = (sum(values) / max(1, len(pairs)) for values in zip(*pairs, strict=True))
+    best, other = (config, plain) if refined >= cut else (plain, config)
+    told = {config.method: refined, "none": cut}
+    context.display.say(
+        f"refine: method {best.method}: edge evidence {told[best.method]:.3f}, {told[other.method]:.3f} with "
+        f"{other.method}"
+    )
+    return best
+
+
+def _fitted(config: RefineConfig, cut: Cut) -> RefineConfig:
+    """The settings with what was found; without a background every pixel goes to its strongest class."""
+    if not cut.background:
+        return config.model_copy(update={"maps": cut.kind, "background": 0.0, "method": "none"})
+    high, low = min(1.0, cut.threshold + _BAND), max(0.0, cut.threshold - _BAND)
+    return config.model_copy(update={"maps": cut.kind, "background": None, "high": high, "low": low})
 
 
 def refine(plan: _Plan, context: Context) -> dict[str, Any]:
@@ -111,20 +162,35 @@ def refine(plan: _Plan, context: Context) -> dict[str, Any]:
     palette = dataset.classes.palette
 
     def work(index: int, batch: Batch) -> None:
-        name = batch.names[0]
-        loaded = load_maps(file_for(plan.source, name, ".npz"), dataset.num_classes)
-        height, width = batch.images.shape[2:]
-        if loaded.maps.shape[1:] != (height, width):
-            raise DataError(f"the maps of '{name}' are not of the image's size; localize it again")
-        maps = torch.from_numpy(loaded.maps)[None].to(batch.images.device)
-        keys = torch.from_numpy(loaded.keys)[None].to(batch.images.device)
-        labels = maps.new_zeros(1, height, width)
-        if len(loaded.keys):
-            labels = image_labels(batch.images, maps, keys, config)
-        write_mask(file_for(folder, name, ".png"), labels[0].cpu().numpy().astype(np.uint8), palette)
+        labels = _labels(batch, plan.source, dataset.num_classes, config)
+        write_mask(
+            file_for(folder, batch.names[0], ".png"), labels[0].cpu().numpy().astype(np.uint8), palette
+        )
 
     each_image(context, dataset, "refine", lambda name: [file_for(folder, name, ".png")], work)
-    return {"images": len(dataset), "split": dataset.split}
+    made: dict[str, Any] = {"images": len(dataset), "split": dataset.split}
+    if plan.cut is not None:
+        made["fitted"] = {
+            "maps": config.maps,
+            "method": config.method,
+            "threshold": plan.cut.threshold,
+            "evidence": round(plan.cut.evidence, 4),
+            "found": {kind: list(pair) for kind, pair in plan.cut.found.items()},
+        }
+    return made
+
+
+def _labels(batch: Batch, source: Path, num_classes: int, config: RefineConfig) -> Tensor:
+    """Labels (1, H, W) of a batch of one from its maps on disk."""
+    name, (height, width) = batch.names[0], batch.images.shape[2:]
+    loaded = load_maps(file_for(source, name, ".npz"), num_classes)
+    if loaded.maps.shape[1:] != (height, width):
+        raise DataError(f"the maps of '{name}' are not of the image's size; localize it again")
+    maps = torch.from_numpy(loaded.maps)[None].to(batch.images.device)
+    keys = torch.from_numpy(loaded.keys)[None].to(batch.images.device)
+    if not len(loaded.keys):
+        return maps.new_zeros(1, height, width)
+    return image_labels(batch.images, maps, keys, config)
 
 
 def image_labels(images: Tensor, maps: Tensor, keys: Tensor, config: RefineConfig) -> Tensor:

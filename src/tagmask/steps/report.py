@@ -22,24 +22,15 @@ from tagmask.inference.views import MapConfig
 from tagmask.models.trained import Trained
 from tagmask.report.figures import Curve, curves
 from tagmask.report.page import Cell, Figure, Page, Table, render
+from tagmask.review.verdict import read_verdict
 from tagmask.steps.base import Context, Step
 from tagmask.steps.panels import examples, kind_title, token_plane
 from tagmask.store.files import atomic_write
 
 __all__ = ["REPORT", "ReportConfig", "report"]
 
-_IN_SCORES = {
-    "what",
-    "miou",
-    "classes",
-    "iou",
-    "images",
-    "split",
-    "tags",
-    "threshold",
-    "scales",
-    "flip",
-    "crf",
+_IN_SCORES = {"what", "miou", "classes", "iou", "images", "split", "tags", "threshold"} | {
+    *("scales", "flip", "crf")
 }
 _NO_LOSS = {"step", "lr", "skipped", "steps_per_second", "images_per_second"}
 
@@ -108,6 +99,7 @@ def report(plan: _Plan, context: Context) -> dict[str, Any]:
     page = Page(
         title=f"{_method_name(settings, trained)} on {Path(str(settings['data']['root'])).name}",
         lead=_lead(steps, records[0]["images"] if records else len(dataset), dataset.split),
+        verdict=read_verdict(folder / "verdict.json"),
         headline=[
             ("; ".join([f"mean IoU, {_title(r)}", *r.get("doubts", ())]), f"{100 * r['miou']:.1f}")
             for r in records

@@ -16,7 +16,8 @@ from tagmask.steps.base import Step
 
 def test_steps_come_in_the_order_of_a_run():
     assert STEPS == (
-        "train", "localize", "refine", "affinity", "walk", "student", "segment", "evaluate", "report",
+        "train", "localize", "refine", "affinity", "walk", "student", "segment", "evaluate", "verdict",
+        "report",
     )  # fmt: skip
     assert set(ALL_STEPS) - set(STEPS) == {"entropy", "review"}
 

@@ -1,0 +1,114 @@
+"""What recipe "auto" decides from data, tags and time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tagmask.errors import ConfigError
+from tagmask.pipeline import auto
+from tagmask.pipeline.flags import AUTO, data_first
+from tagmask.pipeline.speed import Speed
+
+
+def folder(root, tags, size=(60, 80)):
+    (root / "images").mkdir(parents=True)
+    rows = ["image,tags"]
+    for number, text in enumerate(tags):
+        name = f"{number:03}.png"
+        Image.fromarray(np.full((*size, 3), number % 255, np.uint8)).save(root / "images" / name)
+        rows.append(f"{name},{text}")
+    (root / "tags.csv").write_text("\n".join(rows) + "\n")
+    (root / "classes.txt").write_text("a\nb\nc\nd\n")
+    return root
+
+
+@pytest.fixture
+def things(tmp_path):
+    return folder(tmp_path / "things", ["a", "b", "c;d", ""] * 6, (240, 300))
+
+
+def values(settled):
+    return {line.split(" = ")[0].removeprefix("auto: ") for line in settled.lines}
+
+
+def test_sizes_and_updates_follow_the_data_and_are_kept_in_the_settings(things):
+    settled = auto.settle({"data.root": str(things)})
+    config = settled.config
+    assert config.localize.size == config.segment.size == 288
+    assert config.train.iterations == config.student.train.iterations == 200
+    assert config.refine.fit
+    assert {"localize.size", "segment.size", "train.iterations"} <= set(config.decided)
+    assert "300 pixels" in config.decided["localize.size"]
+
+
+def test_what_the_user_gives_is_not_decided(things):
+    given = {"data.root": str(things), "train.iterations": 7}
+    settled = auto.settle(given, ["localize.size=128"])
+    assert settled.config.train.iterations == settled.config.student.train.iterations == 7
+    assert settled.config.localize.size == 128
+    assert not {"train.iterations", "localize.size"} & values(settled)
+
+
+def test_many_tags_on_every_image_mean_that_there_is_no_background(tmp_path):
+    root = folder(tmp_path / "land", ["a;b", "b;c;d", "a;c;d"] * 8)
+    config = auto.settle({"data.root": str(root)}).config
+    assert (config.refine.fit, config.refine.background, config.refine.method) == (False, 0.0, "none")
+    with_background = auto.settle({"data.root": str(root), "refine.fit": True, "refine.background": None})
+    assert with_background.config.refine.fit
+    assert with_background.config.refine.background is None
+
+
+def test_one_image_without_a_tag_is_a_background(tmp_path):
+    root = folder(tmp_path / "land", ["a;b", "b;c;d", "a;c;d", ""] * 6)
+    assert auto.settle({"data.root": str(root)}).config.refine.fit
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("2 min", 120), ("5", 300)]
+)
+def test_times_are_read_as_people_write_them(text, seconds):
+    assert auto.parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "0", "5 parsecs"])
+def test_other_times_are_refused(text):
+    with pytest.raises(ConfigError, match="90s, 10m or"):
+        auto.parse_time(text)
+
+
+def test_a_short_time_means_fewer_updates_then_fewer_images_then_a_refusal(things, monkeypatch):
+    monkeypatch.setattr(auto, "measure", lambda *_: Speed(start=10, update=0.5, maps=1.0, mask=0.5))
+    given = {"data.root": str(things)}
+    wide = auto.settle(given, budget=400).config
+    assert wide.localize.split == "both"
+    spent = 10 + 24 * 1.5 + 2 * 0.5 * wide.train.iterations
+    assert 0.9 * 400 < spent <= 400
+    tight = auto.settle(given, budget=100).config
+    assert tight.localize.split == "both"
+    assert tight.train.iterations < wide.train.iterations
+    with pytest.raises(ConfigError, match="too short for"):
+        auto.settle(given, budget=40)
+
+
+def test_the_same_command_goes_on_with_what_was_decided(things, tmp_path, monkeypatch):
+    from tagmask.pipeline.config import write_settings
+
+    out = tmp_path / "run"
+    out.mkdir()
+    monkeypatch.setattr(auto, "measure", lambda *_: Speed(start=10, update=0.5, maps=1.0, mask=0.5))
+    first = auto.settle({"data.root": str(things)}, budget=400, out=out)
+    write_settings(first.config, out)
+    monkeypatch.setattr(auto, "measure", lambda *_: Speed(start=10, update=0.9, maps=1.0, mask=0.5))
+    again = auto.settle({"data.root": str(things)}, budget=400, out=out)
+    assert again.lines == ()
+    assert again.config == first.config
+    assert auto.settle({"data.root": str(things)}, budget=200, out=out).lines
+
+
+def test_a_folder_of_images_in_the_place_of_a_recipe_is_data(things):
+    assert data_first(str(things), None) == (AUTO, str(things))
+    assert data_first(None, things) == (AUTO, things)
+    assert data_first("small", things) == ("small", things)
+    assert data_first("small", None) == ("small", None)

@@ -1,0 +1,62 @@
+"""The verdict says what the facts say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tagmask.review.verdict import Facts, judge, lines_of
+
+GOOD = Facts(
+    images=100,
+    empty=0.02,
+    full=0.0,
+    untagged=0.0,
+    agreement=0.8,
+    tag_auc=0.95,
+    edges={"masks": 0.4, "labels": 0.41, "box": 0.1},
+)
+
+
+def test_good_masks_are_usable():
+    told = judge(GOOD, "runs/x")
+    assert told.level == "usable"
+    assert "take masks/" in told.advice
+    assert told.next == "tagmask review runs/x"
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "words"),
+    [
+        ({"tag_auc": 0.52}, "bad", "52 of 100 pairs"),
+        ({"agreement": 0.05}, "bad", "agree 5 %"),
+        ({"empty": 0.9}, "bad", "90 % of 100 masks are empty"),
+        ({"full": 0.95}, "bad", "95 % of the masks have no background"),
+        ({"empty": 0.3}, "doubtful", "30 % of 100 masks are empty"),
+        ({"never": ("cow",)}, "doubtful", "tagged but in no mask: cow"),
+        ({"edges": {"masks": 0.1, "box": 0.2}}, "doubtful", "no better than a box"),
+    ],
+)
+def test_what_is_wrong_is_said_first(change, level, words):
+    told = judge(replace(GOOD, **change), "runs/x")
+    assert told.level == level
+    assert words in told.lines[0]
+    if level == "bad":
+        assert told.advice == "take neither labels nor masks"
+
+
+def test_empty_masks_of_untagged_images_are_right():
+    assert judge(replace(GOOD, empty=0.4, untagged=0.4), "x").level == "usable"
+
+
+def test_better_labels_are_recommended_where_there_are_tags():
+    told = judge(replace(GOOD, edges={"masks": 0.2, "labels": 0.4, "box": 0.1}), "x")
+    assert "take labels/" in told.advice
+
+
+def test_what_tags_cannot_tell_is_said_and_nothing_is_invented_without_tags():
+    told = judge(Facts(10, 0.1, None, 0.0, confused=("a and b always come together",)), "x")
+    assert told.level == "usable"
+    assert "a and b always come together" in told.lines
+    assert lines_of(told.as_json())[0].startswith("verdict: usable")
