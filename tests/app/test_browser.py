@@ -1,4 +1,4 @@
-"""The page in a real Chromium: a person's walk from the worst image to the exported archive."""
+"""The page in a real Chromium: a person's walk from the worst image to the next model."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_thirty_quick_keys_lose_none(page, finished):
     assert set(start) <= known
 
 
-def test_a_walk_from_the_worst_image_to_the_archive(page, finished, tmp_path):
+def test_a_walk_from_the_worst_image_to_the_next_model(page, finished, tmp_path):
     browser, url = page
     browser.open(url)
     browser.run(
@@ -180,12 +180,19 @@ def test_a_walk_from_the_worst_image_to_the_archive(page, finished, tmp_path):
     assert {Path(one["file_name"]).stem for one in annotations["images"]} >= set(drawn)
     record = json.loads((finished / "reviewed" / "decisions" / f"{drawn[2]}.json").read_text())
     assert (record["verdict"], record["kept"]) == ("accepted", "scribbles")
+    # The model learns from them; whether it got better is the lesson's to say.
+    browser.run("document.getElementById('open-teach').click()")
+    browser.run("document.getElementById('teach-now').click()")
+    browser.until(lambda: "held back:" in browser.text("#teach-text"), "the end of the lesson")
+    if browser.run("return !document.getElementById('teach-take').disabled"):
+        browser.run("document.getElementById('teach-take').click()")
+        browser.says("looks from now on")
+        assert (finished / "reviewed" / "taught" / "weights.safetensors").is_file()
+        browser.until(lambda: browser.run("return tagmask.shown().id") == "now", "a new mask")
     # The next training reads them like any other corrections.
-    taught = [*train_args(finished.parent / "toy", tmp_path / "second", 2, "--set=train.eval_every=0")]
-    images = finished.parent / "toy"
-    own = [name for name in drawn if name in (images / "tags.csv").read_text()]
-    assert own
-    done = tagmask(*taught, "--set=data.split=val", "--corrections", str(masks))
+    browser.run("document.getElementById('teach').close()")
+    more = ["--set=train.eval_every=0", "--corrections", str(masks)]
+    done = tagmask(*train_args(finished.parent / "toy", tmp_path / "second", 2, *more))
     assert "corrected images" in done.stderr + done.stdout, done.stderr
 
 

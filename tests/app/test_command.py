@@ -37,7 +37,7 @@ def test_what_the_command_refuses(tmp_path):
 def test_one_app_writes_to_a_folder(tmp_path, monkeypatch):
     pytest.importorskip("starlette", reason="the extra app is not installed")
     server = importlib.import_module("tagmask.app.server")
-    monkeypatch.setattr(server, "_prepare", lambda *_: (None, None, 0.5))
+    monkeypatch.setattr(server, "_prepare", lambda *_: (None, None, 0.5, None))
     with exclusive(tmp_path / "out" / "reviewed"):
         done = tagmask("app", tmp_path, "--port", "0", "--out", tmp_path / "out")
     assert (done.exit_code, "another tagmask is working" in done.stderr) == (2, True)

@@ -151,6 +151,40 @@ def test_what_a_stranger_makes_up_is_one_sentence(app, run, tmp_path):
     assert not (run / "reviewed" / "masks").exists()
 
 
+def test_the_model_learns_from_what_was_mended(desk, model, run, monkeypatch):
+    from tagmask.app import classroom
+    from tagmask.app.server import AppOptions, application
+    from tagmask.training.lessons import Taught
+
+    room = classroom.Classroom(desk, model._trained, model._compute, seconds=20)
+    app = application(desk, "first", 0.5, AppOptions(), None, room)
+    ask = Caller(app)
+    assert json.loads(ask("/api/run")[1])["teaches"] is True
+    assert ask("/api/teach", b"{}")[0] == 422  # nothing is mended yet
+    for name in ("00012", "00013"):
+        said = {"name": name, "verdict": "accepted", "kept": "mended"}
+        assert ask("/api/decide", pack(said, {"mask": np.ones((64, 64), np.uint8)}))[0] == 200
+    lessons = []
+
+    def teach(trained, corrections, **options):
+        lessons.extend(corrections)
+        options["progress"]("learning", 0.5)
+        return Taught(trained, 0.1, 0.2, corrections=len(corrections), held=1)
+
+    monkeypatch.setattr(classroom, "teach", teach)
+    assert ask("/api/teach", b"{}")[0] == 200
+    while json.loads(ask("/api/lesson")[1])["what"] != "done":
+        continue
+    assert [lesson.name for lesson in lessons] == ["00012", "00013"]
+    found = json.loads(ask("/api/lesson")[1])
+    assert (found["better"], "20.0 after" in found["text"]) == (True, True)
+    monkeypatch.setattr(desk.lab, "take", lambda taken: lessons.append(taken))
+    assert json.loads(ask("/api/take", b"{}")[1]) == {"folder": "reviewed/taught"}
+    assert (run / "reviewed" / "taught" / "weights.safetensors").is_file()
+    assert lessons[-1].classes == model.classes
+    assert ask("/api/take", b"{}")[0] == 422
+
+
 def test_the_token_is_asked_for_and_leaves_the_address(desk):
     from tagmask.app.server import AppOptions, application
 

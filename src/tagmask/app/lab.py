@@ -108,6 +108,11 @@ class Lab:
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(_WAITING)
 
+    def take(self, model: Model) -> None:
+        """Look with another model of the same classes from now on."""
+        with self._lock:
+            self.model = self.segmenter = model
+
     def open(
         self, name: str, path: Path, tags: Sequence[int] | None, mask: Path | None, controls: Controls
     ) -> View:

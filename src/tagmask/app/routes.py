@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tagmask.app.chores import Chores
+from tagmask.app.classroom import Classroom
 from tagmask.app.decisions import Decision
 from tagmask.app.desk import Desk
 from tagmask.app.lab import Controls
@@ -37,23 +38,24 @@ class Routes:
         desk: Images and decisions.
         title: Shown on top.
         background: First value of the threshold.
-        kept: Where decisions go, as the page shall name it.
+        classroom: Where the model learns from corrections; None if it cannot.
     """
 
-    def __init__(self, desk: Desk, title: str, background: float, kept: str) -> None:
-        self.desk, self.chores = desk, Chores(desk)
-        self.about = {"title": title, "background": background, "folder": kept}
+    def __init__(self, desk: Desk, title: str, background: float, classroom: Classroom | None) -> None:
+        self.desk, self.chores, self.classroom = desk, Chores(desk), classroom
+        folder, teaches = desk.decisions.folder.name, classroom is not None
+        self.about = {"title": title, "background": background, "folder": folder, "teaches": teaches}
 
     def application(self) -> Starlette:
         """The ASGI application."""
         asked = {
             "run": self.run, "image": self.image, "picture": self.picture, "thumb": self.thumb,
-            "regions": self.regions,
+            "regions": self.regions, "lesson": self.lesson,
         }  # fmt: skip
         told = {
             "look": self.look, "refine": self.refine, "decide": self.decide, "undo": self.undo,
             "note": self.note, "upload": self.upload, "spread": self.spread, "export": self.export,
-            "download": self.download,
+            "download": self.download, "teach": self.teach, "take": self.take,
         }  # fmt: skip
         routes = [Route("/", _file("index.html"))]
         routes += [
@@ -91,7 +93,24 @@ class Routes:
         """Regions for the fill."""
         return self.chores.regions(visitor, _name(query))
 
+    def lesson(self, visitor: str, query: Mapping[str, str], body: bytes) -> Any:
+        """How far the lesson is."""
+        return self._room().progress()
+
     # What the page tells.
+
+    def teach(self, visitor: str, query: Mapping[str, str], body: bytes) -> Any:
+        """Begin a lesson."""
+        return self._room().start()
+
+    def take(self, visitor: str, query: Mapping[str, str], body: bytes) -> Any:
+        """Look with the new model."""
+        return self._room().take()
+
+    def _room(self) -> Classroom:
+        if self.classroom is None:
+            raise DataError("this model does not segment, so corrected masks cannot teach it")
+        return self.classroom
 
     def look(self, visitor: str, query: Mapping[str, str], body: bytes) -> Any:
         """What the model says now."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
+from tagmask.app.classroom import Classroom
 from tagmask.app.desk import Desk
 from tagmask.app.gate import Gate
 from tagmask.app.lab import Lab
@@ -20,10 +21,12 @@ from tagmask.app.library import Folders, Library
 from tagmask.app.routes import Routes
 from tagmask.data import TagDataset
 from tagmask.data.parts import Parts
+from tagmask.engine.compute import Compute
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, UserError
 from tagmask.inference.predictor import remembered_use
 from tagmask.model import Model
+from tagmask.models.trained import Trained
 from tagmask.pipeline.config import RunConfig, read_config
 from tagmask.steps.models import Models
 from tagmask.store.files import exclusive
@@ -71,11 +74,12 @@ def serve(folder: Path, out: Path | None, options: AppOptions, say: Callable[[st
     listener = _listen(options.host, options.port)
     with ExitStack() as stack, listener, tempfile.TemporaryDirectory(prefix="tagmask-app-") as inbox:
         # Nothing is made before it is known that there is a model.
-        lab, library, background = _prepare(folder, options, say)
+        lab, library, background, learner = _prepare(folder, options, say)
         stack.enter_context(exclusive(target / "reviewed"))
         desk = Desk(lab, library, target, Path(inbox))
         token = None if _is_loopback(options.host) else secrets.token_urlsafe(24)
-        app = application(desk, folder.resolve().name, background, options, token)
+        classroom = None if learner is None else Classroom(desk, *learner)
+        app = application(desk, folder.resolve().name, background, options, token, classroom)
         port = listener.getsockname()[1]
         shown = f"[{options.host}]" if ":" in options.host else options.host
         path = "" if token is None else f"/?token={token}"
@@ -87,22 +91,30 @@ def serve(folder: Path, out: Path | None, options: AppOptions, say: Callable[[st
 
 
 def application(
-    desk: Desk, title: str, background: float, options: AppOptions, token: str | None = None
+    desk: Desk,
+    title: str,
+    background: float,
+    options: AppOptions,
+    token: str | None = None,
+    classroom: Classroom | None = None,
 ) -> Gate:
     """The ASGI application for a desk; with a token, only for those who have it."""
-    behind = Routes(desk, title, background, f"{desk.decisions.folder.name}").application()
+    behind = Routes(desk, title, background, classroom).application()
     hosts = ("localhost", "127.0.0.1", "[::1]", options.host) if _is_loopback(options.host) else ()
     return Gate(behind, options.upload_limit * 2**20, hosts, token)
 
 
-def _prepare(folder: Path, options: AppOptions, say: Callable[[str], None]) -> tuple[Lab, Library, float]:
-    """The model, the images, and the background score that the model remembers."""
+def _prepare(
+    folder: Path, options: AppOptions, say: Callable[[str], None]
+) -> tuple[Lab, Library, float, tuple[Trained, Compute] | None]:
+    """The model, the images, the background score that it remembers, and what learns from corrections."""
     config = read_config(folder)
     runtime = Runtime.create(options.device or config.runtime.device, config.runtime.precision, seed=None)
     models = Models(config, folder, Parts(config.data))
     trained = models.get()
     model = Model(trained, runtime)
-    segmenter = model if config.student is None else Model(models.segmenter(), runtime)
+    marker = trained if config.student is None else models.segmenter()
+    segmenter = model if config.student is None else Model(marker, runtime)
     roots = [folder, *options.allow]
     roots += [root for root in (config.data.root, config.data.val_root) if root is not None]
     dataset, parts = _images(config, trained.classes.names, say)
@@ -110,7 +122,8 @@ def _prepare(folder: Path, options: AppOptions, say: Callable[[str], None]) -> t
     for outside in library.elsewhere():
         say(f"images lie in {outside}, which this app may not read; start it with --allow {outside}")
     lab = Lab(model, segmenter, options.max_side)
-    return lab, library, remembered_use(trained.meta).background
+    learner = (marker, runtime) if marker.method.segments else None
+    return lab, library, remembered_use(trained.meta).background, learner
 
 
 def _images(

@@ -76,6 +76,8 @@ class Bench {
     if (!this.versions.has(item.name)) this.versions.set(item.name, item.version);
     $("note").value = item.note;
     this.refresh();
+    // Once a new model was taken, what the run stored is no longer what the model says.
+    if (this.taught && !item.predicted) return this.ask(item, null, true);
     if (!item.stored && !item.predicted && !item.layers.has("corrected")) {
       await this.ask(item, null, true);
       if (this.name === item.name) await this.ask(item, null, false);
