@@ -64,11 +64,15 @@ class Bench {
     return found;
   }
 
+  // A moment later, so that a decision made by the same key is saved first.
   ahead(name) {
-    for (let step = 1; step <= AHEAD; step++) {
-      const entry = this.list.beside(name, step);
-      if (entry && !entry.upload) load(entry.name, "low").catch(() => {});
-    }
+    clearTimeout(this.fetching);
+    this.fetching = setTimeout(() => {
+      for (let step = 1; step <= AHEAD; step++) {
+        const entry = this.list.beside(name, step);
+        if (entry && !entry.upload) load(entry.name, "low").catch(() => {});
+      }
+    }, 90);
   }
 
   async show(item) {
