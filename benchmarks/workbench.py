@@ -177,7 +177,7 @@ def main() -> None:
         "images": IMAGES,
         "machine": f"2-core CPU, {platform.machine()}, Python {platform.python_version()}",
         "note": given.note,
-        "command": "python benchmarks/workbench.py --work DIR --out benchmarks/results/workbench.json",
+        "command": "PYTHONPATH=. python benchmarks/workbench.py --work DIR --out FILE",
     }
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
     if given.out:
