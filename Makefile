@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fast lint types docs app-test clean
+.PHONY: demo test fast lint types docs app-test tools-test clean
 
 # Installed once; a change of the pins or of the package's own metadata installs again.
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -31,10 +31,24 @@ app-test: $(VENV)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" selenium
 	$(BIN)/pytest tests/app
 
+# The real counterparts of the integrations. Label Studio and FiftyOne pin what others need newer.
+$(VENV)-tools/.ready: constraints.txt constraints-label-studio.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)-tools
+	grep -v -E '^(pillow|pandas)==' constraints.txt > $(VENV)-tools/constraints.txt
+	$(VENV)-tools/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-tools/constraints.txt \
+		-e ".[dev,label-studio,cvat,hf,transformers,supervision]" cvat-cli datasets wandb
+	$(PYTHON) -m venv $(VENV)-label-studio
+	$(VENV)-label-studio/bin/pip install --quiet --disable-pip-version-check \
+		-c constraints-label-studio.txt label-studio
+	touch $@
+
+tools-test: $(VENV)-tools/.ready
+	$(VENV)-tools/bin/pytest tests/tools
+
 # The site lands in site/; index.html opens from disk.
 docs: $(VENV)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-tools $(VENV)-label-studio build dist site .mypy_cache .ruff_cache .pytest_cache

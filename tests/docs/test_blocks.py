@@ -62,7 +62,7 @@ def _parse(words: list[str]) -> None:
         known = {*data.names(), *ELSEWHERE, "auto", "onnx", "torch"}
         assert kind in known
     recipe = values.get("recipe")
-    if recipe and not recipe.startswith("runs/") and not recipe.endswith(".yaml"):
+    if recipe and not recipe.startswith(("runs/", "hf:")) and not recipe.endswith(".yaml"):
         assert recipe in {*recipes.names(), "RECIPE"}
     outside = any(f"method={name}" in (values.get("settings") or ()) for name in ELSEWHERE)
     if path[1] in _RUNS and values.get("settings") and recipe in {None, *recipes.names()} and not outside:

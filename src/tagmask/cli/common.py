@@ -72,6 +72,10 @@ Holdout = Annotated[
     ),
 ]
 Recipe = Annotated[str | None, typer.Option("--recipe", help="Shipped recipe, or a YAML file.")]
+Tracker = Annotated[
+    list[str] | None,
+    typer.Option("--tracker", help="Also log to wandb, mlflow, tensorboard, ... May be repeated."),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set a.b=c. May be repeated.")]
 Checkpoint = Annotated[
     Path | None,

@@ -31,6 +31,7 @@ from tagmask.cli.common import (
     Size,
     Split,
     Tags,
+    Tracker,
     Weights,
     as_text,
     compute_flags,
@@ -107,6 +108,7 @@ def train(
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    tracker: Tracker = None,
     settings: Set = None,
 ) -> None:
     """Learn from images and their tags, or from label images (--labels); also from corrected masks."""
@@ -118,7 +120,8 @@ def train(
     flags |= {"train.labels": as_text(labels), "train.corrections": as_text(corrections)}
     flags |= {"train.start": as_text(start)} | holdout_flags(holdout)
     base = training_base(recipe, method, resume, out)
-    folder = do_steps(base, flags, settings, out, ("train",), resume=resume, overwrite=overwrite)
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "trackers": tracker or ()}
+    folder = do_steps(base, flags, settings, out, ("train",), **how)
     show_line(f"model: {folder / 'model'}", model=folder / "model")
 
 
@@ -178,6 +181,7 @@ def run(
         typer.Option("--background/--no-background", help="Whether some pixels belong to no class."),
     ] = None,
     overwrite: Overwrite = False,
+    tracker: Tracker = None,
     settings: Set = None,
 ) -> None:
     """All steps of a run, from train to report. Steps that are done are not done again.
@@ -195,8 +199,8 @@ def run(
     if background is not None:
         flags |= {"refine.fit": background, "refine.background": None if background else 0.0}
         flags |= {"refine.method": "par" if background else "none"}
-    chosen = choose_steps(until, first)
-    folder = do_steps(recipe, flags, settings, out, chosen, overwrite=overwrite, budget=budget)
+    how: dict[str, Any] = {"overwrite": overwrite, "budget": budget, "trackers": tracker or ()}
+    folder = do_steps(recipe, flags, settings, out, choose_steps(until, first), **how)
     if (folder / "report.html").exists():
         show_line(f"report: {folder / 'report.html'}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,7 @@ def do_steps(
     overwrite: bool = False,
     keep_settings: bool = True,
     budget: str | None = None,
+    trackers: Sequence[str] = (),
 ) -> Path:
     """Do steps of a run and print the scores they gave.
 
@@ -67,6 +68,7 @@ def do_steps(
         overwrite: Replace a training with other settings.
         keep_settings: Write the settings into the run folder.
         budget: Time that recipe "auto" may take, as people write it.
+        trackers: Where the figures of trainings go besides the run folder.
 
     Returns:
         The run folder.
@@ -102,6 +104,7 @@ def do_steps(
         overwrite=overwrite,
         display=new_display(),
         keep_settings=keep_settings,
+        loggers=trackers,
     )
     show_line("", folder=folder, results=dict(result.results))
     if "evaluate" in result.results:

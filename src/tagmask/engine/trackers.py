@@ -13,6 +13,9 @@ from tagmask.errors import ConfigError, nearest, one_line
 
 __all__ = ["Figures", "open_logger", "open_loggers"]
 
+_PLACES = {"wandb": ("dir",), "swanlab": ("logdir",)}
+"""What trackers call the folder of their files, where they would take the present one."""
+
 
 class Figures(Protocol):
     """Something that keeps figures."""
@@ -64,7 +67,8 @@ def open_logger(
         raise ConfigError(f"unknown logger '{logger}'. {nearest(logger, known)}")
     kind = known[logger]
     try:
-        tracker = kind(name, str(folder)) if kind.requires_logging_directory else kind(name)
+        places = {key: str(folder) for key in _PLACES.get(logger, ())}
+        tracker = kind(name, str(folder)) if kind.requires_logging_directory else kind(name, **places)
         if hasattr(tracker, "start"):
             tracker.start()
         plain = {k: v for k, v in settings.items() if isinstance(v, (str, bool, numbers.Number))}

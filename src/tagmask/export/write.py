@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,16 @@ from tagmask.inference.predictor import remembered_use
 from tagmask.models.trained import Trained
 from tagmask.store.files import atomic_write
 
-__all__ = ["ExportConfig", "export_model", "read_metadata"]
+__all__ = [
+    "ExportConfig",
+    "export_model",
+    "metadata_of",
+    "need",
+    "quiet",
+    "read_metadata",
+    "run_onnx",
+    "write_onnx",
+]
 
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 _LARGEST = 16384
@@ -62,16 +71,16 @@ def export_model(config: ExportConfig, trained: Trained, out: Path) -> dict[str,
         ending = _SUFFIXES[config.format]
         raise ConfigError(f"--out {out}: {config.format} files end in {ending}; rename it or give --format")
     if config.format == "onnx":
-        _need("onnx", "onnxscript", "onnxruntime")
+        need("onnx", "onnxscript", "onnxruntime")
     use = remembered_use(trained.meta)
     kinds = config.maps if config.maps is not None else (use.maps.kinds or trained.method.map_kinds)[:1]
     model = TakeAway(trained.method, kinds, use.background).eval()
-    metadata = _metadata(trained, model)
+    metadata = metadata_of(trained, model)
     with atomic_write(out, CheckpointError) as target:
-        write, run = (_write_onnx, _run_onnx) if config.format == "onnx" else (_write_torch, _run_torch)
-        with _quiet():
+        write, run = (write_onnx, run_onnx) if config.format == "onnx" else (_write_torch, _run_torch)
+        with quiet():
             try:
-                write(_traced(model), model.outputs, metadata, target)
+                write(_traced(model), model.outputs, {_KEY: json.dumps(metadata)}, target)
                 check = _compare(model, run(target), config.check_sizes)
             except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
                 raise CheckpointError(
@@ -101,7 +110,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     try:
         if path.suffix == ".onnx":
-            _need("onnxruntime")
+            need("onnxruntime")
             text = _session(path).get_modelmeta().custom_metadata_map.get(_KEY)
         else:
             extra = {f"{_KEY}.json": ""}
@@ -114,14 +123,20 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is no exported model of tagmask ({error})") from None
 
 
-def _need(*packages: str) -> None:
+def need(*packages: str) -> None:
+    """Refuse to go on without packages of the extra.
+
+    Raises:
+        ConfigError: One is missing.
+    """
     import importlib.util
 
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         raise ConfigError(f"ONNX files need {', '.join(missing)}: pip install 'tagmask[onnx]'")
 
 
-def _metadata(trained: Trained, model: TakeAway) -> dict[str, Any]:
+def metadata_of(trained: Trained, model: TakeAway) -> dict[str, Any]:
+    """What a file says about itself."""
     return {
         "tagmask": __version__,
         "method": trained.name,
@@ -159,9 +174,17 @@ def _traced(model: TakeAway) -> torch.export.ExportedProgram:
     return program
 
 
-def _write_onnx(
-    program: torch.export.ExportedProgram, outputs: Sequence[str], metadata: dict[str, Any], path: Path
+def write_onnx(
+    program: torch.export.ExportedProgram, outputs: Sequence[str], notes: Mapping[str, str], path: Path
 ) -> None:
+    """Write a traced module.
+
+    Args:
+        program: The module.
+        outputs: Names of its outputs; its input is "images".
+        notes: Metadata of the file.
+        path: The file.
+    """
     made = torch.onnx.export(
         program,
         (),
@@ -173,14 +196,14 @@ def _write_onnx(
     )
     if made is None:
         raise RuntimeError("the exporter gave nothing")
-    made.model.metadata_props[_KEY] = json.dumps(metadata)
+    made.model.metadata_props.update(notes)
     made.save(path, external_data=False)
 
 
 def _write_torch(
-    program: torch.export.ExportedProgram, outputs: Sequence[str], metadata: dict[str, Any], path: Path
+    program: torch.export.ExportedProgram, outputs: Sequence[str], notes: Mapping[str, str], path: Path
 ) -> None:
-    torch.export.save(program, path, extra_files={f"{_KEY}.json": json.dumps(metadata)})
+    torch.export.save(program, path, extra_files={f"{key}.json": text for key, text in notes.items()})
 
 
 def _session(path: Path) -> Any:
@@ -191,7 +214,8 @@ def _session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _run_onnx(path: Path) -> Callable[[Tensor], list[Tensor]]:
+def run_onnx(path: Path) -> Callable[[Tensor], list[Tensor]]:
+    """A function that runs an ONNX file on images."""
     session = _session(path)
     return lambda images: [torch.from_numpy(x) for x in session.run(None, {"images": images.numpy()})]
 
@@ -241,7 +265,7 @@ def _compare(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporters' chatter is about their own insides."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
