@@ -104,7 +104,8 @@ def _boxes(inside: Tensor) -> Tensor:
 
 
 def _scores(model: TakeAway, images: Tensor) -> Tensor:
-    return dict(zip(model.outputs, model(images), strict=True))["scores"].float()
+    scores: Tensor = dict(zip(model.outputs, model(images), strict=True))["scores"]
+    return scores.float()
 
 
 def export_for(config: ProgramConfig, trained: Trained, out: Path) -> dict[str, Any]:

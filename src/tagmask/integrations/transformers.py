@@ -34,7 +34,7 @@ from tagmask.models.hub import fetch_folder
 __all__ = ["TagmaskConfig", "TagmaskForSemanticSegmentation", "TagmaskImageProcessor"]
 
 
-class TagmaskConfig(PretrainedConfig):
+class TagmaskConfig(PretrainedConfig):  # type: ignore[misc]
     """What ``config.json`` says: method, settings and class names; label 0 is the background."""
 
     model_type = "tagmask"
@@ -49,7 +49,7 @@ class TagmaskConfig(PretrainedConfig):
         self.classes = classes
 
 
-class TagmaskImageProcessor(BaseImageProcessor):
+class TagmaskImageProcessor(BaseImageProcessor):  # type: ignore[misc]
     """Pictures as they are: models of tagmask resize, pad and normalise by themselves."""
 
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
@@ -75,7 +75,7 @@ class TagmaskImageProcessor(BaseImageProcessor):
         return list(outputs["logits"].argmax(1))
 
 
-class TagmaskForSemanticSegmentation(PreTrainedModel):
+class TagmaskForSemanticSegmentation(PreTrainedModel):  # type: ignore[misc]
     """A model as transformers has them: pixels in, logits of background and classes out.
 
     Args:
@@ -114,7 +114,9 @@ class TagmaskForSemanticSegmentation(PreTrainedModel):
             )
         model = load(place, "cpu")
         named = TagmaskConfig(classes={"names": list(model.classes)})
-        return cls(named if config is None else config, model).eval()
+        found = cls(named if config is None else config, model)
+        found.eval()
+        return found
 
     @property
     def device(self) -> torch.device:

@@ -40,6 +40,7 @@ def pixels():
     return np.array(Image.fromarray(small).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
+@pytest.mark.slow
 def test_deepness_finds_classes_tiles_and_one_output_of_probabilities(model, pixels, tmp_path):
     out = tmp_path / "m.onnx"
     config = ProgramConfig(program="deepness", side=SIDE, resolution=10.0, overlap=20)
@@ -70,6 +71,7 @@ def sigmoid(values):
     return 1 / (1 + np.exp(-values))
 
 
+@pytest.mark.slow
 def test_x_anylabeling_finds_a_mask_a_box_and_a_score_for_every_class(model, pixels, tmp_path):
     out = tmp_path / "m.onnx"
     save_method(tmp_path / "model", model.method, "more", CLASSES, {}, {})

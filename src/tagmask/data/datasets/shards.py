@@ -14,8 +14,16 @@ from tagmask.errors import ConfigError, DataError, one_line
 __all__ = ["names_of", "open_shard", "unpacked"]
 
 _LARGEST = 256 << 20
-_ENDINGS = ((b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"RIFF", ".webp"), (b"GIF8", ".gif"))
-_ENDINGS += ((b"BM", ".bmp"), (b"II*\x00", ".tif"), (b"MM\x00*", ".tif"))
+_ENDINGS = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"RIFF": ".webp",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\x00": ".tif",
+    b"MM\x00*": ".tif",
+}
+"""How files of these kinds begin."""
 
 
 def open_shard(path: Path, root: Path) -> Any:
@@ -95,7 +103,7 @@ def unpacked(table: Any, column: str, path: Path, folder: Path, number: int) -> 
 
 
 def _ending(content: bytes) -> str:
-    return next((ending for mark, ending in _ENDINGS if content.startswith(mark)), ".png")
+    return next((ending for mark, ending in _ENDINGS.items() if content.startswith(mark)), ".png")
 
 
 def _save(path: Path, content: bytes) -> None:

@@ -62,7 +62,7 @@ def read_interface(text: Any, classes: ClassTable) -> Interface:
         raise DataError("the labelling interface needs <BrushLabels> for an <Image>: masks are brush strokes")
     brush = brushes[0]
     image = brush.get("toName", "")
-    names = {e.get("alias") or e.get("value", "") for e in brush.iter("Label")}
+    names = {e.get("alias") or e.get("value") or "" for e in brush.iter("Label")}
     labels = names & set(classes.names)
     if not labels:
         raise DataError(
@@ -70,7 +70,7 @@ def read_interface(text: Any, classes: ClassTable) -> Interface:
             f"({', '.join(classes.names[:20])}); call them the same"
         )
     choices = [e for e in root.iter("Choices") if e.get("toName") == image]
-    picked = {e.get("alias") or e.get("value", "") for one in choices[:1] for e in one.iter("Choice")}
+    picked = {e.get("alias") or e.get("value") or "" for one in choices[:1] for e in one.iter("Choice")}
     tags = choices[0].get("name") if choices and picked & set(classes.names) else None
     known = frozenset(picked & set(classes.names))
     return Interface(brush.get("name", ""), image, images[image], frozenset(labels), tags, known)
@@ -114,7 +114,7 @@ def prediction(result: Result, interface: Interface, version: str) -> dict[str, 
     """
     controls = (interface.brush, interface.image)
     sure = result.confidence
-    regions = []
+    regions: list[dict[str, Any]] = []
     for name in (name for name in result.present if name in interface.labels):
         pixels = np.asarray(result.mask == result.classes.index(name) + 1)
         region = brush_region(pixels, name, f"tagmask-{len(regions)}", controls)

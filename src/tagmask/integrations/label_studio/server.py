@@ -28,7 +28,7 @@ from tagmask.integrations.label_studio.shelf import Shelf
 from tagmask.integrations.label_studio.teaching import Busy
 from tagmask.models.trained import Trained, load_trained
 from tagmask.pipeline.config import read_config
-from tagmask.steps.base import Models
+from tagmask.steps.models import Models
 from tagmask.store.files import exclusive
 
 __all__ = ["ServeOptions", "application", "serve"]
