@@ -1,4 +1,4 @@
-"""Files that are predicted in one go and written as what they are: scenes of a map, volumes, scans."""
+"""Files that are predicted in one go and written as what they are: scenes of a map and volumes."""
 
 from __future__ import annotations
 

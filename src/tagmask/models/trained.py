@@ -19,11 +19,19 @@ from tagmask.data import ClassTable
 from tagmask.data.levels import Reading
 from tagmask.errors import CheckpointError, ConfigError, one_line
 from tagmask.methods.base import Method, MethodConfig
-from tagmask.models.checkpoint import load_model, require_finite, save_model, weight_file
+from tagmask.models.checkpoint import is_own, load_model, read_header, require_finite, save_model, weight_file
 from tagmask.store.files import sha256
 from tagmask.types import IGNORE
 
-__all__ = ["Trained", "build_method", "from_module", "load_published", "load_trained", "save_method"]
+__all__ = [
+    "Trained",
+    "build_method",
+    "from_module",
+    "load_published",
+    "load_trained",
+    "save_method",
+    "stored_reading",
+]
 
 _SPARE_NUMBERS = 1 << 26
 _SPARE_TENSORS = 1000
@@ -150,6 +158,19 @@ def load_trained(path: Path) -> Trained:
         method = _as_large_as(state, folder, lambda: _built(described, channels, folder))
     load_strictly(method, state, str(folder))
     return Trained(method.eval(), meta["method"], classes, sha256(weight_file(folder)), meta, reading)
+
+
+def stored_reading(path: Path | None) -> Reading | None:
+    """How a saved model reads files; None for 8-bit pictures, no model, or somebody else's weights.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    if path is None or (path.is_file() and not is_own(path)):
+        return None
+    inner = path / "model"
+    folder = path.parent if path.is_file() else inner if (inner / "weights.safetensors").exists() else path
+    return _reading_of(read_header(folder), folder) if weight_file(folder).is_file() else None
 
 
 def _built(described: tuple[str, Mapping[str, Any], int], channels: int, folder: Path) -> Method:

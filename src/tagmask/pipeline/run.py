@@ -19,6 +19,7 @@ from tagmask.engine.log import Display
 from tagmask.engine.runtime import out_of_memory
 from tagmask.engine.signals import Stopped
 from tagmask.errors import UserError
+from tagmask.models.trained import stored_reading
 from tagmask.pipeline.changes import keep_changed, name_changed_inputs, name_own_changes
 from tagmask.pipeline.config import RunConfig, with_absolute_paths, write_settings
 from tagmask.pipeline.order import ALL_STEPS, STEPS
@@ -129,7 +130,7 @@ def run(
     runtime = config.runtime.create()
     if display is None or not runtime.is_main:
         display = Display(quiet=True)
-    data = Parts(config.data)
+    data = Parts(config.data, stored_reading(config.checkpoint))
     models = Models(config, folder, data)
     context = Context(folder, runtime, display, data, config, models, out=folder)
     context = replace(context, callbacks=Callbacks(callbacks), loggers=tuple(loggers))

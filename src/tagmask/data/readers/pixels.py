@@ -40,7 +40,6 @@ EXTRAS = {
     "nibabel": "volumes",
     "pydicom": "volumes",
     "highdicom": "volumes",
-    "tiffslide": "slides",
 }
 """Decoder to the extra that installs it."""
 
