@@ -43,7 +43,7 @@ ELSEWHERE = {
 # Sections without result files that may hold numbers: settings, conditions, and what the authors published.
 FREE = re.compile(
     r"Published|Settings|Commands|Install|differs|does$|^# |Dense CRF|filter|Signals|MoRe|AFA|annotation"
-    r"|original|renamed|black and white"
+    r"|original|renamed|black and white|FiftyOne|Studio|CVAT"
 )
 
 
