@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tagmask.engine.runtime import Runtime
 from tagmask.engine.trackers import open_loggers
 from tagmask.errors import ConfigError
 
 
 def log(names: list[str], folder: Path) -> None:
+    Runtime.create("cpu", "fp32", None)  # as every training does first
     settings = {"method": "more", "train.rate": 0.2, "scales": [1, 2]}
     with ExitStack() as stack:
         for each in open_loggers(names, folder, 0, settings, stack):
