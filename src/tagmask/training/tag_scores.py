@@ -47,11 +47,10 @@ def score_tags(
         chances = tag_chances(method, image[None].to(runtime.device), runtime)[0]
         table[index] = torch.cat([dataset.tags(index), chances, torch.ones(1)])
     table = runtime.reduce(table).cpu()
-    truth, chances, read = table.split([dataset.num_classes, dataset.num_classes, 1], dim=1)
-    seen = read[:, 0] > 0
-    truth, chances = truth[seen], chances[seen]
+    seen, count = table[table[:, -1] > 0], dataset.num_classes
+    truth, chances = seen[:, :count], seen[:, count:-1]
     scores = {
-        "images": float(seen.sum()),
+        "images": float(len(seen)),
         "map": mean_average_precision(truth, chances),
         "f1": float(multilabel_f1(truth, chances - 0.5).mean()),
     }
