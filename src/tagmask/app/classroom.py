@@ -67,7 +67,9 @@ class Classroom:
 
     def _lessons(self) -> tuple[list[Lesson], list[Lesson]]:
         library, store = self.desk.library, self.desk.decisions
-        known, corrections, others = store.known(), [], []
+        known = store.known()
+        corrections: list[Lesson] = []
+        others: list[Lesson] = []
         for entry in library.entries:
             decision = known.get(entry.name)
             kept = store.mask(entry.name) if decision and decision.verdict == "accepted" else None

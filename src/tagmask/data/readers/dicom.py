@@ -58,8 +58,7 @@ def read(path: Path, part: int | None, max_pixels: int) -> tuple[NDArray[np.floa
     Raises:
         DataError: It has no pixels, several frames and none is named, or it cannot be decoded.
     """
-    need("pydicom", path)
-    from pydicom import pixels as tools
+    tools = need("pydicom.pixels", path)
 
     size(path, max_pixels)
     file = _header(path, pixels=True)
