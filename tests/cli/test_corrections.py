@@ -65,7 +65,7 @@ def test_an_archive_of_an_annotation_tool_is_taken_as_it_comes(toy: Path, finish
     assert done.exit_code == 0, done.stderr
     # The labels of the finished run are of the part to score on, which training does not have.
     done = tagmask(*train_args(toy, tmp_path / "x", 1, "--corrections", str(archive)))
-    assert (done.exit_code, "there is no image for" in done.stderr) == (2, True)
+    assert (done.exit_code, "of images that scores are computed on" in done.stderr) == (2, True)
 
 
 def test_training_with_corrections_goes_on_after_a_stop(toy: Path, corrections: Path, tmp_path: Path):

@@ -222,6 +222,7 @@ def read_corrections(
         context.runtime,
         context.display,
         context.data.held_out() if can_classify(type(method)) else None,
+        context.data.open("auto"),
     )
 
 

@@ -161,6 +161,7 @@ def corrected_images(
     runtime: Runtime,
     display: Display,
     further: TagDataset | None = None,
+    scored: TagDataset | None = None,
 ) -> Corrections:
     """The images whose masks a person corrected.
 
@@ -173,6 +174,7 @@ def corrected_images(
         runtime: The first process writes.
         display: Says how many there are.
         further: Images that are learned from only if they were corrected.
+        scored: Images that scores are computed on; corrections of them are left out.
 
     Raises:
         ConfigError: The method does not segment, or the source is the folder of true masks.
@@ -186,7 +188,14 @@ def corrected_images(
         )
     tags: dict[str, set[int]] = {}
     tally = Tally()
-    for name, mask in read_annotations(source, Subjects.of_dataset(dataset), tally=tally):
+    known_names = set(dataset.names)
+    left = [item for item in (scored.items if scored is not None else ()) if item.name not in known_names]
+    subjects = TagDataset(dataset.classes, [*dataset.items, *left], dataset.split)
+    passed = 0
+    for name, mask in read_annotations(source, Subjects.of_dataset(subjects), tally=tally):
+        if name not in known_names:
+            passed += 1
+            continue
         values = np.unique(mask)
         if name in tags:
             raise DataError(f"{source}: there are two corrections of '{name}'")
@@ -197,8 +206,12 @@ def corrected_images(
         if runtime.is_main:
             with atomic_write(file_for(folder, name, ".png")) as target:
                 target.write_bytes(png_bytes(mask))
+    if passed:
+        display.say(f"left out: corrections of {passed} images that scores are computed on")
     if not tags:
-        raise DataError(f"{source} corrects no image ({tally.text() or 'nothing in it'})")
+        what = [f"{passed} of images that scores are computed on"] if passed else []
+        what += [tally.text()] if tally.text() else []
+        raise DataError(f"{source} corrects no image to learn from ({'; '.join(what) or 'nothing in it'})")
     for line in tally.said:
         display.say(line)
     runtime.barrier()
