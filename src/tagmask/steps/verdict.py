@@ -81,7 +81,9 @@ def _prepare(config: VerdictConfig, context: Context) -> _Plan:
     count = min(config.images, len(there))
     chosen = [there[i * len(there) // count] for i in range(count)]
     fitted = context.manifest.steps.get("refine", {}).get("results", {}).get("fitted")
-    background = not (fitted and fitted["threshold"] == 0)
+    refine = context.settings.model_dump(mode="json")["refine"]
+    none_asked = not refine["fit"] and refine["background"] == 0
+    background = not none_asked and not (fitted and fitted["threshold"] == 0)
     return _Plan(dataset.subset(chosen), background)
 
 
