@@ -154,10 +154,10 @@ def test_a_worker_does_chunks_and_does_none_twice(finished, pictures, single, tm
 def test_a_picture_on_which_workers_die_is_put_aside(finished, pictures, tmp_path, monkeypatch):
     from tagmask.inference import ray_worker
 
-    def poisoned(item, most):
+    def poisoned(item, *how):
         if item.name == "a/004":
             raise KeyboardInterrupt
-        return read_item(item, most)
+        return read_item(item, *how)
 
     monkeypatch.setattr(ray_worker, "read_item", poisoned)
     plan, worker = Plan(tmp_path / "bulk"), Worker(job(finished, tmp_path))
