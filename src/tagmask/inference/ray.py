@@ -90,7 +90,7 @@ def bulk(
         broken: list[tuple[str, str]] = []
         plan = Plan(out / "bulk")
         plan.write(_chunks(inputs, out, bulk_config.chunk, broken), key)
-        pending = [i for i, chunk in enumerate(plan.keys) if not plan.note(chunk).is_file()]
+        pending = [i for i, chunk in enumerate(plan.keys) if not plan.is_done(chunk, out)]
         job = Job(model.absolute(), out.absolute(), config, where, uuid.uuid4().hex)
         started = time.monotonic()
         total = sum(plan.sizes)

@@ -16,6 +16,7 @@ from tagmask.engine.config import RuntimeConfig
 from tagmask.errors import UserError
 from tagmask.inference.pictures import Picture
 from tagmask.inference.remote import Item, read_item
+from tagmask.inference.summary import is_whole_row
 from tagmask.inference.writer import PredictConfig, begin, finish_all, take, work_key
 from tagmask.models.trained import load_trained
 from tagmask.store.files import atomic_write, digest, write_json
@@ -93,6 +94,18 @@ class Plan:
         """The file that says a chunk is done."""
         return self.folder / "done" / key[:2] / f"{key}.jsonl"
 
+    def told(self, key: str) -> tuple[list[dict[str, Any]], list[tuple[str, str]]] | None:
+        """What the note of a chunk says, see `read_notes`; None if there is none that can be read."""
+        try:
+            return read_notes(self.note(key))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def is_done(self, key: str, out: Path) -> bool:
+        """Whether a chunk was done, and what it made below `out` is whole."""
+        told = self.told(key)
+        return told is not None and all(is_whole_row(out, row) for row in told[0])
+
 
 def read_notes(path: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Figures of the finished pictures of a chunk, and what failed."""
@@ -148,11 +161,13 @@ class Worker:
         self._work.waiting.clear()
         key, items = self._plan.chunk(index)
         note = self._plan.note(key)
-        if note.is_file():
-            rows, failed = read_notes(note)
-            self._rows.extend(rows)
-            self._failed.extend(failed)
-            return
+        if (told := self._plan.told(key)) is not None:
+            whole, self._failed[:] = [row for row in told[0] if is_whole_row(self._job.out, row)], told[1]
+            self._rows.extend(whole)
+            finished = {row["source"] for row in whole} | {source for source, _ in told[1]}
+            items = [item for item in items if item.source not in finished]
+            if not items:
+                return
         tries = _Tries(self._plan.folder / "tries" / key, self._job.session)
         if tries.count < _CAREFUL:
             for item in items:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +18,19 @@ from tagmask.data.tables import csv_text
 from tagmask.errors import ConfigError, DataError
 from tagmask.inference.pictures import Named
 from tagmask.store.files import atomic_write, write_json
+from tagmask.store.ledger import FileState, file_state, is_whole
 
-__all__ = ["Counts", "Summary", "check_key", "row_of", "row_of_counts", "table_head", "table_row"]
+__all__ = [
+    "Counts",
+    "Summary",
+    "check_key",
+    "files_of",
+    "is_whole_row",
+    "row_of",
+    "row_of_counts",
+    "table_head",
+    "table_row",
+]
 
 _UNSURE = 0.5
 _MUCH = 0.3
@@ -113,6 +124,32 @@ def _histogram(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
     return counts
 
 
+def files_of(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """What a row notes about the files just made of its picture, so that damage shows later.
+
+    Returns:
+        {"files": {path below `folder`: [checksum, bytes, time of the last change in ns]}}
+    """
+    states = {path.relative_to(folder).as_posix(): file_state(path) for path in files if path.is_file()}
+    return {"files": {name: [s.sha256, s.size, s.mtime_ns] for name, s in states.items()}}
+
+
+def is_whole_row(folder: Path, row: Mapping[str, Any], outputs: Sequence[Path] | None = None) -> bool:
+    """Whether all files of a picture are as its row noted them; rows of before 0.2 noted nothing.
+
+    Args:
+        folder: Where the files lie.
+        row: The row.
+        outputs: Files that must be among them.
+    """
+    try:
+        known = {folder / name: FileState(*state) for name, state in row["files"].items()}
+    except (KeyError, TypeError, AttributeError):
+        return False
+    wanted: Iterable[Path] = known if outputs is None else outputs
+    return bool(known) and all(path in known and is_whole(path, known[path]) for path in wanted)
+
+
 class Summary:
     """``summary.jsonl`` while it grows; use it as a context.
 
@@ -172,12 +209,12 @@ class Summary:
             target.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
     def is_done(self, picture: Named, outputs: Sequence[Path]) -> bool:
-        """Whether a picture was finished before and has not changed since."""
+        """Whether a picture was finished before, and neither it nor what it became has changed since."""
         row = self._known.get(picture.name)
         done = (
             row is not None
             and (row.get("source"), row.get("stamp")) == (picture.source, picture.stamp)
-            and all(path.is_file() for path in outputs)
+            and is_whole_row(self._folder, row, outputs)
         )
         if done and row is not None:
             self.rows[picture.name] = row

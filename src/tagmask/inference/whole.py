@@ -17,7 +17,7 @@ from tagmask.data.readers.stack import as_picture
 from tagmask.errors import UserError, one_line
 from tagmask.inference.pictures import Picture
 from tagmask.inference.scene import open_scene, predict_scene, write_polygons
-from tagmask.inference.summary import Counts, row_of_counts
+from tagmask.inference.summary import Counts, files_of, row_of_counts
 from tagmask.inference.writer import Work, allowed, known_tags, outputs, overlay
 from tagmask.store.files import NameRefused, atomic_write, file_for
 from tagmask.types import IGNORE
@@ -58,7 +58,8 @@ def _scene(work: Work, picture: Picture) -> None:
             with geotiff.opened(mask) as labels, atomic_write(outputs(work, picture)[1]) as target:
                 shown = labels.read(1, out_shape=(size[1], size[0])).astype(np.uint8)
                 overlay(small, shown).save(target, format="JPEG", quality=88)
-    work.done(row_of_counts(picture, found, work.classes, known_tags(work, picture)))
+    row = row_of_counts(picture, found, work.classes, known_tags(work, picture))
+    work.done(row | files_of(work.out, outputs(work, picture)))
 
 
 def _volume(work: Work, picture: Picture) -> None:
@@ -112,7 +113,8 @@ def _finish_stack(work: Work, picture: Picture, slices: Slices, labels: Planes, 
             overlay(seen, labels[place]).save(target, format="JPEG", quality=88)
     found = Counts(labels.shape[0] * labels.shape[1], labels.shape[2], len(slices))
     found.add(labels.reshape(-1, labels.shape[2]), certain.reshape(-1, labels.shape[2]))
-    work.done(row_of_counts(picture, found, work.classes, known_tags(work, picture)))
+    row = row_of_counts(picture, found, work.classes, known_tags(work, picture))
+    work.done(row | files_of(work.out, outputs(work, picture)))
 
 
 _KINDS: dict[str, Callable[[Work, Picture], None]] = {"scene": _scene, "volume": _volume, "series": _series}

@@ -24,7 +24,7 @@ from tagmask.errors import DataError, UserError, nearest
 from tagmask.inference.crf import crf_preset
 from tagmask.inference.pictures import Picture
 from tagmask.inference.predictor import Prediction, Predictor, Use, remembered_use
-from tagmask.inference.summary import row_of
+from tagmask.inference.summary import files_of, row_of
 from tagmask.models.trained import Trained
 from tagmask.report.panels import label_picture
 from tagmask.store.files import NameRefused, atomic_write, digest, file_for
@@ -271,7 +271,8 @@ def _write(work: Work, picture: Picture, image: AnyPicture, found: Prediction) -
             overlay(image, found.mask).save(target, format="JPEG", quality=88)
     # The row comes last: it says that everything else is there.
     known = known_tags(work, picture)
-    work.done(row_of(picture, found.mask, found.confidence, work.classes, known, found.tiles))
+    row = row_of(picture, found.mask, found.confidence, work.classes, known, found.tiles)
+    work.done(row | files_of(work.out, outputs(work, picture)))
 
 
 def overlay(picture: AnyPicture, mask: NDArray[np.uint8]) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from tagmask.cli.main import app
 from tagmask.data import ClassTable
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.export.module import TakeAway
-from tagmask.export.write import ExportConfig, export_model, read_metadata
+from tagmask.export.write import ExportConfig, _traced, export_model, read_metadata
 from tagmask.inference.views import MapConfig, image_maps, image_scores, image_tags
 from tagmask.methods.base import SegmentationViews
 from tagmask.models.trained import Trained, build_method, save_method
@@ -84,15 +85,19 @@ def test_tags_are_recognised_in_images_of_any_size(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "torch"])
 @pytest.mark.parametrize("case", CASES)
-def test_every_method_exports_to_what_pytorch_says(case, kind, tmp_path):
-    out = tmp_path / ("model.onnx" if kind == "onnx" else "model.pt2")
-    found = export_model(ExportConfig(format=kind, check_sizes=SIZES), trained(case), out)
-    assert set(found["check"]) == set(found["outputs"])
-    assert max(found["check"].values()) <= 1e-4
-    assert read_metadata(out)["classes"] == ["background", "cat", "dog", "sofa"]
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+def test_every_method_exports_to_what_pytorch_says(case, tmp_path, monkeypatch):
+    # Tracing takes longer than everything else, and both formats are written from the same trace.
+    trace = functools.cache(lambda: _traced(TakeAway(model.method, None, 0.5).eval()))
+    monkeypatch.setattr("tagmask.export.write._traced", lambda _: trace())
+    model = trained(case)
+    for kind, ending in (("torch", ".pt2"), ("onnx", ".onnx")):
+        out = tmp_path / kind / f"model{ending}"
+        found = export_model(ExportConfig(format=kind, check_sizes=SIZES), model, out)
+        assert set(found["check"]) == set(found["outputs"])
+        assert max(found["check"].values()) <= 1e-4
+        assert read_metadata(out)["classes"] == ["background", "cat", "dog", "sofa"]
+        assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 4), (3, 7), (9, 2)])
@@ -128,6 +133,16 @@ def exported(tmp_path_factory):
     assert result.exit_code == 0, result.output
     assert "largest difference from PyTorch at 64 x 64" in result.output
     return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["zeroed", "cut", "swapped"])
+def test_a_damaged_file_is_named(exported, tmp_path, damage):
+    content, path = exported.read_bytes(), tmp_path / "model.onnx"
+    damaged = {"zeroed": bytes(len(content)), "cut": content[:-100], "swapped": b"\x08\x01"}
+    path.write_bytes(damaged[damage])
+    with pytest.raises(CheckpointError, match=r"model\.onnx is no exported model"):
+        read_metadata(path)
 
 
 @pytest.mark.slow
