@@ -12,7 +12,7 @@ from tagmask.errors import ConfigError
 from tagmask.model import Model, load
 from tagmask.pipeline.auto import parse_time, settle
 from tagmask.pipeline.config import RunConfig, default_folder, read_config, training_base
-from tagmask.pipeline.flags import AUTO, Classes, data_first, flag_settings, tags_as_file
+from tagmask.pipeline.flags import AUTO, Classes, background_settings, data_first, flag_settings, tags_as_file
 from tagmask.pipeline.order import choose_steps
 from tagmask.pipeline.pages import entropy, write_report, write_review
 from tagmask.pipeline.run import Run
@@ -151,6 +151,7 @@ def run(
     seed: int | None = None,
     out: str | Path | None = None,
     time: str | None = None,
+    has_background: bool | None = None,
     until: str | None = None,
     first: str | None = None,
     overwrite: bool = False,
@@ -181,6 +182,7 @@ def run(
         seed: Everything random follows from it.
         out: Run folder; ``runs/<recipe>``, or the next free number of it, if None.
         time: How long recipe "auto" may take: "90s", "10m", "1h".
+        has_background: Whether some pixels belong to no class; recipe "auto" decides if None.
         until: Last step.
         first: First step (``--from``).
         overwrite: Replace a training with other settings in `out`.
@@ -200,8 +202,9 @@ def run(
     words |= {"masks": masks, "kind": kind, "backbone": backbone, "weights": weights}
     words |= {"checkpoint": checkpoint, "iterations": iterations, "batch_size": batch_size, "size": size}
     words |= {"device": device, "precision": precision, "seed": seed, "holdout": holdout}
+    given = flag_settings("run", words) | background_settings(has_background)
     steps = choose_steps(until, first)
-    config = _settled(recipe, {**flag_settings("run", words), **(settings or {})}, time, out, progress)
+    config = _settled(recipe, {**given, **(settings or {})}, time, out, progress)
     folder = default_folder(recipe, config, overwrite) if out is None else Path(out).expanduser()
     watch = _watch(callbacks, loggers, progress)
     return run_steps(config, folder, steps, overwrite=overwrite, **watch)

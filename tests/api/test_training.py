@@ -30,7 +30,7 @@ VALUES: dict[str, Any] = {
     "iterations": 7, "batch_size": 3, "device": "cpu", "precision": "bf16", "corrections": "fixed",
     "start": "before", "checkpoint": "model", "maps": "cam,lam", "resize": 80, "refinement": "crf",
     "map_kind": "lam", "background": 0.3, "crf": "more", "scales": "1,0.5", "flip": True, "what": "cam,label",
-    "recipe": "demo", "holdout": False,
+    "recipe": "demo", "holdout": False, "has_background": False,
 }  # fmt: skip
 NO_SETTING = {
     "settings",
@@ -43,6 +43,7 @@ NO_SETTING = {
     "until",
     "first",
     "run",
+    "time",
 }
 
 
@@ -70,7 +71,7 @@ def asked(monkeypatch):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_words_are_the_same(name):
-    words = {param.name for param in COMMANDS[name].params if param.name != "help"}
+    words = {param.name for param in COMMANDS[name].params if param.name not in ("help", "tracker")}
     arguments = set(inspect.signature(FUNCTIONS[name]).parameters) - {"progress", "callbacks", "loggers"}
     assert words == arguments
 

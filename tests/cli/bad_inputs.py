@@ -278,7 +278,8 @@ CASES: list[Case] = [
     Case(
         "run", "steps in the wrong order", lambda p: ["small", "--from=report", "--until=train"], ("order",)
     ),
-    Case("run", "a folder that is no run", lambda p: [p.toy, "--out", p.out], ("neither a run folder",)),
+    Case("run", "a folder that holds nothing", lambda p: [p.tmp, "--out", p.out], ("tag file",)),
+    Case("run", "neither a recipe nor data", lambda p: ["--out", p.out], ("--data",)),
     # data
     Case("train", "a data folder that does not exist", lambda p: train(p, p.tmp / "x"), ("does not exist",)),
     Case("train", "an empty data folder", lambda p: train(p, images_only(p)), ("tag file",)),

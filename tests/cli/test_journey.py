@@ -20,7 +20,7 @@ def manifest(folder):
 
 
 def test_every_step_leaves_what_it_promises(finished):
-    assert [s["status"] for s in manifest(finished).values()] == ["done"] * 6
+    assert [s["status"] for s in manifest(finished).values()] == ["done"] * 7
     for kind in ("cam", "aux_cam", "lam"):
         maps = [load_maps(finished / "maps" / kind / f"{name}.npz") for name in NAMES]
         assert all(m.maps.shape == (len(m.keys), 64, 64) for m in maps)
@@ -83,7 +83,7 @@ def test_the_same_command_does_nothing_twice(finished, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*.png")}
     again = tagmask("run", run, "--out", run)
     assert again.exit_code == 0, again.stderr
-    assert again.stderr.count("done before, unchanged") == 6
+    assert again.stderr.count("done before, unchanged") == 7
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*.png")} == before
 
 

@@ -40,7 +40,18 @@ RECIPE = {
     },
     "segment": {"scales": [0.5, 1.0], "probabilities": True, "sampling": "corners", "crf": "seg38"},
 }
-STEPS = ["train", "localize", "refine", "affinity", "walk", "student", "segment", "evaluate", "report"]
+STEPS = [
+    "train",
+    "localize",
+    "refine",
+    "affinity",
+    "walk",
+    "student",
+    "segment",
+    "evaluate",
+    "verdict",
+    "report",
+]
 
 
 @pytest.fixture(scope="module")

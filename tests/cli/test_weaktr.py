@@ -76,6 +76,7 @@ def test_one_command_runs_both_phases(whole):
         "student",
         "segment",
         "evaluate",
+        "verdict",
         "report",
     ]
     assert {step["status"] for step in steps.values()} == {"done"}

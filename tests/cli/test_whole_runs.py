@@ -154,7 +154,7 @@ def test_a_run_without_its_manifest_begins_anew_only_when_told(run):
     (run / "run.json").unlink()
     done = tagmask("run", run, "--out", run, "--overwrite")
     assert done.exit_code == 0, done.stderr
-    assert [step["status"] for step in manifest(run).values()] == ["done"] * 6
+    assert [step["status"] for step in manifest(run).values()] == ["done"] * 7
     assert whole(run)
 
 
@@ -223,7 +223,7 @@ def test_the_data_set_is_scanned_once_for_each_part(toy, tmp_path, monkeypatch):
              for flag in flags]  # fmt: skip
     done = tagmask("run", recipe, "--data", toy, "--out", tmp_path / "run", "--iterations", "2", *flags)
     assert done.exit_code == 0, done.stderr
-    assert len(manifest(tmp_path / "run")) == 6
+    assert len(manifest(tmp_path / "run")) == 7
     assert sorted(scans) == [("train", False), ("val", True)]
 
 

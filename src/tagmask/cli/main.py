@@ -173,10 +173,10 @@ def run(
     out: Out = None,
     until: Annotated[str | None, typer.Option("--until", help="Last step to do.")] = None,
     first: Annotated[str | None, typer.Option("--from", help="First step to do.")] = None,
-    budget: Annotated[
+    time: Annotated[
         str | None, typer.Option("--time", help="How long recipe auto may take: 90s, 10m, 1h.")
     ] = None,
-    background: Annotated[
+    has_background: Annotated[
         bool | None,
         typer.Option("--background/--no-background", help="Whether some pixels belong to no class."),
     ] = None,
@@ -188,7 +188,7 @@ def run(
 
     With a folder of images alone, recipe auto finds its settings from them, their tags and the machine.
     """
-    from tagmask.pipeline.flags import data_first
+    from tagmask.pipeline.flags import background_settings, data_first
     from tagmask.pipeline.order import choose_steps
 
     recipe, data = data_first(recipe, data)
@@ -196,10 +196,8 @@ def run(
     flags |= {"model.backbone": backbone, "model.weights": weights, "checkpoint": as_text(checkpoint)}
     flags |= holdout_flags(holdout)
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
-    if background is not None:
-        flags |= {"refine.fit": background, "refine.background": None if background else 0.0}
-        flags |= {"refine.method": "par" if background else "none"}
-    how: dict[str, Any] = {"overwrite": overwrite, "budget": budget, "trackers": tracker or ()}
+    flags |= background_settings(has_background)
+    how: dict[str, Any] = {"overwrite": overwrite, "budget": time, "trackers": tracker or ()}
     folder = do_steps(recipe, flags, settings, out, choose_steps(until, first), **how)
     if (folder / "report.html").exists():
         show_line(f"report: {folder / 'report.html'}")

@@ -15,7 +15,16 @@ from tagmask.errors import ConfigError
 from tagmask.models.checkpoint import weight_file
 from tagmask.recipes import names
 
-__all__ = ["AUTO", "Classes", "Words", "data_first", "flag_settings", "split_settings", "tags_as_file"]
+__all__ = [
+    "AUTO",
+    "Classes",
+    "Words",
+    "background_settings",
+    "data_first",
+    "flag_settings",
+    "split_settings",
+    "tags_as_file",
+]
 
 Words = str | Sequence[str]
 """Several names: a list, or one text with commas."""
@@ -95,6 +104,15 @@ def split_settings(split: str, step: str) -> dict[str, Any]:
     if split in ("auto", "train", "val", "both"):
         return {f"{step}.split": split}
     return {f"{step}.split": "val", "data.val_split": split}
+
+
+def background_settings(has_background: bool | None) -> dict[str, Any]:
+    """What --background and --no-background mean: cut maps off, or give every pixel its strongest class."""
+    if has_background is None:
+        return {}
+    if has_background:
+        return {"refine.fit": True, "refine.method": "par"}
+    return {"refine.fit": False, "refine.background": 0.0, "refine.method": "none"}
 
 
 def data_first(recipe: Any, data: Any) -> tuple[Any, Any]:
