@@ -63,7 +63,7 @@ def _parse(words: list[str]) -> None:
         assert kind in known
     recipe = values.get("recipe")
     if recipe and not recipe.startswith(("runs/", "hf:")) and not recipe.endswith(".yaml"):
-        assert recipe in {*recipes.names(), "RECIPE"}
+        assert recipe in {*recipes.names(), "RECIPE", "mydata"}  # a folder of images is for recipe auto
     outside = any(f"method={name}" in (values.get("settings") or ()) for name in ELSEWHERE)
     if path[1] in _RUNS and values.get("settings") and recipe in {None, *recipes.names()} and not outside:
         named = {"method": values["method"]} if values.get("method") else {}

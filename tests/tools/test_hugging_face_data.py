@@ -114,7 +114,7 @@ def test_the_real_package_sees_the_same_folder(folder: Path):
 
 def test_a_run_takes_such_data_in_the_place_of_the_recipe(folder: Path):
     recipe, data = data_first(f"hf:{folder}", None)
-    assert recipe == "small"
+    assert recipe == "auto"
     assert read_config(recipe, {"data.root": data}).data.root == folder
     with pytest.raises(ConfigError, match="two data sets"):
         data_first(f"hf:{folder}", "other")

@@ -63,7 +63,6 @@ class _Run:
     records: Records
     logs: list[Figures] = field(default_factory=list)
     scores: list[Figures] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
 
 
 def train(plan: Plan, context: Context) -> dict[str, Any]:
@@ -188,11 +187,11 @@ def _on_evaluate(
     how = (config.eval_maps, config.eval_background, views)
     found = validate_method(run.method, truth, run.context.runtime, run.context.display, *how)
     scores = progress.scores = {name: each.miou for name, each in found.items()}
-    run.doubts = next((each.doubts(truth.classes.labels) for each in found.values()), [])
+    progress.doubts = next((each.doubts(truth.classes.labels) for each in found.values()), [])
     for log in run.scores:
         log.write(step, scores)
     figures = figures_text({k: 100 * v for k, v in scores.items()})
-    run.context.display.say("; ".join([f"step {step}: mIoU  {figures}", *run.doubts]))
+    run.context.display.say("; ".join([f"step {step}: mIoU  {figures}", *progress.doubts]))
     key = config.best_by or ("segmentation" if run.method.segments else next(iter(scores)))
     if key not in scores:
         raise ConfigError(f"train.best_by is '{key}', but the scores are {', '.join(scores)}")
@@ -200,7 +199,7 @@ def _on_evaluate(
         progress.best, progress.best_step = scores[key], step
         if run.context.runtime.is_main:
             folder = run.context.out / "train" / "best"
-            about = {**extra, "step": step, "doubts": run.doubts}
+            about = {**extra, "step": step, "doubts": progress.doubts}
             save_method(folder, run.method, run.name, run.dataset.classes, scores, about)
     watched.scores = dict(scores)
     return run.context.callbacks.call("on_evaluate", watched)
@@ -219,7 +218,7 @@ def _finish(run: _Run, extra: Mapping[str, Any]) -> dict[str, Any]:
     progress, folder = run.progress, run.context.out
     best = folder / "train" / "best"
     if run.context.runtime.is_main:
-        extra = {**extra, "step": progress.step, "chosen": "last", "doubts": run.doubts}
+        extra = {**extra, "step": progress.step, "chosen": "last", "doubts": progress.doubts}
         if run.config.final == "best" and (best / "weights.safetensors").exists():
             _use_best(run, best, extra)
         else:
@@ -229,7 +228,7 @@ def _finish(run: _Run, extra: Mapping[str, Any]) -> dict[str, Any]:
         "iterations": progress.step,
         "skipped": progress.skipped,
         "scores": progress.scores,
-        "doubts": run.doubts,
+        "doubts": progress.doubts,
         "best": progress.best,
         "best_step": progress.best_step,
     }

@@ -27,6 +27,7 @@ class Progress:
         best: Best score so far; None before the first evaluation.
         best_step: Step of the best score.
         scores: The latest evaluation.
+        doubts: What to bear in mind about these scores, see `Scores.doubts`.
     """
 
     step: int = 0
@@ -34,6 +35,7 @@ class Progress:
     best: float | None = None
     best_step: int | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
 
 
 def capture(
