@@ -79,6 +79,6 @@ def _timed(work: Callable[[], Tensor]) -> float:
     found = []
     for _ in range(3):
         start = time.perf_counter()
-        float(work().flatten()[0])  # a GPU has answered only when a value is there
+        float(work().detach().flatten()[0])  # a GPU has answered only when a value is there
         found.append(time.perf_counter() - start)
     return sorted(found)[1]

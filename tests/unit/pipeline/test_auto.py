@@ -112,3 +112,14 @@ def test_a_folder_of_images_in_the_place_of_a_recipe_is_data(things):
     assert data_first(None, things) == (AUTO, things)
     assert data_first("small", things) == ("small", things)
     assert data_first("small", None) == ("small", None)
+
+
+def test_speed_is_measured_without_weights_and_without_a_word(things, recwarn):
+    from tagmask.pipeline.speed import measure
+
+    tiny = {"model.backbone": "vit:patch=16,dim=32,depth=2,heads=2,size=64", "model.aux_block": -2}
+    small = {"train.size": 64, "train.batch_size": 2, "localize.size": 64, "segment.size": 64}
+    config = auto.settle({"data.root": str(things), **tiny, **small, "runtime.device": "cpu"}).config
+    speed = measure(config, 4)
+    assert min(speed.update, speed.maps, speed.mask) > 0
+    assert not recwarn.list
