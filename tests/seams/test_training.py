@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,7 +79,10 @@ def roots(tmp_path_factory):
 
 
 def test_every_method_that_learns_is_in_a_recipe():
-    assert {method for _, method, *_ in PAIRS} == set(methods.names())
+    # The package's own: another test may have registered a method of its own in this process.
+    files = {path.stem for path in Path(methods.__file__).parent.glob("*.py")}
+    own = files - {"__init__", "base"}
+    assert {method for _, method, *_ in PAIRS} == own
 
 
 @pytest.mark.parametrize(
