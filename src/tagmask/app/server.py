@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
-import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,6 +20,7 @@ from tagmask.app.routes import Routes
 from tagmask.data import TagDataset
 from tagmask.data.parts import Parts
 from tagmask.engine.compute import Compute
+from tagmask.engine.listen import is_loopback, listen, shown_host
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, UserError
 from tagmask.inference.predictor import remembered_use
@@ -32,8 +31,6 @@ from tagmask.steps.models import Models
 from tagmask.store.files import exclusive
 
 __all__ = ["AppOptions", "serve"]
-
-_WAITING = 64
 
 
 @dataclass(frozen=True)
@@ -71,19 +68,19 @@ def serve(folder: Path, out: Path | None, options: AppOptions, say: Callable[[st
     """
     is_run = (folder / "settings.yaml").is_file()
     target = out or (folder if is_run else Path("tagmask-app"))
-    listener = _listen(options.host, options.port)
+    listener = listen(options.host, options.port)
     with ExitStack() as stack, listener, tempfile.TemporaryDirectory(prefix="tagmask-app-") as inbox:
         # Nothing is made before it is known that there is a model.
         lab, library, background, learner = _prepare(folder, options, say)
         stack.enter_context(exclusive(target / "reviewed"))
         desk = Desk(lab, library, target, Path(inbox))
-        token = None if _is_loopback(options.host) else secrets.token_urlsafe(24)
+        token = None if is_loopback(options.host) else secrets.token_urlsafe(24)
         classroom = None if learner is None else Classroom(desk, *learner)
         app = application(desk, folder.resolve().name, background, options, token, classroom)
         port = listener.getsockname()[1]
-        shown = f"[{options.host}]" if ":" in options.host else options.host
         path = "" if token is None else f"/?token={token}"
-        say(f"open http://{shown}:{port}{path}  (decisions go to {target / 'reviewed'}; Ctrl-C ends)")
+        address = f"http://{shown_host(options.host)}:{port}{path}"
+        say(f"open {address}  (decisions go to {target / 'reviewed'}; Ctrl-C ends)")
         if token is not None:
             say("whoever has this address can open the page and decide; it travels unencrypted")
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, access_log=False)
@@ -100,7 +97,7 @@ def application(
 ) -> Gate:
     """The ASGI application for a desk; with a token, only for those who have it."""
     behind = Routes(desk, title, background, classroom).application()
-    hosts = ("localhost", "127.0.0.1", "[::1]", options.host) if _is_loopback(options.host) else ()
+    hosts = ("localhost", "127.0.0.1", "[::1]", options.host) if is_loopback(options.host) else ()
     return Gate(behind, options.upload_limit * 2**20, hosts, token)
 
 
@@ -144,26 +141,3 @@ def _images(
         return dataset, {}
     taught = set(known.open("train").names)
     return dataset, {name: "train" if name in taught else "val" for name in dataset.names}
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_WAITING)  # who comes before the page is ready waits
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({reason}); choose another --port or --host"
-        ) from None
-    return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -16,7 +16,7 @@ from tagmask.data import TagDataset
 from tagmask.data.parts import Parts
 from tagmask.engine.compute import native_bf16
 from tagmask.errors import ConfigError
-from tagmask.pipeline.config import RunConfig, read_config
+from tagmask.pipeline.config import RunConfig, read_config, with_absolute_paths
 from tagmask.pipeline.flags import AUTO
 from tagmask.pipeline.speed import Speed, measure
 
@@ -72,7 +72,7 @@ def decide(config: RunConfig, given: Collection[str], budget: float | None = Non
     settled = read_config(config, {decision.key: decision.value for decision in found})
     return [
         *found,
-        *_within(budget, settled, len(train), len(every), measure(settled, train.num_classes), given),
+        *_within(budget, len(train), len(every), measure(settled, train.num_classes), given),
     ]
 
 
@@ -101,8 +101,8 @@ def settle(
         given: What the user gave, dotted name to value; it is never decided about.
         overrides: As given to ``--set``.
         budget: Seconds that the run may take, if it is limited.
-        out: Run folder; where it holds a run of "auto" with the same time, its decisions count again, so that
-            the same command goes on.
+        out: Run folder; where it holds a run of "auto" on the same data with the same time, its decisions
+            count again, so that the same command goes on.
 
     Raises:
         UserError: The data cannot be opened, or a setting or the time cannot be used.
@@ -112,7 +112,7 @@ def settle(
         given.setdefault("student.train.iterations", count)
     config = read_config(AUTO, given, overrides)
     taken = {*given, *(text.split("=", 1)[0] for text in overrides)}
-    before = None if out is None else _earlier(out, budget)
+    before = None if out is None else _earlier(out, config, budget)
     if before is not None:
         values, decided = before
         values = {key: value for key, value in values.items() if key not in taken}
@@ -126,12 +126,14 @@ def settle(
     return Settled(settled, tuple(decision.line() for decision in kept.values()))
 
 
-def _earlier(folder: Path, budget: float | None) -> tuple[dict[str, Any], dict[str, str]] | None:
-    """What "auto" decided when the run in a folder began."""
+def _earlier(
+    folder: Path, config: RunConfig, budget: float | None
+) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """What "auto" decided when the run in a folder began, if that is about the same data and time."""
     if not (folder / "settings.yaml").is_file():
         return None
     before = read_config(folder)
-    if before.decided.get("time") != _told(budget):
+    if before.decided.get("time") != _told(budget) or before.data != with_absolute_paths(config).data:
         return None
     values = before.model_dump(mode="json")
     found = {key: _value(values, key) for key in before.decided if key != "time"}
@@ -193,9 +195,7 @@ def _background(train: TagDataset) -> list[Decision]:
     return [Decision(key, value, reason) for key, value in values.items()]
 
 
-def _within(
-    budget: float, config: RunConfig, train: int, every: int, speed: Speed, given: Collection[str]
-) -> list[Decision]:
+def _within(budget: float, train: int, every: int, speed: Speed, given: Collection[str]) -> list[Decision]:
     """Fewer or more updates, and maps and masks of fewer images if need be."""
     maps, masks, found = every, every, []
     fixed = speed.start + maps * speed.maps + masks * speed.mask

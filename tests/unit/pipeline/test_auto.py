@@ -93,13 +93,13 @@ def test_a_short_time_means_fewer_updates_then_fewer_images_then_a_refusal(thing
 
 
 def test_the_same_command_goes_on_with_what_was_decided(things, tmp_path, monkeypatch):
-    from tagmask.pipeline.config import write_settings
+    from tagmask.pipeline.config import with_absolute_paths, write_settings
 
     out = tmp_path / "run"
     out.mkdir()
     monkeypatch.setattr(auto, "measure", lambda *_: Speed(start=10, update=0.5, maps=1.0, mask=0.5))
     first = auto.settle({"data.root": str(things)}, budget=400, out=out)
-    write_settings(first.config, out)
+    write_settings(with_absolute_paths(first.config), out)
     monkeypatch.setattr(auto, "measure", lambda *_: Speed(start=10, update=0.9, maps=1.0, mask=0.5))
     again = auto.settle({"data.root": str(things)}, budget=400, out=out)
     assert again.lines == ()
@@ -123,3 +123,15 @@ def test_speed_is_measured_without_weights_and_without_a_word(things, recwarn):
     speed = measure(config, 4)
     assert min(speed.update, speed.maps, speed.mask) > 0
     assert not recwarn.list
+
+
+def test_what_was_decided_about_other_data_is_not_taken_over(things, tmp_path):
+    from tagmask.pipeline.config import with_absolute_paths, write_settings
+
+    land = folder(tmp_path / "land", ["a;b", "b;c;d", "a;c;d"] * 8)
+    out = tmp_path / "run"
+    out.mkdir()
+    write_settings(with_absolute_paths(auto.settle({"data.root": str(land)}, out=out).config), out)
+    config = auto.settle({"data.root": str(things)}, out=out).config
+    assert config.refine.fit
+    assert config.localize.size == 288
