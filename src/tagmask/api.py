@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tagmask.data.datasets.given import Tags
 from tagmask.engine.log import Display
-from tagmask.errors import ConfigError
 from tagmask.model import Model, load
-from tagmask.pipeline.auto import parse_time, settle
+from tagmask.pipeline.auto import run_settings
 from tagmask.pipeline.config import RunConfig, default_folder, read_config, training_base
-from tagmask.pipeline.flags import AUTO, Classes, background_settings, data_first, flag_settings, tags_as_file
+from tagmask.pipeline.flags import Classes, background_settings, data_first, flag_settings, tags_as_file
 from tagmask.pipeline.order import choose_steps
 from tagmask.pipeline.pages import entropy, write_report, write_review
 from tagmask.pipeline.run import Run
@@ -204,9 +203,11 @@ def run(
     words |= {"device": device, "precision": precision, "seed": seed, "holdout": holdout}
     given = flag_settings("run", words) | background_settings(has_background)
     steps = choose_steps(until, first)
-    config = _settled(recipe, {**given, **(settings or {})}, time, out, progress)
+    settled = run_settings(recipe, {**given, **(settings or {})}, (), time, out)
+    config, watch = settled.config, _watch(callbacks, loggers, progress)
+    for line in settled.lines:
+        watch["display"].say(line)
     folder = default_folder(recipe, config, overwrite) if out is None else Path(out).expanduser()
-    watch = _watch(callbacks, loggers, progress)
     return run_steps(config, folder, steps, overwrite=overwrite, **watch)
 
 
@@ -249,20 +250,6 @@ def teach(
     source = None if corrections is None else Path(corrections).expanduser()
     place = None if out is None else Path(out).expanduser()
     return teach_run(config, folder, source, seconds=seconds, out=place, progress=progress, stop=stop)
-
-
-def _settled(
-    recipe: str | Path | RunConfig, given: Settings, time: str | None, out: str | Path | None, progress: bool
-) -> RunConfig:
-    """Settings of a run; recipe "auto" decides and says what was not given."""
-    if recipe != AUTO:
-        if time is not None:
-            raise ConfigError("time is for recipe auto, which chooses its updates; here give iterations")
-        return read_config(recipe, given)
-    settled = settle(given, (), parse_time(time) if time else None, Path(out or Path("runs") / AUTO))
-    for line in settled.lines:
-        Display(quiet=not progress).say(line)
-    return settled.config
 
 
 def _watch(callbacks: Sequence[Any], loggers: Sequence[Any], progress: bool) -> dict[str, Any]:

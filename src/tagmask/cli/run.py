@@ -78,23 +78,15 @@ def do_steps(
         Stopped: A stop signal came.
     """
     from tagmask.data.readers.regular import read_text
-    from tagmask.errors import ConfigError
-    from tagmask.pipeline.auto import parse_time, settle
-    from tagmask.pipeline.config import default_folder, read_config
-    from tagmask.pipeline.flags import AUTO
+    from tagmask.pipeline.auto import run_settings
+    from tagmask.pipeline.config import default_folder
     from tagmask.pipeline.run import run as run_steps
 
     given = {name: value for name, value in flags.items() if value is not None}
-    if base == AUTO:
-        place = out or Path("runs") / AUTO
-        settled = settle(given, settings or (), parse_time(budget) if budget else None, place)
-        config = settled.config
-        for line in settled.lines:
-            show_line(line)
-    elif budget:
-        raise ConfigError("--time is for recipe auto, which chooses its updates; here give --iterations")
-    else:
-        config = read_config(base, given, settings or ())
+    settled = run_settings(base, given, settings or (), budget, out)
+    config = settled.config
+    for line in settled.lines:
+        show_line(line)
     folder = out or default_folder(base, config, overwrite)
     result = run_steps(
         config,

@@ -20,7 +20,7 @@ from tagmask.pipeline.config import RunConfig, read_config, with_absolute_paths
 from tagmask.pipeline.flags import AUTO
 from tagmask.pipeline.speed import Speed, measure
 
-__all__ = ["Decision", "Settled", "parse_time", "settle"]
+__all__ = ["Decision", "Settled", "parse_time", "run_settings", "settle"]
 
 _LOOKED_AT = 64
 _SIDES = (224, 320)
@@ -124,6 +124,35 @@ def settle(
     settled = read_config(AUTO, {**values, **given}, overrides).model_copy(update={"decided": decided})
     kept = {decision.key: decision for decision in found}  # a later decision replaces an earlier one
     return Settled(settled, tuple(decision.line() for decision in kept.values()))
+
+
+def run_settings(
+    recipe: str | Path | RunConfig | None,
+    given: Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    time: str | None = None,
+    out: str | Path | None = None,
+) -> Settled:
+    """Settings of a run by any recipe; "auto" decides what was not given.
+
+    Args:
+        recipe: What the run starts from.
+        given: Dotted name to value.
+        overrides: As given to ``--set``.
+        time: How long recipe "auto" may take, see `parse_time`.
+        out: Run folder, if it was named.
+
+    Raises:
+        UserError: See `settle`; or a time was given for another recipe.
+    """
+    if recipe != AUTO:
+        if time is not None:
+            raise ConfigError(
+                "a time is for recipe auto, which chooses its updates; here give the iterations"
+            )
+        return Settled(read_config(recipe, given, overrides), ())
+    folder = Path(out or Path("runs") / AUTO).expanduser()
+    return settle(given, overrides, None if time is None else parse_time(time), folder)
 
 
 def _earlier(
