@@ -14,7 +14,8 @@ from tagmask.data import ClassTable, TagDataset
 from tagmask.data.classes import read_class_file
 from tagmask.data.datasets.listing import unique_names
 from tagmask.data.readers.archive import FileTree, FolderTree, ZipTree, open_tree
-from tagmask.data.readers.images import IMAGE_SUFFIXES, read_size
+from tagmask.data.readers.images import IMAGE_SUFFIXES
+from tagmask.data.readers.pixels import pixel_size
 from tagmask.data.readers.regular import read_text
 from tagmask.errors import ConfigError, DataError, nearest, one_line
 
@@ -39,7 +40,7 @@ class Subjects:
     def of_dataset(cls, dataset: TagDataset) -> Subjects:
         """The images of a data set."""
         files = {item.name: _with_ending(item.name, item.image) for item in dataset.items}
-        sizes = {item.name: partial(read_size, item.image) for item in dataset.items}
+        sizes = {item.name: partial(dataset.size, index) for index, item in enumerate(dataset.items)}
         return cls(dataset.classes, files, sizes)
 
 
@@ -60,7 +61,7 @@ def find_subjects(images: Path, classes: ClassTable) -> Subjects:
     if not found:
         raise DataError(f"{images} holds no pictures")
     files = dict(zip(unique_names(found), found, strict=True))
-    return Subjects(classes, files, {n: partial(read_size, images / f) for n, f in files.items()})
+    return Subjects(classes, files, {n: partial(pixel_size, images / f) for n, f in files.items()})
 
 
 def predicted_subjects(folder: Path) -> Subjects:

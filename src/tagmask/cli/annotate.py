@@ -33,7 +33,12 @@ Format = Annotated[
 def export(
     of: Of,
     format_: Annotated[
-        str, typer.Option("--format", help="coco, cvat, cvat-coco, label-studio, labelme, voc, yolo.")
+        str,
+        typer.Option(
+            "--format",
+            help="coco, cvat, cvat-coco, label-studio, labelme, voc, yolo; native: GeoTIFF, NIfTI or DICOM "
+            "as the images are, with their grid.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="A .zip, a .json or a folder.")],
     shapes: Annotated[str | None, typer.Option("--shapes", help="exact or polygons.")] = None,
@@ -45,10 +50,30 @@ def export(
     from tagmask.annotations.exchange import export_masks
 
     masks = of / what if (of / what).is_dir() else of
+    if format_ == "native":
+        _native(of, masks, out, shapes)
+        return
     figures = export_masks(masks, _subjects(of, images, classes), format_, out, shapes, new_display())
     without = f"; {figures['without']} without a mask" if figures["without"] else ""
     line = f"{out}: {figures['images']} images as {format_} ({figures['shapes']}){without}"
     show_line(line, out=out, **figures)
+
+
+def _native(of: Path, masks: Path, out: Path, shapes: str | None) -> None:
+    from tagmask.data.parts import open_part
+    from tagmask.inference.native import write_native
+    from tagmask.pipeline.config import read_config
+
+    if not (of / "settings.yaml").is_file():
+        raise ConfigError(f"{of} is no run folder; native masks are a run's, and predict writes them itself")
+    if shapes is not None or out.suffix.lower() in (".zip", ".json"):
+        raise ConfigError("native masks go to a folder, without --shapes: --out DIR")
+    figures = write_native(masks, open_part(read_config(of).data, "both"), out, new_display())
+    kinds = [(figures["geotiff"], "GeoTIFF"), (figures["nifti"], "NIfTI"), (figures["dicom"], "DICOM")]
+    made = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
+    left = [(figures["plain"], "without a grid of their own"), (figures["without"], "without a mask")]
+    rest = "".join(f"; {count} {why}" for count, why in left if count)
+    show_line(f"{out}: masks of {figures['images']} images as {made}{rest}", out=out, **figures)
 
 
 @app.command("import")

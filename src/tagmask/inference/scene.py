@@ -23,7 +23,7 @@ from tagmask.inference.summary import Counts
 from tagmask.store.files import atomic_write
 from tagmask.types import IGNORE
 
-__all__ = ["Scene", "open_scene", "predict_scene", "write_polygons"]
+__all__ = ["Scene", "new_raster", "open_scene", "predict_scene", "write_polygons"]
 
 _BLOCK = 256
 _CACHE_MB = 256
@@ -110,10 +110,9 @@ def predict_scene(
     rasterio, counts = need("rasterio", scene.path), Counts(scene.height, scene.width)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB))
-        files = [stack.enter_context(_new_raster(rasterio, mask, scene, IGNORE))]
-        files[0].write_colormap(1, {k: tuple(colour) for k, colour in enumerate(palette.tolist())})
+        files = [stack.enter_context(new_raster(mask, scene.file, IGNORE, palette))]
         if confidence is not None:
-            files.append(stack.enter_context(_new_raster(rasterio, confidence, scene, None)))
+            files.append(stack.enter_context(new_raster(confidence, scene.file)))
 
         def emit(top: int, left: int, values: Tensor) -> None:
             label, certain = winner(values)
@@ -130,19 +129,34 @@ def predict_scene(
 
 
 @contextmanager
-def _new_raster(rasterio: Any, path: Path, scene: Scene, nodata: int | None) -> Iterator[Any]:
-    like, place = scene.file, {"crs": scene.file.crs, "transform": scene.file.transform}
+def new_raster(
+    path: Path, like: Any, nodata: int | None = None, palette: NDArray[np.uint8] | None = None
+) -> Iterator[Any]:
+    """A GeoTIFF of one band of bytes with the grid of another, to be written by windows.
+
+    Args:
+        path: Appears when it is complete.
+        like: What `tagmask.data.readers.geotiff.opened` gave.
+        nodata: The value of pixels without data, if there is one.
+        palette: (256, 3) RGB colours of the values.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    rasterio, place = need("rasterio", path), {"crs": like.crs, "transform": like.transform}
     points, points_crs = like.gcps
     if points:
         place = {"crs": points_crs, "gcps": points}
     with (
         atomic_write(path) as target,
         rasterio.open(
-            target, "w", driver="GTiff", height=scene.height, width=scene.width, count=1, dtype="uint8",
+            target, "w", driver="GTiff", height=like.height, width=like.width, count=1, dtype="uint8",
             tiled=True, blockxsize=_BLOCK, blockysize=_BLOCK, compress="deflate", nodata=nodata,
             bigtiff="if_safer", **place,
         ) as file,
     ):  # fmt: skip
+        if palette is not None:
+            file.write_colormap(1, {k: tuple(colour) for k, colour in enumerate(palette.tolist())})
         yield file
 
 

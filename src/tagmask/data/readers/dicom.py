@@ -15,7 +15,7 @@ from tagmask.data.readers.pixels import PixelInfo, decoding, need
 from tagmask.data.readers.regular import check_regular
 from tagmask.errors import DataError
 
-__all__ = ["ENDINGS", "count", "read", "series", "size", "write_segments"]
+__all__ = ["ENDINGS", "count", "read", "series", "series_of", "size", "write_segments"]
 
 ENDINGS = (".dcm", ".dicom")
 """Endings of the files."""
@@ -101,6 +101,11 @@ def _window(file: Any) -> tuple[float, float] | None:
         return None
     first = [float(np.atleast_1d(np.asarray(value, float))[0]) for value in (centre, width)]
     return (first[0] - first[1] / 2, first[0] + first[1] / 2) if first[1] > 0 else None
+
+
+def series_of(path: Path) -> str:
+    """What a file says about the series it belongs to; its own path where it says nothing."""
+    return str(_header(path).get("SeriesInstanceUID", "")) or str(path)
 
 
 def series(files: Sequence[Path]) -> list[Path]:
