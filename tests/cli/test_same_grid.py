@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import struct
 
 import numpy as np
@@ -111,7 +112,36 @@ def _same_patient(mask, source):
     assert len(places) == SLICES
 
 
+def _scans(root):
+    pytest.importorskip("openslide")
+    for number in range(2):
+        rgb = np.full((1100, 1300, 3), 240, np.uint8)
+        rgb[100:1000, 500 * number : 500 * number + 600] = (170, 60, 140)
+        with tifffile.TiffWriter(root / f"scan{number}.tif") as file:
+            for level in range(3):
+                step = 2**level
+                head = {"photometric": "rgb", "tile": (256, 256), "subfiletype": int(level > 0)}
+                file.write(rgb[::step, ::step], resolution=(40_000 / step,) * 2, **head)
+    return [f"scan{number}.tif" for number in range(2)]
+
+
+def _same_pyramid(mask, source):
+    """By OpenSlide and tifffile, of what rasterio wrote."""
+    openslide = pytest.importorskip("openslide")
+    with openslide.OpenSlide(mask) as made, openslide.OpenSlide(source) as given:
+        assert made.dimensions == given.dimensions
+        assert made.level_count > 1
+        for axis in "xy":
+            key = f"openslide.mpp-{axis}"
+            # GDAL keeps it as a single-precision number.
+            assert float(made.properties[key]) == pytest.approx(float(given.properties[key]), rel=1e-7)
+    with tifffile.TiffFile(mask) as made:
+        labels = made.pages[0].asarray()
+    assert set(np.unique(labels)) <= {0, 1, 2}
+
+
 KINDS = {
+    "scans": (_scans, ".tif", _same_pyramid, []),
     "GeoTIFF": (_scenes, ".tif", _same_place, ["--set=data.bands=all"]),
     "NIfTI": (_volumes, ".nii.gz", _same_affine, []),
     "DICOM": (_series, ".dcm", _same_patient, []),
@@ -145,6 +175,9 @@ def test_a_mask_has_the_grid_of_its_file(tmp_path, kind):
             same(folder / f"{name}{ending}", root / file)
     if kind == "GeoTIFF":
         assert (tmp_path / "masks/0.gpkg").is_file()
+    if kind == "scans":
+        for folder in ("masks", "out/polygons"):
+            json.loads((tmp_path / folder / "scan0.geojson").read_text())["features"]
 
 
 def test_only_the_masks_of_a_run_with_a_grid_are_native(tmp_path):

@@ -36,8 +36,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="coco, cvat, cvat-coco, label-studio, labelme, voc, yolo; native: GeoTIFF, NIfTI or DICOM "
-            "as the images are, with their grid.",
+            help="coco, cvat, cvat-coco, label-studio, labelme, voc, yolo; native: GeoTIFF, NIfTI, DICOM "
+            "or scan, as the images are, with their grid.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="A .zip, a .json or a folder.")],
@@ -70,6 +70,7 @@ def _native(of: Path, masks: Path, out: Path, shapes: str | None) -> None:
         raise ConfigError("native masks go to a folder, without --shapes: --out DIR")
     figures = write_native(masks, open_part(read_config(of).data, "both"), out, new_display())
     kinds = [(figures["geotiff"], "GeoTIFF"), (figures["nifti"], "NIfTI"), (figures["dicom"], "DICOM")]
+    kinds.append((figures["slide"], "scans"))
     made = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
     left = [(figures["plain"], "without a grid of their own"), (figures["without"], "without a mask")]
     rest = "".join(f"; {count} {why}" for count, why in left if count)

@@ -240,11 +240,12 @@ def _measured(
 ) -> Reading:
     """Ranges from percentiles of the values of some images, each thinned out to the same number."""
     values: list[NDArray[np.float32]] = []
-    joint, reason = bands is None, "there is none"
+    joint, reason, eight = bands is None, "there is none", False
     for path, part in sample:
         try:
             pixels, info = read_pixels(path, part)
             if info.full == (0.0, 255.0) and not photographs:
+                eight = True
                 continue
             # Only to ask whether these bands are there.
             Reading(bands).levels(
@@ -258,7 +259,7 @@ def _measured(
         rows = rows[:, :: max(1, rows.shape[1] // _VALUES)]
         values.append(rows.reshape(1, -1) if joint else rows)
     if not values:
-        if bands is not None:
+        if bands is not None or eight:
             return Reading(bands, ((0.0, 255.0),), photographs, "8 bits")
         raise DataError(f"no range can be taken from the images to learn from: {reason}")
     rule = f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of {len(values)} training images"

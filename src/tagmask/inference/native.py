@@ -1,4 +1,4 @@
-"""Masks of a run in the grid of the files they are about: GeoTIFF, NIfTI, DICOM segmentation."""
+"""Masks of a run in the grid of the files they are about: GeoTIFF, NIfTI, DICOM segmentation, scans."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 
 from tagmask.data import ClassTable, TagDataset
 from tagmask.data.base import Item
-from tagmask.data.readers import dicom, geotiff, nifti
+from tagmask.data.readers import dicom, geotiff, nifti, slide
 from tagmask.data.readers.pixels import file_kind
 from tagmask.engine.log import Display
 from tagmask.errors import DataError
+from tagmask.inference.scan import open_slide, write_annotations
 from tagmask.inference.scene import new_raster, write_polygons
 from tagmask.store.files import atomic_write, file_for
 from tagmask.store.labels import read_mask
@@ -30,7 +31,8 @@ def write_native(masks: Path, dataset: TagDataset, out: Path, display: Display) 
     """Write masks as what their images are, with the same grid, to a folder.
 
     A GeoTIFF's mask is a GeoTIFF, with outlines in map units beside it; slices are put together to a NIfTI
-    volume, in which slices without a mask are 255, or to a DICOM segmentation of the slices that have one.
+    volume, in which slices without a mask are 255, or to a DICOM segmentation of the slices that have one;
+    tiles of a scan become a pyramid, 255 where tissue has no mask, and outlines in its pixels.
 
     Args:
         masks: Folder of ``<name>.png``.
@@ -53,11 +55,11 @@ def write_native(masks: Path, dataset: TagDataset, out: Path, display: Display) 
         kind = file_kind(item.image)
         together = dicom.series_of(item.image) if kind == "dicom" else str(item.image)
         groups[kind, together].append((item, mask))
-    counts = {"geotiff": 0, "nifti": 0, "dicom": 0, "images": 0}
+    counts = {"geotiff": 0, "nifti": 0, "dicom": 0, "slide": 0, "images": 0}
     wanted = {key: members for key, members in groups.items() if key[0] in _WRITERS}
     if not wanted:
         raise DataError(
-            f"{masks} holds no mask of a GeoTIFF, NIfTI or DICOM image; masks of other pictures are the PNGs "
+            f"{masks} holds no mask of a GeoTIFF, a volume or a scan; masks of other pictures are the PNGs "
             "that lie there"
         )
     with display.task("export", len(wanted)) as task:
@@ -111,6 +113,32 @@ def _series(members: _Members, classes: ClassTable, out: Path) -> None:
         dicom.write_segments(target, np.stack(planes), files, classes.names)
 
 
+def _scan(members: _Members, classes: ClassTable, out: Path) -> None:
+    source, side = members[0][0].image, slide.TILE
+    name = members[0][0].name.rpartition("/")[0]
+    target = file_for(out, name, ".tif")
+    masks = {item.part: mask for item, mask in members}
+    with (
+        open_slide(source, None) as scan,
+        new_raster(target, scan.grid, IGNORE, classes.palette, pyramid=True) as made,
+    ):
+        columns = -(-scan.width // side)
+        for row in range(-(-scan.height // side)):
+            for column in range(columns):
+                top, left = row * side, column * side
+                height, width = min(side, scan.height - top), min(side, scan.width - left)
+                mask = masks.get(row * columns + column)
+                labels = np.zeros((side, side), np.uint8)
+                if mask is not None:
+                    labels = read_mask(mask)
+                    _refuse_size(mask, labels.shape, (side, side))
+                elif scan.is_wanted(top, left, height, width):
+                    labels[:] = IGNORE
+                window = ((top, top + height), (left, left + width))
+                made.write(labels[:height, :width], 1, window=window)
+    write_annotations(target, classes, file_for(out, name, ".geojson"))
+
+
 def _refuse_size(mask: Path, found: tuple[int, ...], wanted: tuple[int, int]) -> None:
     if found != wanted:
         raise DataError(
@@ -123,4 +151,5 @@ _WRITERS: dict[str, Callable[[_Members, ClassTable, Path], None]] = {
     "geotiff": _scene,
     "nifti": _volume,
     "dicom": _series,
+    "slide": _scan,
 }

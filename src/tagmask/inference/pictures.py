@@ -172,7 +172,7 @@ def _from_folder(root: Path, options: _Options) -> Iterator[Picture | Broken]:
         yield Broken(printable(str(root / name)), reason)
     for name in one_of_each_series(tree.names):
         suffix = PurePosixPath(name).suffix.lower()
-        if whole_kind(root / name) in ("volume", "series"):
+        if whole_kind(root / name) in ("volume", "series", "slide"):
             yield from _from_file(root / name, name, options, alone=False)
         elif suffix in FOREIGN_SUFFIXES:
             yield Broken(printable(str(root / name)), CONVERT)

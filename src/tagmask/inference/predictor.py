@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from tagmask.methods.base import Method, SegmentationViews
 from tagmask.models.trained import Trained
 from tagmask.ops.crf_presets import CRFParams
 from tagmask.ops.resize import resize_bilinear
-from tagmask.ops.tiles import join_tiles, tile_spans
+from tagmask.ops.tiles import Emit, Wanted, join_tiles, skipping, tile_spans
 
 __all__ = ["Prediction", "Predictor", "Use", "picture_of", "remembered_use", "winner"]
 
@@ -237,7 +237,7 @@ class Predictor:
         return mask, confidence, self.by_tiles(picture, tags, emit)
 
     def by_tiles(
-        self, picture: AnyPicture, tags: Tensor | None, emit: Callable[[int, int, Tensor], None]
+        self, picture: AnyPicture, tags: Tensor | None, emit: Emit, wanted: Wanted | None = None
     ) -> int:
         """Probabilities of a picture of any size, handed out part by part in bounded memory.
 
@@ -245,13 +245,13 @@ class Predictor:
             picture: What to look at; only parts of it are asked for.
             tags: Classes that may appear, 0 or 1, (1, K); any if None.
             emit: Takes (top, left, probabilities (K + 1, h, w)); the parts cover every pixel once.
+            wanted: Whether a tile (top, left, height, width) is looked at; others are background unseen.
 
         Returns:
-            Into how many tiles the picture was cut.
+            How many tiles were looked at.
         """
-        rows, columns = (
-            tile_spans(side, self.tile, self.overlap) for side in (picture.height, picture.width)
-        )
+        sides = picture.height, picture.width
+        rows, columns = (tile_spans(side, self.tile, self.overlap) for side in sides)
 
         def cut(top: int, left: int, height: int, width: int) -> Tensor:
             return rgb_tensor(np.array(picture.crop((left, top, left + width, top + height))))
@@ -259,8 +259,10 @@ class Predictor:
         def run(images: Tensor) -> Tensor:
             return self.probabilities(images, None if tags is None else tags.expand(len(images), -1))
 
-        join_tiles(run, cut, emit, rows, columns, self.batch_size)
-        return len(rows.starts) * len(columns.starts)
+        background = torch.eye(self.method.num_classes + 1, device=self.compute.device)[0]
+        fn, look, count = skipping(run, cut, wanted, background)
+        join_tiles(fn, look, emit, rows, columns, self.batch_size)
+        return count()
 
 
 def picture_of(images: Tensor) -> AnyPicture:

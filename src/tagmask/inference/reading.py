@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from tagmask.data.levels import Reading
-from tagmask.data.readers import dicom, nifti
+from tagmask.data.readers import dicom, nifti, slide
 from tagmask.data.readers.images import MAX_PIXELS, read_picture
 from tagmask.data.readers.pixels import file_kind
 from tagmask.data.readers.stack import AnyPicture, as_picture
@@ -60,7 +60,8 @@ def one_of_each_series(names: Sequence[str]) -> Iterator[str]:
 def whole_kind(path: Path) -> str:
     """Which kind of file a path is that is predicted in one go; "" for a picture.
 
-    "scene" lies on a map, "volume" is a NIfTI file, "series" are DICOM files.
+    "scene" lies on a map, "volume" is a NIfTI file, "series" are DICOM files, "slide" is a
+    whole-slide scan.
 
     Without rasterio a GeoTIFF of 8 bits is a picture like any other.
     """
@@ -68,9 +69,11 @@ def whole_kind(path: Path) -> str:
         return "volume"
     if path.suffix.lower() in dicom.ENDINGS:
         return "series"
+    if path.suffix.lower() in slide.ENDINGS:
+        return "slide"
     if path.suffix.lower() not in (".tif", ".tiff") or importlib.util.find_spec("rasterio") is None:
         return ""
     try:
-        return "scene" if file_kind(path) == "geotiff" else ""
+        return {"geotiff": "scene", "slide": "slide"}.get(file_kind(path), "")
     except DataError:
         return ""  # whoever reads it says what is wrong

@@ -1,4 +1,4 @@
-"""Scenes of a map: read by windows, predicted tile by tile, written with the same place on the map."""
+"""Scenes of a map and scans: read by windows, predicted tile by tile, written in the same grid."""
 
 from __future__ import annotations
 
@@ -23,13 +23,38 @@ from tagmask.inference.summary import Counts
 from tagmask.store.files import atomic_write
 from tagmask.types import IGNORE
 
-__all__ = ["Scene", "new_raster", "open_scene", "predict_scene", "write_polygons"]
+__all__ = ["Parts", "Scene", "new_raster", "open_scene", "predict_scene", "write_polygons"]
 
 _BLOCK = 256
 _CACHE_MB = 256
 
 
-class Scene(BandPicture):
+class Parts(BandPicture):
+    """A picture of any size that is read where it is looked at; cut and resized as a picture is.
+
+    Attributes:
+        grid: What has its height, width, crs, transform and gcps, see `new_raster`.
+        pyramid: Whether its masks get smaller copies inside.
+        height: H.
+        width: W.
+    """
+
+    grid: Any
+    pyramid: bool = False
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
+        return np.array(self.crop((0, 0, self.width, self.height)), dtype=dtype)
+
+    def no_data(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Pixels of a part without any data, (height, width); None where that cannot be."""
+        return None
+
+    def is_wanted(self, top: int, left: int, height: int, width: int) -> bool:
+        """Whether a part is worth a look; all of it is background if not."""
+        return True
+
+
+class Scene(Parts):
     """A raster that is read where it is looked at; cut and resized as a picture is.
 
     Args:
@@ -42,12 +67,9 @@ class Scene(BandPicture):
     """
 
     def __init__(self, path: Path, file: Any, reading: Reading) -> None:
-        self.path, self.file, self.reading = path, file, reading
+        self.path, self.file, self.grid, self.reading = path, file, file, reading
         self.info = geotiff.describe(path, file)
         self.height, self.width = file.height, file.width
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
-        return np.array(self.crop((0, 0, self.width, self.height)), dtype=dtype)
 
     def crop(self, box: tuple[int, int, int, int]) -> AnyPicture:  # type: ignore[override]
         """The part (left, top, right, bottom)."""
@@ -85,13 +107,13 @@ def open_scene(path: Path, reading: Reading | None) -> Iterator[Scene]:
 
 def predict_scene(
     predictor: Predictor,
-    scene: Scene,
+    scene: Parts,
     tags: Tensor | None,
     mask: Path,
     confidence: Path | None,
     palette: NDArray[np.uint8],
 ) -> Counts:
-    """Write the mask of a scene as a GeoTIFF with the scene's own grid, 255 where there is no data.
+    """Write the mask of a scene or scan as a TIFF with its own grid, 255 where there is no data.
 
     Args:
         predictor: Makes the labels.
@@ -107,12 +129,12 @@ def predict_scene(
     Raises:
         DataError: The scene cannot be read, or the files cannot be written.
     """
-    rasterio, counts = need("rasterio", scene.path), Counts(scene.height, scene.width)
+    rasterio, counts = need("rasterio", mask), Counts(scene.height, scene.width)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB))
-        files = [stack.enter_context(new_raster(mask, scene.file, IGNORE, palette))]
+        files = [stack.enter_context(new_raster(mask, scene.grid, IGNORE, palette, scene.pyramid))]
         if confidence is not None:
-            files.append(stack.enter_context(new_raster(confidence, scene.file)))
+            files.append(stack.enter_context(new_raster(confidence, scene.grid, pyramid=scene.pyramid)))
 
         def emit(top: int, left: int, values: Tensor) -> None:
             label, certain = winner(values)
@@ -124,21 +146,28 @@ def predict_scene(
             for file, plane in zip(files, (label, certain), strict=False):
                 file.write(plane, 1, window=((top, top + height), (left, left + width)))
 
-        counts.tiles = predictor.by_tiles(scene, tags, emit)
+        wanted = scene.is_wanted if scene.pyramid else None
+        counts.tiles = predictor.by_tiles(scene, tags, emit, wanted)
     return counts
 
 
 @contextmanager
 def new_raster(
-    path: Path, like: Any, nodata: int | None = None, palette: NDArray[np.uint8] | None = None
+    path: Path,
+    like: Any,
+    nodata: int | None = None,
+    palette: NDArray[np.uint8] | None = None,
+    pyramid: bool = False,
 ) -> Iterator[Any]:
     """A GeoTIFF of one band of bytes with the grid of another, to be written by windows.
 
     Args:
         path: Appears when it is complete.
-        like: What `tagmask.data.readers.geotiff.opened` gave.
+        like: What `tagmask.data.readers.geotiff.opened` gave; or anything with these attributes, and perhaps
+            `resolution`, tags of the file.
         nodata: The value of pixels without data, if there is one.
         palette: (256, 3) RGB colours of the values.
+        pyramid: Also keep smaller copies in it, each half as large as the one before.
 
     Raises:
         DataError: It cannot be written.
@@ -155,9 +184,13 @@ def new_raster(
             bigtiff="if_safer", **place,
         ) as file,
     ):  # fmt: skip
+        file.update_tags(**getattr(like, "resolution", {}))
         if palette is not None:
             file.write_colormap(1, {k: tuple(colour) for k, colour in enumerate(palette.tolist())})
         yield file
+        if pyramid:
+            steps = (max(like.height, like.width) // _BLOCK).bit_length()
+            file.build_overviews([2**step for step in range(1, steps)], rasterio.enums.Resampling.nearest)
 
 
 def write_polygons(mask: Path, classes: ClassTable, geojson: Path, package: Path) -> int:

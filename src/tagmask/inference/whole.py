@@ -1,4 +1,4 @@
-"""Files that are predicted in one go and written as what they are: scenes of a map and volumes."""
+"""Files that are predicted in one go and written as what they are: scenes of a map, volumes and scans."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tagmask.data.readers.regular import irregular
 from tagmask.data.readers.stack import as_picture
 from tagmask.errors import UserError, one_line
 from tagmask.inference.pictures import Picture
-from tagmask.inference.scene import open_scene, predict_scene, write_polygons
+from tagmask.inference.scan import open_slide, write_annotations
+from tagmask.inference.scene import Parts, open_scene, predict_scene, write_polygons
 from tagmask.inference.summary import Counts, files_of, row_of_counts
 from tagmask.inference.writer import Work, allowed, known_tags, outputs, overlay
 from tagmask.store.files import NameRefused, atomic_write, file_for
@@ -42,22 +43,34 @@ def _tags(work: Work, picture: Picture) -> Tensor | None:
 
 
 def _scene(work: Work, picture: Picture) -> None:
+    with open_scene(Path(picture.source), work.reading) as scene:
+        ends = (".geojson", ".gpkg")
+        _parts(work, picture, scene, lambda mask, *files: write_polygons(mask, work.classes, *files), ends)
+
+
+def _slide(work: Work, picture: Picture) -> None:
+    with open_slide(Path(picture.source), work.reading) as scan:
+        ends = (".geojson",)
+        _parts(work, picture, scan, lambda mask, *files: write_annotations(mask, work.classes, *files), ends)
+
+
+def _parts(
+    work: Work, picture: Picture, scene: Parts, outline: Callable[..., int], ends: Sequence[str]
+) -> None:
     config = work.config
     mask = file_for(work.out / "masks", picture.name, ".tif")
     confidence = file_for(work.out / "confidence", picture.name, ".tif") if config.confidence else None
-    with open_scene(Path(picture.source), work.reading) as scene:
-        tags, palette = _tags(work, picture), work.classes.palette
-        found = predict_scene(work.predictor, scene, tags, mask, confidence, palette)
-        if config.polygons:
-            files = [file_for(work.out / "polygons", picture.name, end) for end in (".geojson", ".gpkg")]
-            write_polygons(mask, work.classes, *files)
-        if config.overlays:
-            factor = min(1.0, _OVERLAY_SIDE / max(scene.size))
-            size = max(1, round(scene.width * factor)), max(1, round(scene.height * factor))
-            small = scene.resize(size, Image.Resampling.BILINEAR)
-            with geotiff.opened(mask) as labels, atomic_write(outputs(work, picture)[1]) as target:
-                shown = labels.read(1, out_shape=(size[1], size[0])).astype(np.uint8)
-                overlay(small, shown).save(target, format="JPEG", quality=88)
+    tags, palette = _tags(work, picture), work.classes.palette
+    found = predict_scene(work.predictor, scene, tags, mask, confidence, palette)
+    if config.polygons:
+        outline(mask, *(file_for(work.out / "polygons", picture.name, end) for end in ends))
+    if config.overlays:
+        factor = min(1.0, _OVERLAY_SIDE / max(scene.size))
+        size = max(1, round(scene.width * factor)), max(1, round(scene.height * factor))
+        small = scene.resize(size, Image.Resampling.BILINEAR)
+        with geotiff.opened(mask) as labels, atomic_write(outputs(work, picture)[1]) as target:
+            shown = labels.read(1, out_shape=(size[1], size[0])).astype(np.uint8)
+            overlay(small, shown).save(target, format="JPEG", quality=88)
     row = row_of_counts(picture, found, work.classes, known_tags(work, picture))
     work.done(row | files_of(work.out, outputs(work, picture)))
 
@@ -117,4 +130,9 @@ def _finish_stack(work: Work, picture: Picture, slices: Slices, labels: Planes, 
     work.done(row | files_of(work.out, outputs(work, picture)))
 
 
-_KINDS: dict[str, Callable[[Work, Picture], None]] = {"scene": _scene, "volume": _volume, "series": _series}
+_KINDS: dict[str, Callable[[Work, Picture], None]] = {
+    "scene": _scene,
+    "volume": _volume,
+    "series": _series,
+    "slide": _slide,
+}

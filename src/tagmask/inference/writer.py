@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 _OVERLAY_SIDE = 2048
-MASK_ENDINGS = {"scene": ".tif", "volume": ".nii.gz", "series": ".dcm"}
+MASK_ENDINGS = {"scene": ".tif", "volume": ".nii.gz", "series": ".dcm", "slide": ".tif"}
 """Ending of the mask of what is predicted in one go."""
 
 
@@ -78,7 +78,7 @@ class PredictConfig(Config):
     confidence: bool = True
     """Also write the probability of every pixel's label, as 8-bit grey."""
     polygons: bool = True
-    """Of pictures with a place on a map, also write the outlines in map units."""
+    """Of pictures with a place on a map, also write the outlines in map units; of scans, in pixels."""
 
 
 Known = Mapping[str, tuple[int, ...]]
@@ -181,8 +181,8 @@ def outputs(work: Work, picture: Picture) -> list[Path]:
     chosen = [("masks", ending, True), ("overlays", ".jpg", config.overlays)]
     # A segmentation of DICOM has no place for it.
     chosen.append(("confidence", ending, config.confidence and picture.kind != "series"))
-    if picture.kind == "scene":
-        chosen += [("polygons", end, config.polygons) for end in (".geojson", ".gpkg")]
+    ends = {"scene": (".geojson", ".gpkg"), "slide": (".geojson",)}.get(picture.kind, ())
+    chosen += [("polygons", end, config.polygons) for end in ends]
     return [file_for(work.out / folder, picture.name, end) for folder, end, wanted in chosen if wanted]
 
 

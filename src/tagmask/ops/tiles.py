@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Spans", "join_tiles", "tile_spans"]
+__all__ = ["Emit", "Spans", "Wanted", "join_tiles", "skipping", "tile_spans"]
 
 _STEP = 16
 _MANY = 1 << 22
 """Pixels of overlap that are kept for a row of tiles; times C numbers."""
 Emit = Callable[[int, int, Tensor], None]
+Cut = Callable[[int, int, int, int], Tensor]
+Run = Callable[[Tensor], Tensor]
+Wanted = Callable[[int, int, int, int], bool]
 
 
 @dataclass(frozen=True)
@@ -156,3 +159,35 @@ def _row(
         starts = columns.starts[first : first + batch_size]
         images = torch.stack([cut(top, left, height, columns.length) for left in starts])
         yield from enumerate(fn(images), start=first)
+
+
+def skipping(fn: Run, cut: Cut, wanted: Wanted | None, blank: Tensor) -> tuple[Run, Cut, Callable[[], int]]:
+    """What `join_tiles` takes as `fn` and `cut`, where some tiles are not worth a look.
+
+    Args:
+        fn: (n, c, h, w) to (n, C, h, w).
+        cut: See `join_tiles`.
+        wanted: Whether a tile (top, left, height, width) is cut out and looked at; all are if None.
+        blank: The result at every pixel of the others, (C,), on the device of `fn`.
+
+    Returns:
+        The two, and how many tiles were looked at so far.
+    """
+    flags: list[bool] = []
+    channels = 0 if wanted is None else cut(0, 0, 1, 1).shape[0]
+
+    def part(top: int, left: int, height: int, width: int) -> Tensor:
+        flags.append(wanted is None or wanted(top, left, height, width))
+        return cut(top, left, height, width) if flags[-1] else torch.zeros(channels, height, width)
+
+    def run(images: Tensor) -> Tensor:
+        # These are the tiles that were cut out last.
+        seen = torch.tensor(flags[-len(images) :])
+        if seen.all():
+            return fn(images)
+        made = blank[:, None, None].expand(len(images), -1, *images.shape[2:]).contiguous()
+        if seen.any():
+            made[seen.to(made.device)] = fn(images[seen])
+        return made
+
+    return run, part, lambda: sum(flags)

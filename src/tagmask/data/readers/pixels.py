@@ -40,6 +40,7 @@ EXTRAS = {
     "nibabel": "volumes",
     "pydicom": "volumes",
     "highdicom": "volumes",
+    "openslide": "slides",
 }
 """Decoder to the extra that installs it."""
 
@@ -93,7 +94,7 @@ def read_pixels(
     if kind in ("tiff", "geotiff"):
         reader = importlib.import_module(f"tagmask.data.readers.{kind}")
         pixels, info = reader.read(path, max_pixels)
-    elif kind in ("nifti", "dicom"):
+    elif kind in ("nifti", "dicom", "slide"):
         pixels, info = importlib.import_module(f"tagmask.data.readers.{kind}").read(path, part, max_pixels)
     elif kind == "png16":
         pixels, info = _deep_png(path, max_pixels)
@@ -116,7 +117,7 @@ def pixel_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
     """
     path = Path(path)
     kind = file_kind(path)
-    if kind in ("tiff", "geotiff", "nifti", "dicom"):
+    if kind in ("tiff", "geotiff", "nifti", "dicom", "slide"):
         size: tuple[int, int] = importlib.import_module(f"tagmask.data.readers.{kind}").size(path, max_pixels)
         return size
     return read_size(path, max_pixels)
@@ -129,6 +130,8 @@ def is_photograph(path: str | Path) -> bool:
     """
     try:
         kind = file_kind(Path(path))
+        if kind == "slide":
+            return False
         if kind in ("tiff", "geotiff"):
             reader = importlib.import_module("tagmask.data.readers.tiff")
             plain: bool = reader.is_photograph(Path(path))
@@ -139,19 +142,26 @@ def is_photograph(path: str | Path) -> bool:
 
 
 def file_kind(path: Path) -> str:
-    """What a file is: "tiff", "geotiff", "png16", "pnm16", "nifti", "dicom" or "photograph" (all else).
+    """What a file is: "tiff", "geotiff", "png16", "pnm16", "nifti", "dicom", "slide", "photograph" (else).
 
     Raises:
         DataError: It is missing or no plain file.
     """
-    with _named(path), open_regular(path) as file:
+    # Scenes and scans are read by parts, however many bytes they have.
+    with _named(path), open_regular(path, limit=None) as file:
         head = file.read(_HEAD)
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return "nifti"
     if head[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
         return "dicom"
+    slide = importlib.import_module("tagmask.data.readers.slide")
+    if path.suffix.lower() in slide.ENDINGS:
+        return "slide"
     if head[:4] in _TIFF:
-        return importlib.import_module("tagmask.data.readers.tiff").kind_of(path)  # type: ignore[no-any-return]
+        tiff = importlib.import_module("tagmask.data.readers.tiff")
+        kind: str = tiff.kind_of(path)
+        scan = kind == "tiff" and slide.may_be(path) and tiff.is_photograph(path) and slide.is_slide(path)
+        return "slide" if scan else kind
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) > 25 and head[24] == 16:
         return "png16"
     if head[:2] in (b"P5", b"P6") and _netpbm_depth(head) > 255:

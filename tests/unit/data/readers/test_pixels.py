@@ -8,7 +8,7 @@ from PIL import Image
 
 from tagmask.data.levels import Reading, choose_reading
 from tagmask.data.readers.images import read_image
-from tagmask.data.readers.pixels import is_photograph, pixel_size, read_pixels
+from tagmask.data.readers.pixels import file_kind, is_photograph, pixel_size, read_pixels
 from tagmask.errors import ConfigError, DataError
 
 tifffile = pytest.importorskip("tifffile")
@@ -162,3 +162,20 @@ def test_a_missing_decoder_is_asked_for_by_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
     with pytest.raises(DataError, match=r"needs tifffile to be read: pip install 'tagmask\[tiff\]'"):
         read_pixels(path)
+
+
+def test_files_of_any_length_that_are_read_by_parts_are_told(tmp_path):
+    pytest.importorskip("rasterio")
+    path = tiff(tmp_path / "a.tif", RGB, extratags=[(42113, "s", 0, "0", True)])
+    with path.open("r+b") as file:
+        file.truncate(3 << 30)  # a hole, which takes no space
+    assert file_kind(path) == "geotiff"
+
+
+def test_8_bits_of_volumes_keep_0_to_255(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    values = RNG.integers(0, 256, (6, 5, 2), np.uint8)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
+    reading = choose_reading([(tmp_path / "a.nii", part) for part in range(2)], None, None)
+    levels = reading.picture(tmp_path / "a.nii", 1)
+    np.testing.assert_array_equal(levels[..., 0], values[:, :, 1].T)
