@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -58,6 +59,28 @@ class Model(Publishing):
         self._trained, self._compute, self._source = trained, compute, source
         self.method = trained.method.to(compute.device).eval()
         self.reading = trained.reading
+
+    def __repr__(self) -> str:
+        """What it is, on one line."""
+        source = "" if self._source is None else f"{str(self._source)!r}, "
+        return f"Model({source}{self._trained.name}, {len(self.classes)} classes, {self.device})"
+
+    def _repr_html_(self) -> str:
+        """What it is and what it can say, for notebooks."""
+        count = sum(parameter.numel() for parameter in self.method.parameters())
+        facts = {
+            "method": self._trained.name,
+            "classes": ", ".join(self.classes),
+            "maps": ", ".join(self.kinds) or "none",
+            "masks": "yes" if self.method.segments else "no: it makes maps only",
+            "parameters": f"{count / 1e6:.1f} million",
+            "device": f"{self.device}, {self._compute.precision}",
+            "from": "" if self._source is None else str(self._source),
+        }
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in facts.items() if value
+        )
+        return f"<table><caption>tagmask model</caption>{rows}</table>"
 
     @property
     def device(self) -> torch.device:

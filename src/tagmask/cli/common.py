@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from tagmask.cli.complete import backbones, known_methods, known_recipes
 from tagmask.cli.manner import manner, new_display, show_line, verbose_log
 from tagmask.errors import ProcessError, UserError, in_commands, printable
 
@@ -47,8 +48,14 @@ Split = Annotated[str | None, typer.Option("--split", help="Part of the data to 
 Tags = Annotated[str | None, typer.Option("--tags", help="Tag file, if not in the usual place (data.tags).")]
 Classes = Annotated[Path | None, typer.Option("--classes", help="File with class names (data.classes).")]
 Masks = Annotated[Path | None, typer.Option("--masks", help="Folder of true masks, for scoring.")]
-MethodName = Annotated[str | None, typer.Option("--method", help="Method, see 'tagmask list'.")]
-Backbone = Annotated[str | None, typer.Option("--backbone", help="Network of the method (model.backbone).")]
+MethodName = Annotated[
+    str | None,
+    typer.Option("--method", help="Method, see 'tagmask list'.", autocompletion=known_methods),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option("--backbone", help="Network of the method (model.backbone).", autocompletion=backbones),
+]
 Weights = Annotated[str | None, typer.Option("--weights", help="Pretrained weights: hub, none or a file.")]
 Size = Annotated[int | None, typer.Option("--size", help="Side of the training views in pixels.")]
 Resize = Annotated[
@@ -71,7 +78,10 @@ Holdout = Annotated[
         help="Keep a tenth of the images for scoring tags where the data names no split (data.holdout).",
     ),
 ]
-Recipe = Annotated[str | None, typer.Option("--recipe", help="Shipped recipe, or a YAML file.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", help="Shipped recipe, or a YAML file.", autocompletion=known_recipes),
+]
 Tracker = Annotated[
     list[str] | None,
     typer.Option("--tracker", help="Also log to wandb, mlflow, tensorboard, ... May be repeated."),

@@ -40,6 +40,7 @@ from tagmask.cli.common import (
     holdout_flags,
     show_line,
 )
+from tagmask.cli.complete import known_recipes, things
 from tagmask.cli.manner import HELP, App
 from tagmask.cli.run import do_steps
 from tagmask.cli.teach import teach
@@ -125,7 +126,6 @@ def train(
     show_line(f"model: {folder / 'model'}", model=folder / "model")
 
 
-# Registered here so that help lists the commands in the order of a run.
 for command in (
     steps.localize,
     steps.refine,
@@ -152,7 +152,8 @@ def run(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="Folder of images or hf:DATA (recipe auto), shipped recipe, YAML file or run folder."
+            help="Folder of images or hf:DATA (recipe auto), shipped recipe, YAML file or run folder.",
+            autocompletion=known_recipes,
         ),
     ] = None,
     data: Data = None,
@@ -182,6 +183,12 @@ def run(
     ] = None,
     overwrite: Overwrite = False,
     tracker: Tracker = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run/--no-dry-run", help="Print the steps and about how long they take; write nothing."
+        ),
+    ] = False,
     settings: Set = None,
 ) -> None:
     """All steps of a run, from train to report. Steps that are done are not done again.
@@ -197,9 +204,9 @@ def run(
     flags |= holdout_flags(holdout)
     flags |= {"train.size": size, "train.iterations": iterations, "train.batch_size": batch_size}
     flags |= background_settings(has_background)
-    how: dict[str, Any] = {"overwrite": overwrite, "budget": time, "trackers": tracker or ()}
+    how: dict[str, Any] = {"overwrite": overwrite, "budget": time, "trackers": tracker or (), "dry": dry_run}
     folder = do_steps(recipe, flags, settings, out, choose_steps(until, first), **how)
-    if (folder / "report.html").exists():
+    if not dry_run and (folder / "report.html").exists():
         show_line(f"report: {folder / 'report.html'}")
 
 
@@ -266,7 +273,9 @@ def list_all() -> None:
 
 @app.command()
 @guarded
-def show(name: Annotated[str, typer.Argument(help="A method, a recipe, or 'settings'.")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A method, a recipe, or 'settings'.", autocompletion=things)],
+) -> None:
     """Explain a method and its settings, print a recipe, or list every setting of a run."""
     from tagmask.cli.show import describe
 

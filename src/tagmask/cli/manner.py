@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,19 @@ __all__ = ["App", "Manner", "manner", "new_display", "show_line", "verbose_log"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+GROUPS: Mapping[str, Sequence[str]] = {
+    "Start here": ("run", "demo", "predict"),
+    "Look, correct, teach": ("review", "app", "annotate", "teach", "serve"),
+    "Single steps of a run": (
+        "train", "localize", "refine", "affinity", "walk", "student", "segment", "evaluate", "report",
+        "entropy",
+    ),
+    "Data and models": ("data", "export", "animate"),
+    "Settings and help": ("set", "check", "list", "show", "version"),
+}  # fmt: skip
+"""Help lists the commands like this."""
 HELP = "All commands also take -q (no progress), -v (details, tracebacks) and --json (one JSON object)."
+ALSO = "Also: -q, --quiet (no progress), -v, --verbose (details, tracebacks), --json (one JSON object)."
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "localize": {"--size": "--resize"},
     "segment": {"--size": "--resize"},
@@ -84,7 +96,19 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Commands; each call has a manner of its own."""
+    """Commands, in the order of `GROUPS`; each call has a manner of its own."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for panel, names in GROUPS.items():
+            for name in names:
+                if name in self.commands:
+                    self.commands[name].rich_help_panel = panel  # type: ignore[attr-defined]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the commands as help shows them."""
+        order = [name for names in GROUPS.values() for name in names if name in self.commands]
+        return order + [name for name in self.commands if name not in order]
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run one call of the command line."""
@@ -109,6 +133,7 @@ class App(typer.Typer):
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[_F], _F]:
         """Register a command."""
+        settings.setdefault("epilog", ALSO)
         return super().command(name, cls=Command, **settings)
 
 

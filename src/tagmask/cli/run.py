@@ -55,6 +55,7 @@ def do_steps(
     keep_settings: bool = True,
     budget: str | None = None,
     trackers: Sequence[str] = (),
+    dry: bool = False,
 ) -> Path:
     """Do steps of a run and print the scores they gave.
 
@@ -69,6 +70,7 @@ def do_steps(
         keep_settings: Write the settings into the run folder.
         budget: Time that recipe "auto" may take, as people write it.
         trackers: Where the figures of trainings go besides the run folder.
+        dry: Print what would be done, and do nothing.
 
     Returns:
         The run folder.
@@ -80,6 +82,7 @@ def do_steps(
     from tagmask.data.readers.regular import read_text
     from tagmask.pipeline.auto import run_settings
     from tagmask.pipeline.config import default_folder
+    from tagmask.pipeline.run import plan_run
     from tagmask.pipeline.run import run as run_steps
 
     given = {name: value for name, value in flags.items() if value is not None}
@@ -88,6 +91,12 @@ def do_steps(
     for line in settled.lines:
         show_line(line)
     folder = out or default_folder(base, config, overwrite)
+    if dry:
+        plan = plan_run(config, folder, steps, overwrite=overwrite)
+        show_line("", plan=plan.values())
+        for line in plan.lines():
+            show_line(line)
+        return folder
     result = run_steps(
         config,
         folder,

@@ -12,43 +12,36 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, ProgressColumn
 from rich.progress import Task as RichTask
 from rich.text import Text
 
-__all__ = ["CsvLog", "Display", "Task", "TensorBoardLog", "figures_text"]
+from tagmask.engine.line import Progressed, figures_text, progress_line
+
+__all__ = ["CsvLog", "Display", "Task", "TensorBoardLog"]
 
 _PLAIN_EVERY = 10.0
+PLAIN_WIDTH = 80
+"""Columns of a line that is not on a terminal."""
 _LOG = logging.getLogger("tagmask")
 
 
-def figures_text(figures: Mapping[str, float], names: int = 6) -> str:
-    """Figures on one line: ``loss 1.234  cls 0.321``.
+class _Line(ProgressColumn):
+    """The whole line, as wide as the terminal."""
 
-    Args:
-        figures: Name to value.
-        names: At most so many of them, in order.
-    """
-    return "  ".join(f"{name} {value:.4g}" for name, value in list(figures.items())[:names])
+    max_refresh = None
 
-
-class _Rate(ProgressColumn):
-    """Steps per second, or seconds per step where that reads better."""
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self._display = display
 
     def render(self, task: RichTask) -> Text:
-        """The column's text."""
-        speed = task.finished_speed or task.speed
-        if not speed:
-            return Text("- it/s")
-        return Text(f"{speed:.1f} it/s" if speed >= 1 else f"{1 / speed:.1f} s/it")
+        """The line's text."""
+        work = self._display.progressed(
+            task.description, int(task.completed), None if task.total is None else int(task.total),
+            task.finished_speed or task.speed or 0.0, task.fields["figures"],
+        )  # fmt: skip
+        return Text(progress_line(work, self._display.console.width), no_wrap=True)
 
 
 class Task:
@@ -103,12 +96,9 @@ class Task:
     def _speak(self) -> None:
         # Without a terminal (a log file, CI) a bar would be noise: one plain line now and then.
         self._spoken = time.monotonic()
-        speed = (self._done - self._first) / (self._spoken - self._start)
-        left = f", {(self._total - self._done) / speed:.0f} s left" if self._total and speed else ""
-        total = f"/{self._total}" if self._total else ""
-        self._display.say(
-            f"{self._title} {self._done}{total}, {speed:.2f} it/s{left}  {self._figures}".rstrip()
-        )
+        speed = (self._done - self._first) / max(self._spoken - self._start, 1e-9)
+        work = self._display.progressed(self._title, self._done, self._total, speed, self._figures)
+        self._display.say(progress_line(work, PLAIN_WIDTH, bar=False))
 
 
 class Display:
@@ -122,18 +112,27 @@ class Display:
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False)
         self.live = self.console.is_terminal and not self.console.quiet
-        self.progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=self.console,
-            transient=True,
-        )
+        self.progress = Progress(_Line(self), console=self.console, transient=True, expand=True)
+        self._before = ""
+        self._later: float | None = None
+        self._vague = False
+
+    def step(self, number: int, count: int, later: float, vague: bool = False) -> None:
+        """One step of several comes next; lines say so from now on.
+
+        Args:
+            number: Which, from 1.
+            count: How many there are.
+            later: Seconds that the steps after it take.
+            vague: Whether for some of them nobody knows.
+        """
+        self._before, self._later, self._vague = f"{number}/{count} ", later, vague
+
+    def progressed(
+        self, title: str, done: int, total: int | None, speed: float, figures: str = ""
+    ) -> Progressed:
+        """How far a piece of work is, with what comes after it."""
+        return Progressed(self._before + title, done, total, speed, self._later, self._vague, figures)
 
     def say(self, text: str) -> None:
         """One line of text, also to the logger "tagmask"."""

@@ -20,36 +20,20 @@ from tagmask.engine.runtime import out_of_memory
 from tagmask.engine.signals import Stopped
 from tagmask.errors import UserError
 from tagmask.models.trained import stored_reading
+from tagmask.pipeline.asked import Asked, asked_of, decisive, section
 from tagmask.pipeline.changes import keep_changed, name_changed_inputs, name_own_changes
 from tagmask.pipeline.config import RunConfig, with_absolute_paths, write_settings
 from tagmask.pipeline.order import ALL_STEPS, STEPS
+from tagmask.pipeline.outcome import Run
+from tagmask.pipeline.plan import Plan, make_plan
 from tagmask.pipeline.training import choose_place, guard_settings, guard_training
 from tagmask.steps.base import Context, Step
-from tagmask.steps.models import Models, Settings
+from tagmask.steps.models import Models
 from tagmask.store.files import clear_partial, exclusive
-from tagmask.store.manifest import Manifest
 from tagmask.store.staging import Staging, recover
 from tagmask.training.callbacks import Callbacks
 
-__all__ = ["Run", "run"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run left behind.
-
-    Attributes:
-        folder: The run folder.
-        results: Figures of every step that ran or was done before.
-    """
-
-    folder: Path
-    results: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Mean IoU by what was scored."""
-        return dict(self.results.get("evaluate", {}))
+__all__ = ["Run", "plan_run", "run"]
 
 
 @dataclass
@@ -57,36 +41,12 @@ class _Call:
     """One call of `run`."""
 
     context: Context
+    chosen: Sequence[Step]
     resume: bool
     overwrite: bool
     alone: bool
     keep_settings: bool
     results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is asked of a step, as the manifest would note it.
-
-    Attributes:
-        step: The step.
-        settings: What decides about the result.
-        inputs: Checksums of what it reads.
-        defaults: Values of settings that an older record may not know.
-    """
-
-    step: Step
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, Any]
-    defaults: Mapping[str, Any]
-
-    def done(self, manifest: Manifest) -> bool:
-        """Whether this very work was finished and its outputs are whole."""
-        return manifest.is_done(self.step.name, self.settings, self.inputs, self.defaults, self.step.free)
-
-    def same(self, manifest: Manifest) -> bool:
-        """Whether the record is about this very work, finished or not."""
-        return manifest.same_work(self.step.name, self.settings, self.inputs, self.defaults, self.step.free)
 
 
 def run(
@@ -113,7 +73,7 @@ def run(
         steps: Which steps, in this order.
         resume: Go on with an unfinished training instead of refusing.
         overwrite: Replace a training with other settings that lies in the folder.
-        display: Progress; nothing is shown if None.
+        display: The plan of several steps, and progress; nothing is shown if None.
         keep_settings: Write the settings into the folder; otherwise they count for this call, and are
             written only where there are none yet.
         callbacks: What a program does while a training runs, see `tagmask.training.callbacks`.
@@ -126,71 +86,82 @@ def run(
         Stopped: A stop signal came; the same call goes on.
         UserError: Something the user gave cannot be used.
     """
+    context = _context(config, folder, display)
+    context = replace(context, callbacks=Callbacks(callbacks), loggers=tuple(loggers))
+    runtime, alone = context.runtime, len(steps) == 1
+    chosen, left_out = _chosen(context, steps, overwrite)
+    call = _Call(context, chosen, resume, overwrite, alone, keep_settings)
+    plan = None
+    if not (alone or context.display.console.quiet):
+        plan = make_plan(context, chosen, left_out, overwrite)
+        for line in plan.lines():
+            context.display.say(line)
+    with exclusive(folder) if runtime.is_main else nullcontext():
+        if runtime.is_main:
+            clear_partial(folder)
+            recover(folder)
+        runtime.barrier()
+        for number, step in enumerate(chosen, start=1):
+            if plan is not None:
+                context.display.step(number, len(chosen), *plan.after(step.name))
+                context.display.say(plan.line(step.name))
+            _do(call, step)
+        _settle(call)
+        return Run(folder, call.results)
+
+
+def plan_run(
+    config: RunConfig, folder: Path, steps: Sequence[str] = STEPS, *, overwrite: bool = False
+) -> Plan:
+    """What a call of `run` would do, and about how long that takes; nothing is written.
+
+    Args:
+        config: The settings.
+        folder: The run folder, which need not be there.
+        steps: Which steps, in this order.
+        overwrite: A training with other settings in the folder would be replaced.
+
+    Raises:
+        UserError: The call would be refused.
+    """
+    context = _context(config, folder, None)
+    return make_plan(context, *_chosen(context, steps, overwrite), overwrite)
+
+
+def _context(config: RunConfig, folder: Path, display: Display | None) -> Context:
     config = with_absolute_paths(config)
     runtime = config.runtime.create()
     if display is None or not runtime.is_main:
         display = Display(quiet=True)
     data = Parts(config.data, stored_reading(config.checkpoint))
     models = Models(config, folder, data)
-    context = Context(folder, runtime, display, data, config, models, out=folder)
-    context = replace(context, callbacks=Callbacks(callbacks), loggers=tuple(loggers))
-    call = _Call(context, resume, overwrite, len(steps) == 1, keep_settings)
-    chosen = _chosen(call, steps)
-    for step in chosen:
-        step.check(_section(config, step), context)
-        if step.private:
-            decisive = _decisive(step, _section(config, step), config)
-            guard_settings(step, *decisive, context, overwrite)
-    with exclusive(folder) if runtime.is_main else nullcontext():
-        if runtime.is_main:
-            clear_partial(folder)
-            recover(folder)
-        runtime.barrier()
-        for step in chosen:
-            _do(call, step)
-        _settle(call)
-        return Run(folder, call.results)
+    return Context(folder, runtime, display, data, config, models, out=folder)
 
 
-def _section(settings: Settings, step: Step) -> Any:
-    return getattr(settings, step.name)
+def _chosen(context: Context, names: Sequence[str], overwrite: bool) -> tuple[list[Step], dict[str, str]]:
+    """The steps that make sense in this run, each looked at, and why others are left out.
 
-
-def _chosen(call: _Call, names: Sequence[str]) -> list[Step]:
-    """The steps that make sense in this run; one that was asked for alone is always tried."""
-    steps = [ALL_STEPS[name] for name in names]
-    if call.alone:
-        return steps
-    chosen = []
-    for step in steps:
-        reason = step.needless(call.context)
+    One that was asked for alone is always tried.
+    """
+    chosen, left_out = [], {}
+    for step in (ALL_STEPS[name] for name in names):
+        reason = None if len(names) == 1 else step.needless(context)
         if reason is None:
             chosen.append(step)
         elif reason:
-            call.context.display.say(f"{step.name}: left out, {reason}")
-    return chosen
-
-
-def _asked(call: _Call, step: Step) -> Asked:
-    context = call.context
-    config = _section(context.settings, step)
-    settings, defaults = _decisive(step, config, context.settings)
-    return Asked(step, settings, step.reads(config, context), defaults)
-
-
-def _decisive(step: Step, config: Any, settings: Settings) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What decides about a step's result, and its defaults where the section itself has some."""
-    fields = type(config).model_fields.items()
-    unset = {k: f.get_default(call_default_factory=True) for k, f in fields if not f.is_required()}
-    usual = step.decides(config.model_copy(update=unset), settings)
-    defaults = {k: v for k, v in usual.items() if k not in ("method", "model", "precision", "seed")}
-    return step.decides(config, settings), defaults
+            left_out[step.name] = reason
+    for step in chosen:
+        own = section(context.settings, step)
+        step.check(own, context)
+        if step.private:
+            guard_settings(step, *decisive(step, own, context.settings), context, overwrite)
+    return chosen, left_out
 
 
 def _do(call: _Call, step: Step) -> None:
     """One step, if it is not done."""
-    context, config = call.context, _section(call.context.settings, step)
-    asked, manifest = _asked(call, step), context.manifest
+    context, config = call.context, section(call.context.settings, step)
+    asked, manifest = asked_of(step, context), context.manifest
     name_changed_inputs(step, manifest, context.display)
     done = asked.done(manifest) and not (call.alone and step.anew)
     if done:

@@ -1,24 +1,37 @@
-"""How long a run will take on this machine, measured on a few random pictures."""
+"""How long a run will take on this machine, measured on a few pictures before it begins."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tagmask.data import TagDataset
+from tagmask.engine.runtime import Runtime
+from tagmask.errors import UserError
 from tagmask.inference.views import image_maps, image_scores
+from tagmask.methods.base import Method
 from tagmask.models.trained import build_method
 from tagmask.pipeline.config import RunConfig
+from tagmask.steps.refine import RefineConfig, image_labels
+from tagmask.training.config import TrainConfig
 from tagmask.training.optim import build_optimizer
 from tagmask.types import Batch
 
-__all__ = ["Speed", "measure"]
+__all__ = ["Meter", "Speed", "measure"]
 
+START = 25.0
+"""Seconds, once a run: imports, building, loading, scores, the report."""
 _READ = 0.012
-"""Seconds to read, resize and write what belongs to one image, beside the network."""
+"""Seconds to read, resize and write what belongs to one image, where nobody measured them."""
+_SLOW = 1.5
+_LOOKED_AT = 5
+_CLASSES = 2
 
 
 @dataclass(frozen=True)
@@ -38,47 +51,177 @@ class Speed:
     mask: float
 
 
+class Meter:
+    """Times single pieces of work of a run.
+
+    What cannot be tried here (memory is short, a method needs more than a picture) takes None seconds.
+
+    Args:
+        config: Settings of the run.
+        num_classes: K.
+        side: Side of its images in pixels, where they are looked at in their own size.
+    """
+
+    def __init__(self, config: RunConfig, num_classes: int, side: int = 256) -> None:
+        self.config, self.num_classes, self.side = config, num_classes, side
+        self.runtime: Runtime = config.runtime.create()
+        self._built: dict[str, Method] = {}
+
+    def method(self, name: str, model: Mapping[str, Any]) -> Method:
+        """A network with random weights, on which speed does not depend."""
+        key = repr((name, sorted(model.items(), key=str)))
+        if key not in self._built:
+            built = build_method(name, {**model, "weights": "none"}, self.num_classes, "model")
+            self._built[key] = built.to(self.runtime.device)
+        return self._built[key]
+
+    def update(self, name: str, model: Mapping[str, Any], train: TrainConfig) -> float | None:
+        """Seconds of one update of the weights, reading left out."""
+
+        def timed() -> float:
+            method = self.method(name, model).train()
+            batch = self._batch(train)
+            optimizer = build_optimizer(method.optim_plan(train.iterations))
+
+            def work(step: int) -> Tensor:
+                with self.runtime.autocast():
+                    loss: Tensor = method(batch, step).loss
+                self.runtime.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                return loss
+
+            # Losses set in one after the other, so early, middle and late updates are timed.
+            steps = iter([0, *(share * train.iterations // 6 for share in (1, 3, 5))])
+            return _timed(lambda: work(next(steps)), mean=True)
+
+        return self._tried(timed)
+
+    def maps(self) -> float | None:
+        """Seconds for the maps of one image."""
+        localize = self.config.localize
+
+        def timed() -> float:
+            method, picture = self._own().eval(), self._picture(localize.size)
+            return _timed(lambda: next(iter(image_maps(method, picture, self.runtime, localize).values())))
+
+        return self._tried(timed)
+
+    def label(self) -> float | None:
+        """Seconds for the label of one image of its own size."""
+        refine: RefineConfig = self.config.refine
+        if refine.fit:
+            refine = refine.model_copy(update={"background": None})
+
+        def timed() -> float:
+            picture = self._picture(None)
+            maps = torch.rand(1, _CLASSES, *picture.shape[2:], device=self.runtime.device)
+            keys = torch.arange(_CLASSES, device=self.runtime.device)[None]
+            return _timed(lambda: image_labels(picture, maps, keys, refine))
+
+        return self._tried(timed)
+
+    def mask(self) -> float | None:
+        """Seconds for the mask of one image; None with a dense CRF, whose time depends on the image."""
+        if self.config.segment.crf:
+            return None
+
+        def timed() -> float:
+            method, picture = self._segmenter().eval(), self._picture(self.config.segment.size)
+            views = self.config.segment.of(type(method))
+            return _timed(lambda: image_scores(method, picture, self.runtime, views))
+
+        return self._tried(timed)
+
+    def forget(self) -> None:
+        """Let go of the networks."""
+        self._built.clear()
+
+    def _own(self) -> Method:
+        return self.method(self.config.method, self.config.model)
+
+    def _segmenter(self) -> Method:
+        """Who does the step segment; the run's own network where that cannot be built by itself."""
+        student = self.config.student
+        if student is not None:
+            with suppress(UserError):
+                return self.method(student.method, network_of(self.config, "student"))
+        return self._own()
+
+    def _picture(self, side: int | None) -> Tensor:
+        side = side or self.side
+        return torch.rand(1, 3, side, side, device=self.runtime.device)
+
+    def _batch(self, train: TrainConfig) -> Batch:
+        device, count = self.runtime.device, train.batch_size
+        images = torch.rand(count, 3, train.size, train.size, device=device)
+        tags = torch.zeros(count, self.num_classes, device=device)
+        tags[:, 0] = 1
+        labels = torch.zeros(count, train.size, train.size, dtype=torch.int64, device=device)
+        labels[:, train.size // 2 :] = 1
+        return Batch(images, tags, tuple(map(str, range(count))), labels=labels)
+
+    def _tried(self, timed: Callable[[], float]) -> float | None:
+        with suppress(UserError, RuntimeError, MemoryError, AttributeError):
+            # The run's own random numbers must not depend on whether somebody looked at the clock.
+            devices = [self.runtime.device] if self.runtime.device.type == "cuda" else []
+            with torch.random.fork_rng(devices):
+                return timed()
+        return None
+
+
+def network_of(config: RunConfig, learner: str) -> dict[str, Any]:
+    """Settings of the network of a learner, see `tagmask.steps.learners.Learner`."""
+    part = getattr(config, learner)
+    return {**(config.model if part.start == "model" else {}), **part.model}
+
+
+def reading(dataset: TagDataset) -> tuple[float, int]:
+    """Seconds to read one image, and the median side of a few.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+    places = sorted({i * len(dataset) // _LOOKED_AT for i in range(_LOOKED_AT)})
+    seconds, sides = [], []
+    for place in places:
+        start = time.perf_counter()
+        height, width = dataset.picture(place).shape[:2]
+        seconds.append(time.perf_counter() - start)
+        sides.append(round((height * width) ** 0.5))
+    middle = len(places) // 2
+    return sorted(seconds)[middle], sorted(sides)[middle]
+
+
 def measure(config: RunConfig, num_classes: int) -> Speed:
     """Time an update, the maps and the mask of one picture; a few seconds in all.
 
     Args:
         config: Settings of the run.
         num_classes: K.
+
+    Raises:
+        UserError: The settings do not fit together, or memory is short.
     """
-    runtime = config.runtime.create()
-    # Speed does not depend on the weights, so none are loaded.
-    method = build_method(config.method, {**config.model, "weights": "none"}, num_classes, "model")
-    method = method.to(runtime.device).train()
-    train = config.train
-    images = torch.rand(train.batch_size, 3, train.size, train.size, device=runtime.device)
-    tags = torch.zeros(train.batch_size, num_classes, device=runtime.device)
-    tags[:, 0] = 1
-    batch = Batch(images, tags, tuple(map(str, range(train.batch_size))))
-    optimizer = build_optimizer(method.optim_plan(train.iterations))
-
-    def update() -> Tensor:
-        with runtime.autocast():
-            loss: Tensor = method(batch, 0).loss
-        runtime.backward(loss)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss
-
-    seconds = _timed(update)
-    side = config.localize.size or 256
-    picture = torch.rand(1, 3, side, side, device=runtime.device)
-    method.eval()
-    maps = _timed(lambda: next(iter(image_maps(method, picture, runtime, config.localize).values())))
-    mask = _timed(lambda: image_scores(method, picture, runtime, config.segment))
-    return Speed(start=25.0, update=seconds, maps=maps + 2 * _READ, mask=mask + _READ)
+    meter = Meter(config, num_classes)
+    meter.method(config.method, config.model)  # what is wrong with the settings is said by this
+    update, maps, mask = meter.update(config.method, config.model, config.train), meter.maps(), meter.mask()
+    if config.student is not None and update is not None:
+        student = config.student
+        second = meter.update(student.method, network_of(config, "student"), student.train)
+        update = (update + (second or update)) / 2  # both make equally many
+    if update is None or maps is None or mask is None:
+        raise UserError("the speed of this run cannot be measured on this machine; leave out --time")
+    return Speed(start=START, update=update, maps=maps + 2 * _READ, mask=mask + _READ)
 
 
-def _timed(work: Callable[[], Tensor]) -> float:
-    """Median of three, after one that does not count."""
-    work()
-    found = []
-    for _ in range(3):
+def _timed(work: Callable[[], Tensor], mean: bool = False) -> float:
+    """Median (or mean) of three, after one that does not count; of one alone if it is slow."""
+    found: list[float] = []
+    for _ in range(4):
         start = time.perf_counter()
         float(work().detach().flatten()[0])  # a GPU has answered only when a value is there
         found.append(time.perf_counter() - start)
-    return sorted(found)[1]
+        if found[-1] > _SLOW:
+            return found[-1]
+    return sum(found[1:]) / 3 if mean else sorted(found[1:])[1]

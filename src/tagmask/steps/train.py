@@ -12,7 +12,8 @@ from typing import Any
 from tagmask import methods
 from tagmask.data import TagDataset
 from tagmask.data.loader import TrainBatches
-from tagmask.engine.log import CsvLog, Task, figures_text
+from tagmask.engine.line import figures_text
+from tagmask.engine.log import CsvLog, Task
 from tagmask.engine.trackers import Figures, open_loggers
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method

@@ -6,7 +6,8 @@ import torch
 
 from tagmask.data import TagDataset
 from tagmask.data.readers.images import rgb_tensor
-from tagmask.engine.log import Display, figures_text
+from tagmask.engine.line import figures_text
+from tagmask.engine.log import Display
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import DataError
 from tagmask.inference.views import tag_chances
