@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from tests.parity.check import closest, known_cases, main, run_case
 from tests.parity.golden import Check
@@ -109,3 +111,22 @@ def test_the_closest_comparison_is_the_one_relative_to_its_tolerance():
     exact, off = Check("exact", 1, 1, "exact"), Check("off", 2, 1, "exact")
     assert closest([far, near, exact]).name == "near"
     assert closest([near, off]).name == "off"
+
+
+def test_a_signed_sum_that_is_negative_everywhere(tmp_path):
+    """The largest value at -0.99: nothing that is divided on the way may come near 0."""
+    with np.load(DATA / "transcam_postprocess.npz") as archive:
+        kept = {key: archive[key] for key in archive.files}
+    keys, (height, width) = kept["output/keys"], kept["input/image"].shape[:2]
+    total = torch.zeros(len(keys), height, width)
+    shift = (kept["output/sum_cam"].max((1, 2)) + 0.99) / 6
+    for view in range(6):
+        maps = kept[f"input/cam{view}"]
+        maps[:, 1 + keys] -= shift[None, :, None, None].astype(np.float32)
+        large = F.interpolate(torch.from_numpy(maps[:, 1 + keys]), (height, width), mode="bilinear")[0]
+        total += large.flip(2) if view % 2 else large
+    changed = {f"input/cam{view}": kept[f"input/cam{view}"] for view in range(6)}
+    path = copy("transcam_postprocess", tmp_path, **changed, **{"output/sum_cam": total.numpy()})
+    found = next(check for check in run_case(path, known_cases()) if check.name == "sum_cam")
+    assert float(total.max()) == pytest.approx(-0.99, abs=1e-4)
+    assert found.difference() <= 1e-6
