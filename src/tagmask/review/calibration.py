@@ -2,9 +2,11 @@
 
 Per image: ridge regression from the signals of the review to the IoU of the checked masks, with jackknife+
 intervals (Barber, Candes, Ramdas and Tibshirani, "Predictive inference with the jackknife+", Annals of
-Statistics 2021), their residuals scaled by how far off the regression usually is at such a prediction. If the
-checked masks are a random draw, an interval of 90 % holds for about 90 % of the other images, whatever the
-model; if only the worst ones were checked it does not, and `Trust.doubt` says so.
+Statistics 2021). Its residuals are scaled by how far off the regression usually is at such a prediction
+(normalised conformal prediction: Papadopoulos, Gammerman and Vovk 2008; Lei et al. 2018), by a line that is
+fitted, as the regression is, without the mask whose residual it scales. If the checked masks are a random
+draw, an interval of 90 % holds for about 90 % of the other images, whatever the model (`benchmarks/trust.py`
+measures it); if only the worst ones were checked it does not, and `Trust.doubt` says so.
 
 Per class: see `tagmask.review.class_trust`.
 """
@@ -165,10 +167,15 @@ def _images(
     betas, errors = min(fits, key=lambda fit: float(np.mean(fit[1] ** 2)))
     guesses = np.clip(features @ betas.T, 0.0, 1.0)  # (images, left out)
     middle = np.median(guesses, 1)
-    scale = _scales(middle, middle[known], np.abs(errors))
-    ratios = np.abs(errors) / scale[known]
-    low = _quantile(guesses - ratios * scale[:, None], 1 - level, upper=False)
-    high = _quantile(guesses + ratios * scale[:, None], level, upper=True)
+    size = np.abs(errors)
+    reach = np.empty_like(guesses)
+    for out, place in enumerate(known):
+        # Neither the regression nor the line below has seen the mask whose error is held against them.
+        left = np.arange(len(known)) != out
+        scale = _scales(guesses[:, out], guesses[known, out][left], size[left])
+        reach[:, out] = size[out] / scale[place] * scale
+    low = _quantile(guesses - reach, 1 - level, upper=False)
+    high = _quantile(guesses + reach, level, upper=True)
     found = {}
     measured = dict(zip(known, truth, strict=True))
     for place, row in enumerate(rows):

@@ -51,6 +51,7 @@ class ClassTrust:
         low: Lower end of the interval.
         high: Upper end.
         checked: How many checked images show it.
+        unseen: Predicted IoU over the images that nobody checked, alone.
     """
 
     label: int
@@ -58,6 +59,7 @@ class ClassTrust:
     low: float
     high: float
     checked: int
+    unseen: float = float("nan")
 
 
 def compare(mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Overlap:
@@ -105,9 +107,9 @@ def class_trust(
     rest[list(known)] = False
     rng = np.random.default_rng(seed)
     everyone = np.arange(len(known))
-    best = _class_ious(sums, own[known], own[rest].sum(0), everyone)
+    best, unseen = _class_ious(sums, own[known], own[rest].sum(0), everyone)
     draws = [
-        _class_ious(sums, own[known], own[rest].sum(0), rng.choice(everyone, len(known)))
+        _class_ious(sums, own[known], own[rest].sum(0), rng.choice(everyone, len(known)))[0]
         for _ in range(_DRAWS)
     ]
     values = np.where(np.isnan(draws), best, np.array(draws))
@@ -115,7 +117,12 @@ def class_trust(
     counts = (sums[..., 1:].sum(2) > 0).sum(0)
     return tuple(
         ClassTrust(
-            k, float(best[k]), float(min(low[k], best[k])), float(max(high[k], best[k])), int(counts[k])
+            k,
+            float(best[k]),
+            float(min(low[k], best[k])),
+            float(max(high[k], best[k])),
+            int(counts[k]),
+            float(unseen[k]),
         )
         for k in labels
     )
@@ -133,8 +140,8 @@ def _expected(row: Row, num_classes: int) -> list[tuple[float, float, float]]:
     return found
 
 
-def _class_ious(sums: Floats, own: Floats, rest: Floats, drawn: NDArray[np.int64]) -> Floats:
-    """IoU of every label, (C,): measured on the drawn checks, expected of the rest.
+def _class_ious(sums: Floats, own: Floats, rest: Floats, drawn: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """IoU of every label, (C,): measured on the drawn checks and expected of the rest; of the rest alone.
 
     Args:
         sums: Of the checked images and labels, (n, C, 3): share in both, in the mask, in the truth.
@@ -152,6 +159,10 @@ def _class_ious(sums: Floats, own: Floats, rest: Floats, drawn: NDArray[np.int64
     truth = hit / np.maximum(covered, 1e-6)
     both = seen[:, 0] + hit
     union = seen[:, 1] + seen[:, 2] - seen[:, 0] + rest[:, 1] + truth - hit
+    return _ratio(both, union), _ratio(hit, rest[:, 1] + truth - hit)
+
+
+def _ratio(both: Floats, union: Floats) -> Floats:
     ious: Floats = np.where(union > 1e-9, both / np.maximum(union, 1e-9), np.nan)
     return ious
 
