@@ -52,6 +52,13 @@ class Reading:
         """C of the images that a network gets, at least 3."""
         return 3 if self.bands is None else max(3, len(self.bands))
 
+    @property
+    def fixed(self) -> tuple[Ends, ...] | None:
+        """(black, white) of the network's bands, or one for all; None where every file has its own."""
+        if isinstance(self.ranges, str) or not self.ranges:
+            return None
+        return (*self.ranges, self.ranges[0]) if len(self.ranges) == 2 else self.ranges
+
     def picture(
         self, path: Path, part: int | None = None, max_pixels: int = MAX_PIXELS, max_side: int | None = None
     ) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""A trained method as one plain module: RGB in, tags, maps, scores and labels out, any size, any batch."""
+"""A trained method as one plain module: pixels in, tags, maps, scores and labels out, any size, any batch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tagmask.errors import ConfigError, nearest
 from tagmask.inference import views
 from tagmask.methods.base import Method
+from tagmask.ops.images import unit
 from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.ops.maps import scale_maps
 from tagmask.ops.resize import extended, on_whole_patches, pad_to_multiple, resize_bilinear
@@ -19,6 +20,31 @@ __all__ = ["SMALLEST", "TakeAway"]
 
 SMALLEST = 64
 """Shortest side in pixels an exported model takes."""
+
+
+class Levels(nn.Module):
+    """Numbers of files to what networks see, exactly as `tagmask.data.levels.Reading.levels` makes them.
+
+    Args:
+        ends: (black, white) of every band, or one for all.
+    """
+
+    def __init__(self, ends: Sequence[Sequence[float]]) -> None:
+        super().__init__()
+        low, high = torch.tensor(ends, dtype=torch.float32).T[:, None, :, None, None]
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+        self.register_buffer("steps", 255 / (high - low))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """(B, C, H, W) float32, NaN where there is no data, to [0, 1]."""
+        levels = ((numbers - self.get_buffer("low")) * self.get_buffer("steps")).round().clamp(0, 255)
+        return unit(torch.where(levels.isnan(), torch.zeros_like(levels), levels))
+
+    def sample(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Random numbers a little beyond both ends."""
+        low, high = self.get_buffer("low"), self.get_buffer("high")
+        return low + (torch.rand(tuple(shape), generator=generator) * 1.1 - 0.05) * (high - low)
 
 
 class TakeAway(nn.Module):
@@ -31,14 +57,26 @@ class TakeAway(nn.Module):
         method: In eval mode.
         kinds: Kinds of maps to give; the method's first if None, none if empty.
         background: Labels of methods that do not segment: background is what no map exceeds this at.
+        channels: C of the images.
+        ends: (black, white) of every band, or one for all: then the numbers of files come in. None: levels
+            do, in [0, 1].
 
     Raises:
         ConfigError: The method has nothing to export, or makes no such maps of a single view.
     """
 
-    def __init__(self, method: Method, kinds: Sequence[str] | None, background: float) -> None:
+    def __init__(
+        self,
+        method: Method,
+        kinds: Sequence[str] | None,
+        background: float,
+        channels: int = 3,
+        ends: Sequence[Sequence[float]] | None = None,
+    ) -> None:
         super().__init__()
         self.method = method
+        self.channels = channels
+        self.levels = None if ends is None else Levels(ends)
         self.background = background
         self.kinds = tuple(method.map_kinds[:1] if kinds is None else kinds)
         if not method.segments and not method.map_kinds:
@@ -66,7 +104,8 @@ class TakeAway(nn.Module):
         """One view of every image.
 
         Args:
-            images: RGB in [0, 1], float32, (B, 3, H, W), sides of `SMALLEST` or more.
+            images: Float32, (B, C, H, W), sides of `SMALLEST` or more: RGB or levels in [0, 1]; or numbers as
+                they are in the files, NaN where there is no data.
 
         Returns:
             As `outputs` names them: "tag_logits" (B, K), above 0 means present; every kind of maps
@@ -74,6 +113,8 @@ class TakeAway(nn.Module):
             "labels" (B, H, W) uint8, 0 background, k + 1 class k.
         """
         height, width = images.shape[2:]
+        if self.levels is not None:
+            images = self.levels(images)
         images = extended(images, views.SMALLEST)
         size = (images.shape[2], images.shape[3])
         logits = views.tag_logits(self.method, images) if self.method.map_kinds else None
@@ -89,6 +130,13 @@ class TakeAway(nn.Module):
         planes.append(labels.to(torch.uint8))
         tags = () if logits is None else (logits,)
         return (*tags, *(values[..., :height, :width] for values in planes))
+
+    def sample(self, batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Random images, as `forward` takes them."""
+        shape = (batch, self.channels, height, width)
+        if self.levels is None:
+            return torch.rand(shape, generator=generator)
+        return self.levels.sample(shape, generator)
 
     def _maps(self, kind: str, images: Tensor, size: tuple[int, int]) -> Tensor:
         plan = self.method.view_plan(kind)

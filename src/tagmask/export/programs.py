@@ -131,6 +131,11 @@ def export_for(config: ProgramConfig, trained: Trained, out: Path) -> dict[str, 
             f"{config.program} needs scores of every pixel's class, and {trained.name} does not segment; "
             "export the segmenter that was trained on its labels"
         )
+    if trained.reading is not None and trained.reading.channels != 3:
+        raise ConfigError(
+            f"{config.program} gives red, green and blue, and {trained.name} wants "
+            f"{trained.reading.channels} bands; leave out --for and run the file yourself"
+        )
     core = TakeAway(trained.method, (), 0.5).eval()
     model = (_Probabilities(core) if config.program == "deepness" else _Shapes(core)).eval()
     notes = _deepness(config, trained) if config.program == "deepness" else {}

@@ -35,7 +35,7 @@ __all__ = [
 
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 _LARGEST = 16384
-_EXAMPLE = (2, 3, 72, 104)
+_EXAMPLE = (2, 72, 104)
 _KEY = "tagmask"
 
 
@@ -74,7 +74,9 @@ def export_model(config: ExportConfig, trained: Trained, out: Path) -> dict[str,
         need("onnx", "onnxscript", "onnxruntime")
     use = remembered_use(trained.meta)
     kinds = config.maps if config.maps is not None else (use.maps.kinds or trained.method.map_kinds)[:1]
-    model = TakeAway(trained.method, kinds, use.background).eval()
+    reading = trained.reading
+    channels, ends = (3, None) if reading is None else (reading.channels, reading.fixed)
+    model = TakeAway(trained.method, kinds, use.background, channels, ends).eval()
     metadata = metadata_of(trained, model)
     with atomic_write(out, CheckpointError) as target:
         write, run = (write_onnx, run_onnx) if config.format == "onnx" else (_write_torch, _run_torch)
@@ -145,7 +147,8 @@ def metadata_of(trained: Trained, model: TakeAway) -> dict[str, Any]:
         "ignore": trained.classes.ignore_index,
         "background": model.background,
         "smallest_side": SMALLEST,
-        "input": "images: RGB in [0, 1], float32, (batch, 3, height, width)",
+        "input": f"images: {_values(model)}, float32, (batch, {model.channels}, height, width)",
+        "pixels": None if trained.reading is None else trained.reading.as_values(),
         "outputs": list(model.outputs),
         "settings": trained.method.config_values(),
         "metrics": dict(trained.meta.get("metrics", {})),
@@ -153,10 +156,16 @@ def metadata_of(trained: Trained, model: TakeAway) -> dict[str, Any]:
     }
 
 
+def _values(model: TakeAway) -> str:
+    if model.levels is not None:
+        return "numbers of the bands as they are in the file, NaN without data"
+    return "RGB in [0, 1]" if model.channels == 3 else "levels of the bands in [0, 1]"
+
+
 def _traced(model: TakeAway) -> torch.export.ExportedProgram:
     names = (("batch", 1, 1024), ("height", SMALLEST, _LARGEST), ("width", SMALLEST, _LARGEST))
     batch, height, width = (torch.export.Dim(name, min=low, max=high) for name, low, high in names)
-    example = torch.rand(_EXAMPLE, generator=torch.Generator().manual_seed(0))
+    example = model.sample(*_EXAMPLE, torch.Generator().manual_seed(0))
     program = torch.export.export(
         model,
         (example,),
@@ -246,7 +255,7 @@ def _compare(
     generator = torch.Generator().manual_seed(1)
     check: list[_Found] = []
     for batch, size in [(1, sizes[0]), *((2, size) for size in sizes)]:
-        images = torch.rand(batch, 3, *size, generator=generator)
+        images = model.sample(batch, *size, generator)
         want, got = model(images), run(images)
         for name, first, second in zip(model.outputs, want, got, strict=True):
             if first.shape != second.shape or first.dtype != second.dtype:

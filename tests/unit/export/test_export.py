@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,14 +17,22 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tagmask
+from tagmask.backbones.bands import with_bands
 from tagmask.cli.main import app
 from tagmask.data import ClassTable
+from tagmask.data.levels import Reading
+from tagmask.data.readers.pixels import PixelInfo
+from tagmask.engine.compute import Compute
 from tagmask.errors import CheckpointError, ConfigError
-from tagmask.export.module import TakeAway
-from tagmask.export.write import ExportConfig, _traced, export_model, read_metadata
+from tagmask.export.module import Levels, TakeAway
+from tagmask.export.programs import ProgramConfig, export_for
+from tagmask.export.write import ExportConfig, _traced, export_model, read_metadata, run_onnx
+from tagmask.inference.predictor import Predictor, Use
+from tagmask.inference.reading import read_by
 from tagmask.inference.views import MapConfig, image_maps, image_scores, image_tags
 from tagmask.methods.base import SegmentationViews
 from tagmask.models.trained import Trained, build_method, save_method
+from tagmask.ops.images import unit
 from tagmask.ops.resize import resize_positions, resize_positions_traced
 from tests.contract.test_methods import TINY, VIT
 from tests.docs.blocks import ROOT
@@ -203,3 +212,54 @@ def test_the_ending_tells_the_format(monkeypatch, tmp_path, name, kind):
     result = CliRunner().invoke(app, ["export", str(tmp_path), "--out", str(tmp_path / name)])
     assert result.exit_code == 0, result.output
     assert asked == [kind]
+
+
+def five_bands(case="more"):
+    """A model of five bands with ranges of their own, and a picture with a hole."""
+    model = trained(case)
+    with_bands(model.method, 5)
+    ends = tuple((100.0 * band, 1000.0 + 300 * band) for band in range(5))
+    reading = Reading((5, 1, 2, 3, 4), ends, True, "by hand")
+    pixels = np.random.default_rng(0).normal(700, 500, (5, 75, 101)).astype(np.float32)
+    pixels[:, 10:20, 30:50] = np.nan
+    return replace(model, reading=reading), pixels
+
+
+def test_levels_in_the_graph_are_those_of_the_reader():
+    model, pixels = five_bands()
+    chosen = torch.from_numpy(pixels[[band - 1 for band in model.reading.bands]])
+    want = model.reading.levels(pixels, PixelInfo(None, 5), "a")
+    found = Levels(model.reading.fixed)(chosen[None])[0].permute(1, 2, 0)
+    assert torch.equal(found, unit(torch.from_numpy(want)))
+    assert Reading(None, "file").fixed is None
+    assert Reading((1, 2), ((0, 1), (2, 3))).fixed == ((0, 1), (2, 3), (0, 1))
+
+
+@pytest.mark.slow
+def test_a_file_of_five_bands_takes_numbers_and_says_what_predict_says(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    model, pixels = five_bands()
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="separate")
+    predictor = Predictor.of(model, Compute.choose("cpu"), Use(views=SegmentationViews()))
+    want = predictor.predict(read_by(model.reading, path)).mask
+    assert len(np.unique(want)) > 1
+    # Both formats are written from the same trace, which takes longest.
+    traces = []
+    monkeypatch.setattr(
+        "tagmask.export.write._traced",
+        lambda made: traces[0] if traces else traces.append(_traced(made)) or traces[0],
+    )
+    images = torch.from_numpy(pixels[[band - 1 for band in model.reading.bands]])[None]
+    for kind, ending in (("torch", ".pt2"), ("onnx", ".onnx")):
+        out = tmp_path / f"model{ending}"
+        export_model(ExportConfig(format=kind), model, out)
+        assert "numbers of the bands" in read_metadata(out)["input"]
+        assert Reading.from_values(read_metadata(out)["pixels"]) == model.reading
+        run = run_onnx(out) if kind == "onnx" else torch.export.load(out).module()
+        assert (run(images)[-1][0].numpy() == want).mean() > 0.999
+
+
+def test_programs_that_give_colours_take_no_model_of_five_bands(tmp_path):
+    with pytest.raises(ConfigError, match="gives red, green and blue, and more wants 5 bands"):
+        export_for(ProgramConfig(program="deepness"), five_bands()[0], tmp_path / "a.onnx")
