@@ -21,6 +21,7 @@ __all__ = [
     "Share",
     "Weight",
     "apply_overrides",
+    "parse_texts",
     "read_yaml",
     "validate",
 ]
@@ -130,6 +131,24 @@ def _load(text: str) -> Any:
             _weigh(node, {})
             _refuse_unclear(node, set())
         return yaml.safe_load(text)
+    except RecursionError:
+        raise yaml.YAMLError("it nests too deeply") from None
+
+
+def parse_texts(text: str) -> Any:
+    """Plain values of YAML text in which everything that is no group or list stays the text it is.
+
+    For lists of names, where "yes", "010" and "null" are names.
+
+    Raises:
+        YAMLError: The text is not YAML, nests too deeply, unfolds to too much, or names a key twice.
+    """
+    try:
+        node = yaml.compose(text, yaml.BaseLoader)
+        if node is not None:
+            _weigh(node, {})
+            _refuse_unclear(node, set())
+        return yaml.BaseLoader(text).get_single_data()  # builds texts, lists and groups, nothing else
     except RecursionError:
         raise yaml.YAMLError("it nests too deeply") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,12 @@ __all__ = ["FEW_IMAGES", "tag_notes"]
 FEW_IMAGES = 10
 """Of a class with fewer images little is learned."""
 _MOST_PAIRS = 1000
+_BETWEEN = re.compile(r"[\s;|,/+&]+")
+_NOTHING = {"nan", "none", "null", "n/a", "na", "<na>", "-"}
 
 
 def tag_notes(classes: ClassTable, items: Sequence[Item]) -> Iterator[Problem]:
-    """Notes on classes: without images, with few, on every image, always together, spelled alike.
+    """Notes on classes: without images, with few, on every image, always together, alike, like nothing.
 
     Args:
         classes: The classes.
@@ -40,6 +43,7 @@ def tag_notes(classes: ClassTable, items: Sequence[Item]) -> Iterator[Problem]:
             yield _note("class on every image", name, detail)
     yield from _together(classes, tagged, count)
     yield from _alike(classes, count)
+    yield from _missing(classes)
 
 
 def _together(
@@ -58,19 +62,27 @@ def _together(
 def _alike(classes: ClassTable, count: Counter[int]) -> Iterator[Problem]:
     forms: defaultdict[str, list[int]] = defaultdict(list)
     for k, name in enumerate(classes.names):
-        forms[unicodedata.normalize("NFC", " ".join(name.split())).casefold()].append(k)
+        seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+        forms[" ".join(seen.split()).casefold()].append(k)
     for same in forms.values():
         if len(same) > 1:
             names = ", ".join(f"'{classes.names[k]}' ({count[k]} images)" for k in same)
             yield _note(
                 "class names alike", classes.names[same[0]], f"{names}: spell them the same if they are one"
             )
-    words = {name for name in classes.names if len(name.split()) == 1}
+    known = set(classes.names)
     for name in classes.names:
-        parts = name.split()
-        if len(parts) > 1 and all(part in words for part in parts):
+        parts = [part.strip() for part in _BETWEEN.split(name)]
+        if len(parts) > 1 and all(part in known for part in parts):
             detail = f"'{name}' may be the classes {', '.join(parts)}, separated in another way than the rest"
             yield _note("class names alike", name, detail)
+
+
+def _missing(classes: ClassTable) -> Iterator[Problem]:
+    for name in classes.names:
+        if name.casefold() in _NOTHING:
+            detail = "is what programs write where there is no tag; leave the cell empty if it means that"
+            yield _note("class named like a missing value", name, detail)
 
 
 def _note(kind: str, name: str, detail: str) -> Problem:

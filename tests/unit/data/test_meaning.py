@@ -241,3 +241,46 @@ def test_boxes_give_tags_but_no_masks(root, monkeypatch):
     report = check(root)
     assert report.num_masks == 0
     assert "missing mask" in {p.kind for p in report.problems}
+
+
+def test_two_names_for_one_category_and_masks_without_a_size_are_named(root, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+    (root / "annotations").mkdir()
+    box = [[1, 1, 9, 1, 9, 9]]
+    content = {
+        "images": [{"id": 1, "file_name": "0.png"}],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": box}],
+    }
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="number 1 is 'cat' and 'dog'"):
+        open_dataset(root, "coco")
+    content["categories"].pop()
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    assert "image 1 has no height and width" in fatal(check(root, "coco"))["unusable mask"]
+
+
+def test_rows_without_a_split_and_files_beside_are_a_line_of_the_check(root):
+    tags(root, "0.png,cat,train", "1.png,dog,", "2.png,cat,val", head="image,tags,split")
+    tags(root, "3.png,dog", name="tags_val.csv")
+    report = check(root)
+    assert "neither training nor scoring" in notes(report, "image without split")["1.png"]
+    assert notes(report, "tag file not read") == {"tags_val.csv": "tags.csv is there and counts"}
+
+
+def test_names_that_only_look_different_or_stand_for_nothing_are_said(root):
+    tags(root, "0.png,cat", "1.png,cat\u200b", "2.png,nan", "3.png,dog", "4.png,cat/dog")
+    report = check(root)
+    assert {"cat", "cat/dog"} <= notes(report, "class names alike").keys()
+    assert "nan" in notes(report, "class named like a missing value")
+
+
+def test_lists_in_some_cells_only_are_refused(root):
+    tags(root, "0.png,\"['cat', 'dog']\"", "1.png,cat")
+    with pytest.raises(DataError, match=r"line 2 holds a list .* and line 3 none"):
+        open_dataset(root)
+    (root / "masks").mkdir()
+    (root / "masks" / "mask_values.json").write_text('{"1": "cat", "1": "dog"}')
+    tags(root, "0.png,cat", "1.png,dog")
+    with pytest.raises(DataError, match="'1' stands twice"):
+        open_dataset(root, masks=True)

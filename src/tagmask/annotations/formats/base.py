@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from tagmask.annotations.formats.matching import Names
 from tagmask.data.classes import ClassTable
+from tagmask.data.readers.plain import parse_json
 from tagmask.errors import DataError, nearest
 
 __all__ = [
-    "BOXES", "SKIPPED", "UNTOUCHED", "Found", "Images", "Labelled", "Put", "Tally", "Tree", "as_json",
-    "blank", "label_of", "read_json",
+    "BOXES", "EMPTY", "SKIPPED", "UNTOUCHED", "Found", "Images", "Labelled", "Mask", "Put", "Tally",
+    "Tree", "as_json", "blank", "label_of", "read_json",
 ]  # fmt: skip
 
 Mask = NDArray[np.uint8]
@@ -27,6 +28,7 @@ Put = Callable[[str, bytes], None]
 Found = tuple[str, Mask]
 """Name of an image and its labels, (H, W) uint8."""
 UNTOUCHED, SKIPPED, BOXES = "without annotation", "skipped", "with boxes only"
+EMPTY = "with shapes that cover no pixel"
 """Why nobody's labels were found for an image."""
 _BACKGROUND = ("background", "_background_")
 _IGNORE = ("__ignore__",)
@@ -104,7 +106,7 @@ class Images:
         Args:
             name: The image; None if it is none of ours, which does not matter where nothing was drawn.
             written: What the file calls it.
-            why: One of `UNTOUCHED`, `SKIPPED` and `BOXES`.
+            why: One of `UNTOUCHED`, `SKIPPED`, `BOXES` and `EMPTY`.
         """
         if name is None:
             self.tally.left[written] = why
@@ -136,7 +138,11 @@ class Images:
         if height is None or width is None:
             return
         own = tuple(self.sizes[name]())
-        if (height, width) != own:
+        try:
+            said = float(height), float(width)
+        except (TypeError, ValueError):
+            raise DataError(f"{where} declares the size {width!r} x {height!r}, which is none") from None
+        if said != own:
             raise DataError(
                 f"{where} is {width} x {height}, but its image {own[1]} x {own[0]}; annotate the picture "
                 "itself, or import with the pictures that were annotated"
@@ -176,9 +182,9 @@ def read_json(tree: Tree, name: str) -> Any:
         DataError: It is not JSON.
     """
     try:
-        return json.loads(tree.read(name).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{name} is not JSON ({str(error)[:100]})") from None
+        return parse_json(tree.read(name).decode("utf-8-sig"))
+    except ValueError as error:
+        raise DataError(f"{name} is not JSON ({str(error)[:160]})") from None
 
 
 def as_json(values: Any, indent: int | None = None) -> bytes:

@@ -7,10 +7,12 @@ from typing import Any
 
 from tagmask.annotations.formats.base import (
     BOXES,
+    EMPTY,
     UNTOUCHED,
     Found,
     Images,
     Labelled,
+    Mask,
     Put,
     Tree,
     as_json,
@@ -109,7 +111,12 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
 
 def _read_document(content: Mapping[str, Any], images: Images, file: str) -> Iterator[Found]:
     try:
-        categories = {c["id"]: str(c["name"]) for c in content["categories"]}
+        categories: dict[Any, str] = {}
+        for category in content["categories"]:
+            name = str(category["name"])
+            first = categories.setdefault(category["id"], name)
+            if first != name:
+                raise DataError(f"{file} gives the number {category['id']} to '{first}' and to '{name}'")
         by_image: dict[Any, list[Mapping[str, Any]]] = {}
         for image in content["images"]:
             if image["id"] in by_image:
@@ -151,7 +158,8 @@ def _read_image(
             f"{file}: annotation {box.get('id')} of '{name}' is a box without pixels, beside others that "
             "have some; draw it, or remove it"
         )
-    yield name, _drawn(drawn, categories, images, name, file)
+    mask, painted = _drawn(drawn, categories, images, name, file)
+    yield from [(name, mask)] if painted else images.untouched(name, written, EMPTY)
 
 
 def _drawn(
@@ -160,8 +168,9 @@ def _drawn(
     images: Images,
     name: str,
     file: str,
-) -> Any:
-    mask = blank(images, name)
+) -> tuple[Mask, bool]:
+    """Labels, and whether any pixel was drawn."""
+    mask, painted = blank(images, name), False
     size = (mask.shape[0], mask.shape[1])
     for annotation in annotations:
         where = f"{file}: annotation {annotation.get('id')} of '{name}'"
@@ -173,4 +182,5 @@ def _drawn(
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
         mask[pixels] = label_of(images.classes, categories[number], where)
-    return mask
+        painted = painted or bool(pixels.any())
+    return mask, painted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -14,10 +14,12 @@ from tagmask.annotations.formats.base import Tree, label_of
 from tagmask.data.classes import ClassTable, class_palette, voc_palette
 from tagmask.errors import DataError
 
-__all__ = ["LABEL_MAP", "ColourKey", "label_map", "read_key"]
+__all__ = ["LABEL_MAP", "ColourKey", "key_finder", "label_map"]
 
 LABEL_MAP = "labelmap.txt"
-_NAMES = "class_names.txt"
+_NAMES, _IGNORE = "class_names.txt", "__ignore__"
+_LISTS = (LABEL_MAP, _NAMES, "labels.txt", "classes.txt")
+_OWN = "the list of classes"
 _BLACK, _BORDER = 0, 224 << 16 | 224 << 8 | 192
 _PLAIN = ("background", "_background_")
 
@@ -92,6 +94,12 @@ class ColourKey:
         names = self.colours.get(colour, ())
         text = f"{colour >> 16},{colour >> 8 & 255},{colour & 255}"
         found = {label_of(self.classes, name, self.file) for name in names}
+        if colour == _BLACK and found - {0} and not any(name.lower() in _PLAIN for name in self.names):
+            raise DataError(
+                f"{file} holds black, which {self.file} gives to '{names[0]}' and to no background: it may "
+                f"be '{names[0]}' or what nobody marked. Give '{names[0]}' another colour, or add a line for "
+                "the background, such as 'background:1,1,1::'"
+            )
         if len(found) > 1:
             raise DataError(
                 f"{file} holds the colour {text}, which {self.file} gives to {' and '.join(names)}; "
@@ -122,33 +130,60 @@ class ColourKey:
         return label_of(self.classes, self.names[value], self.file)
 
 
-def read_key(tree: Tree, classes: ClassTable) -> ColourKey:
-    """The key among some files: ``labelmap.txt``, ``class_names.txt``, or else the classes in their order.
+def key_finder(tree: Tree, classes: ClassTable) -> Callable[[str], ColourKey]:
+    """Gives the key of a picture: the one in the folder nearest above it.
+
+    A key is ``labelmap.txt``, or a list of names in the order of numbers: ``class_names.txt``, or a
+    ``labels.txt`` or ``classes.txt`` that names nothing but classes. Without any, numbers follow the classes.
 
     Raises:
-        DataError: A line of it cannot be read.
+        DataError: A line of one cannot be read; or, from the function, several lie elsewhere and none above.
     """
-    file = next((name for name in tree.names if PurePosixPath(name).name == LABEL_MAP), None)
-    if file is not None:
-        lines = _label_lines(tree.read(file).decode("utf-8-sig", "replace"), file)
+    keys: dict[PurePosixPath, ColourKey] = {}
+    for last in _LISTS:
+        for file in (name for name in tree.names if PurePosixPath(name).name == last):
+            key = _read_key(tree.read(file).decode("utf-8-sig", "replace"), file, classes)
+            if key is not None:
+                keys.setdefault(PurePosixPath(file).parent, key)
+    plain = None if keys else _numbered(classes.labels, _OWN, classes)
+
+    def find(file: str) -> ColourKey:
+        if plain is not None:
+            return plain
+        for folder in PurePosixPath(file).parents:
+            if folder in keys:
+                return keys[folder]
+        if len(keys) > 1:
+            raise DataError(f"{file} could follow any of {', '.join(key.file for key in keys.values())}")
+        return next(iter(keys.values()))
+
+    return find
+
+
+def _read_key(text: str, file: str, classes: ClassTable) -> ColourKey | None:
+    """A key; None if a list is of something else, or names the classes in their order as we do."""
+    last = PurePosixPath(file).name
+    if last == LABEL_MAP:
+        lines = _label_lines(text, file)
         colours: dict[int, list[str]] = {}
         for name, colour in lines:
             colours.setdefault(colour, []).append(name)
         return ColourKey(classes, file, [name for name, _ in lines], colours, numbered=False)
-    file = next((name for name in tree.names if PurePosixPath(name).name == _NAMES), None)
-    if file is None:
-        names: Sequence[str] = classes.labels
-    else:
-        text = tree.read(file).decode("utf-8-sig", "replace")
-        # LabelMe counts from its second line where the first is the one for ignored pixels.
-        names = [line.strip() for line in text.split("\n") if line.strip() not in ("", "__ignore__")]
+    names = [line.strip() for line in text.split("\n") if line.strip()]
+    if last != _NAMES and ({*names} - {*classes.names, *_PLAIN, _IGNORE} or names == list(classes.names)):
+        return None
+    # LabelMe counts from its second line where the first is the one for ignored pixels.
+    return _numbered([name for name in names if name != _IGNORE], file, classes)
+
+
+def _numbered(names: Sequence[str], file: str, classes: ClassTable) -> ColourKey:
     by_colour: dict[int, list[str]] = {}
     for palette in (voc_palette(), class_palette()):
         packed: list[int] = _packed(palette.astype(np.int64)).tolist()
         for number, name in enumerate(names[:255]):
             if name not in by_colour.setdefault(packed[number], []):
                 by_colour[packed[number]].append(name)
-    return ColourKey(classes, file or "the list of classes", names, by_colour, numbered=True)
+    return ColourKey(classes, file, names, by_colour, numbered=True)
 
 
 def _label_lines(text: str, file: str) -> list[tuple[str, int]]:

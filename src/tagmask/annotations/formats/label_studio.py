@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tagmask.annotations.formats.base import (
     BOXES,
+    EMPTY,
     SKIPPED,
     UNTOUCHED,
     Found,
@@ -34,6 +35,7 @@ from tagmask.errors import DataError
 __all__ = ["brush_region", "mask_of", "read", "write"]
 
 _NAME = "tagmask_name"
+_DONE = ("annotations", "completions")
 _BOXES = ("rectanglelabels", "rectangle")
 _PLAIN = ("brush", "polygon")
 _ABOUT = ("relation", "choices", "textarea", "rating", "taxonomy", "number", "datetime")
@@ -133,7 +135,12 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
         tasks = read_json(tree, file)
         if not isinstance(tasks, list):
             raise DataError(f"{file} is not Label Studio's JSON export: it must be a list of tasks")
-        exported = any(isinstance(task, Mapping) and "annotations" in task for task in tasks)
+        exported = any(isinstance(task, Mapping) and not task.keys().isdisjoint(_DONE) for task in tasks)
+        several = sum(isinstance(task, Mapping) and len(_submitted(task)) > 1 for task in tasks)
+        if several:
+            images.tally.said.append(
+                f"{several} of {len(tasks)} tasks have several annotations; the newest of each counts"
+            )
         for number, task in enumerate(tasks, start=1):
             where = f"{file}, task {number}"
             try:
@@ -148,15 +155,15 @@ def _read_task(task: Mapping[str, Any], images: Images, where: str, exported: bo
     data = task.get("data")
     if not isinstance(data, Mapping):
         raise DataError(f"{where} has no 'data'; export as JSON (JSON-MIN leaves out what is needed)")
-    every = list(task.get("annotations") or ())
-    done = [one for one in every if not one.get("was_cancelled")]
+    every, done = _every(task), _submitted(task)
     chosen = _newest(done if exported else list(task.get("predictions") or ()))
     # What has no value is a relation; choices and texts are about the whole image.
     results = [one for one in (chosen or {}).get("result", ()) if one.get("type") not in _ABOUT]
     boxes = [one for one in results if one.get("type") in _BOXES]
     drawn = len(results) > len(boxes)
-    written = str(data.get(_NAME) or _picture(data, where))
-    name = _image(data, images, where, touched=drawn or bool(done))
+    picture = _picture(data, where, {str(one["to_name"]) for one in results if "to_name" in one})
+    written = str(data.get(_NAME) or picture)
+    name = _image(data, picture, images, where, touched=drawn or bool(done))
     if not drawn:
         if boxes:
             yield from images.untouched(name, written, BOXES)
@@ -168,7 +175,17 @@ def _read_task(task: Mapping[str, Any], images: Images, where: str, exported: bo
     if boxes:
         raise DataError(f"{where}: '{boxes[0].get('type')}' has no pixels; use brush or polygon labels")
     assert name is not None  # something was drawn, so it was found
-    yield name, _labels(results, images, name, where)
+    mask, painted = _labels(results, images, name, where)
+    yield from [(name, mask)] if painted else images.untouched(name, written, EMPTY)
+
+
+def _every(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The annotations of a task; versions before 1.0 called them completions."""
+    return list(next((task[key] for key in _DONE if task.get(key)), ()))
+
+
+def _submitted(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in _every(task) if not (isinstance(one, Mapping) and one.get("was_cancelled"))]
 
 
 def _newest(annotations: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -186,8 +203,14 @@ def _newest(annotations: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return annotations[-1]
 
 
-def _picture(data: Mapping[str, Any], where: str) -> str:
+def _picture(data: Mapping[str, Any], where: str, drawn_on: Collection[str]) -> str:
+    """The picture of a task; `drawn_on` are the tags of the interface on which something was drawn."""
     texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    if len(drawn_on) > 1:
+        raise DataError(f"{where} has shapes on several pictures ({', '.join(sorted(drawn_on))})")
+    (own,) = drawn_on or ("",)
+    if own in texts:
+        return texts[own]
     usual: tuple[str, ...] = ("image", "img", "picture", "photo", "url")
     known = next((key for key in usual if key in texts), None)
     if known is None and len(texts) == 1:
@@ -197,25 +220,26 @@ def _picture(data: Mapping[str, Any], where: str) -> str:
     return texts[known]
 
 
-def _image(data: Mapping[str, Any], images: Images, where: str, touched: bool) -> str | None:
+def _image(data: Mapping[str, Any], picture: str, images: Images, where: str, touched: bool) -> str | None:
     """The image of a task; None if it is none of ours and nobody touched it."""
     if _NAME in data and str(data[_NAME]) in images.sizes:
         return str(data[_NAME])
     found, errors = [], []
-    for path in addressed(_picture(data, where)):
+    for path in addressed(picture):
         try:
             found.append(images.names.upload(path, where))
         except DataError as error:
             errors.append(error)
     if len(set(found)) > 1:
-        raise DataError(f"{where}: '{_picture(data, where)}' could be any of {', '.join(sorted(set(found)))}")
+        raise DataError(f"{where}: '{picture}' could be any of {', '.join(sorted(set(found)))}")
     if not found and touched:
         raise errors[0]
     return found[0] if found else None
 
 
-def _labels(results: list[Mapping[str, Any]], images: Images, name: str, where: str) -> Any:
-    mask = blank(images, name)
+def _labels(results: list[Mapping[str, Any]], images: Images, name: str, where: str) -> tuple[Any, bool]:
+    """Labels, and whether any pixel was drawn."""
+    mask, painted = blank(images, name), False
     twins = {one.get("id") for one in results if one["type"] not in _PLAIN}
     for result in results:
         if result["type"] in _PLAIN and result.get("id") in twins:
@@ -225,7 +249,8 @@ def _labels(results: list[Mapping[str, Any]], images: Images, name: str, where: 
         if len({*map(str, labels)}) != 1:
             raise DataError(f"{where}: a region needs one label, this one has {list(labels)}")
         mask[pixels] = label_of(images.classes, str(labels[0]), where)
-    return mask
+        painted = painted or bool(pixels.any())
+    return mask, painted
 
 
 def _drawn(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tagmask.annotations.formats.base import (
+    EMPTY,
     Found,
     Images,
     Labelled,
@@ -106,15 +107,17 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
             yield from images.untouched(name, file)
             continue
         images.check_size(name, content.get("imageHeight"), content.get("imageWidth"), file)
-        mask = blank(images, name)
+        mask, painted = blank(images, name), False
         for number, shape in enumerate(content["shapes"], start=1):
             where = f"{file}, shape {number}"
             try:
                 label = label_of(images.classes, str(shape["label"]), where)
-                mask[_drawn(shape, (mask.shape[0], mask.shape[1]), where)] = label
+                pixels = _drawn(shape, (mask.shape[0], mask.shape[1]), where)
+                mask[pixels] = label
+                painted = painted or bool(pixels.any())
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
                 raise DataError(f"{where}: {error}") from None
-        yield name, mask
+        yield from [(name, mask)] if painted else images.untouched(name, file, EMPTY)
 
 
 def _image(file: str, content: Mapping[str, Any], images: Images) -> str | None:
@@ -153,8 +156,8 @@ def _drawn(shape: Mapping[str, Any], size: tuple[int, int], where: str) -> NDArr
     elif kind == "circle" and len(points) == 2:
         radius, angle = np.hypot(*(points[1] - points[0])), np.linspace(0, 2 * np.pi, 72, endpoint=False)
         points = points[0] + radius * np.stack([np.cos(angle), np.sin(angle)], 1)
-    elif kind != "polygon":
-        raise DataError(f"{where} is a {kind}; use polygon, rectangle, circle or mask")
+    elif kind not in ("polygon", "rectangle"):  # other tools write all corners of a rectangle
+        raise DataError(f"{where} is of the type '{kind}'; use polygon, rectangle, circle or mask")
     return polygon_mask([points], size)
 
 
@@ -169,6 +172,13 @@ def _placed(text: str, points: NDArray[np.float64], size: tuple[int, int], where
     if not len(points):
         raise DataError(f"{where}: its mask has no place; give two corners")
     left, top = (int(value) for value in points[0])
+    if len(points) == 2:
+        declared = np.abs(points[1] - points[0]) + 1
+        if (np.abs(declared - (pixels.shape[1], pixels.shape[0])) > 1).any():
+            raise DataError(
+                f"{where}: its mask is {pixels.shape[1]} x {pixels.shape[0]}, but its corners are those of "
+                f"{declared[0]:g} x {declared[1]:g}"
+            )
     result = np.zeros(size, bool)
     box = result[max(top, 0) : top + pixels.shape[0], max(left, 0) : left + pixels.shape[1]]
     if left < 0 or top < 0 or box.shape != pixels.shape:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tagmask.annotations.formats.base import Found, Images, Labelled, Put, Tree
-from tagmask.annotations.formats.colours import LABEL_MAP, label_map, read_key
+from tagmask.annotations.formats.colours import LABEL_MAP, key_finder, label_map
 from tagmask.annotations.formats.regions import components
 from tagmask.data.classes import ClassTable, voc_palette
 from tagmask.errors import DataError
@@ -84,9 +84,11 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
     proper = [name for name in pictures if _home(name) is not None]
     if not pictures:
         raise DataError("there is no .png in it")
-    key = read_key(tree, images.classes)
+    key = key_finder(tree, images.classes)
     known: set[str] = set()
-    white = key.numbered and _black_and_white(tree, proper or pictures)
+    white = all(key(file).numbered for file in proper or pictures) and _black_and_white(
+        tree, proper or pictures
+    )
     if white:
         _white_is_the_class(images)
     for file in proper or pictures:
@@ -98,7 +100,7 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
             values = (np.asarray(picture.convert("L")) > 0).astype(np.uint8)
             coloured = picture.mode == "RGB"
         else:
-            values, coloured = key.labels(picture, file)
+            values, coloured = key(file).labels(picture, file)
         touched = not coloured or bool(values.any())
         name = images.find_touched(written, file, touched, bare=True)
         if not touched or name is None:
@@ -116,15 +118,14 @@ def _black_and_white(tree: Tree, files: Sequence[str]) -> bool:
     seen: set[int] = set()
     for file in files:
         picture = _decoded(tree.read(file), file)
-        if picture.mode == "P":
-            palette = picture.getpalette("RGB") or []
-            if palette[-3:] != [255, 255, 255] or len(palette) != 768:
-                return False
-        elif picture.mode == "RGB" and np.ptp(np.asarray(picture), axis=2).any():
+        if picture.mode == "RGB" and np.ptp(np.asarray(picture), axis=2).any():
             return False
-        elif picture.mode == "1":
-            return False  # its values are 0 and 1, which are labels already
-        seen.update(np.unique(np.asarray(picture)).tolist())
+        if picture.mode == "P":
+            # Colours in a palette name classes; greys say nothing.
+            palette = np.reshape(picture.getpalette("RGB") or [0, 0, 1], (-1, 3))
+            if np.ptp(palette, axis=1).any():
+                return False
+        seen.update(np.unique(np.asarray(picture.convert("L"))).tolist())
         if not seen <= {0, 255}:
             return False
     return 255 in seen

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tagmask.annotations.formats.base import (
     BOXES,
+    EMPTY,
     UNTOUCHED,
     Found,
     Images,
@@ -23,13 +24,15 @@ from tagmask.annotations.formats.base import (
     read_json,
 )
 from tagmask.annotations.formats.regions import components, outlines, polygon_mask
+from tagmask.config import parse_texts
 from tagmask.data.classes import ClassTable
-from tagmask.errors import DataError
+from tagmask.errors import DataError, one_line
 
 __all__ = ["read", "write"]
 
-_NAMED = ("classes.txt", "obj.names")
+_NAMED = ("classes.txt", "predefined_classes.txt")
 _LISTS = (*_NAMED, "train.txt", "val.txt", "test.txt")
+_YAML = (".yaml", ".yml")
 _PARTS = ("train", "val", "valid", "test")
 _BOX = 5
 
@@ -76,7 +79,9 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
     if not files:
         raise DataError("there is no .txt with outlines in it")
     for file in proper or [name for name in files if PurePosixPath(name).name not in _LISTS]:
-        lines = tree.read(file).decode("utf-8", "replace").split("\n")
+        if _is_list(file, images):
+            continue
+        lines = tree.read(file).decode("utf-8-sig", "replace").split("\n")
         rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
         drawn = [(number, cells) for number, cells in rows if len(cells) != _BOX]
         name, written = _image(file, bool(proper), bool(drawn), images)
@@ -88,7 +93,14 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
             raise DataError(
                 f"{file}, line {number}: a box without pixels, beside outlines; draw or remove it"
             )
-        yield name, _drawn(drawn, names, images, name, file)
+        mask, painted = _drawn(drawn, names, images, name, file)
+        yield from [(name, mask)] if painted else images.untouched(name, written, EMPTY)
+
+
+def _is_list(file: str, images: Images) -> bool:
+    """Whether a text file is a list of names; labelling programs put it among the labels."""
+    path = PurePosixPath(file)
+    return path.suffix == ".names" or (path.name in _NAMED and path.stem not in images.sizes)
 
 
 def _image(file: str, proper: bool, touched: bool, images: Images) -> tuple[str | None, str]:
@@ -111,21 +123,27 @@ def _image(file: str, proper: bool, touched: bool, images: Images) -> tuple[str 
 
 def _drawn(
     rows: Iterable[tuple[int, list[str]]], names: Mapping[int, str], images: Images, name: str, file: str
-) -> NDArray[np.uint8]:
-    mask = blank(images, name)
+) -> tuple[NDArray[np.uint8], bool]:
+    """Labels, and whether any pixel was drawn."""
+    mask, painted = blank(images, name), False
     height, width = mask.shape
     for number, (key, *shares) in rows:
         where = f"{file}, line {number}"
         try:
+            if len(shares) % 2:
+                raise ValueError(
+                    f"a number of a class and {len(shares)} numbers; an outline is x and y of every corner"
+                )
             points = np.asarray(shares, np.float64).reshape(-1, 2) * (width, height)
             pixels = polygon_mask([points], (height, width))
-            if int(key) not in names:
+            if not float(key).is_integer() or int(float(key)) not in names:
                 known = ", ".join(f"{k} {one}" for k, one in list(names.items())[:5])
                 raise ValueError(f"there is no class {key}; the numbers are {known}, ...")
         except ValueError as error:
             raise DataError(f"{where}: {error or 'cannot be read'}") from None
-        mask[pixels] = label_of(images.classes, names[int(key)], where)
-    return mask
+        mask[pixels] = label_of(images.classes, names[int(float(key))], where)
+        painted = painted or bool(pixels.any())
+    return mask, painted
 
 
 def _names(tree: Tree, images: Images) -> dict[int, str]:
@@ -136,12 +154,13 @@ def _names(tree: Tree, images: Images) -> dict[int, str]:
     """
     found: dict[str, dict[int, str]] = {}
     for name in sorted(tree.names, key=lambda one: len(PurePosixPath(one).parts)):
-        last = PurePosixPath(name).name
-        if last in ("data.yaml", "data.yml"):
-            found[name] = _from_yaml(tree.read(name), name)
+        path = PurePosixPath(name)
+        last = path.name
+        if path.suffix.lower() in _YAML:
+            found |= _from_yaml(tree.read(name), name, wanted=path.stem == "data")
         elif last == "notes.json":
             found[name] = _from_notes(read_json(tree, name), name)
-        elif last in _NAMED and "labels" not in PurePosixPath(name).parts[:-1]:
+        elif _is_list(name, images):
             lines = (
                 tree.read(name).decode("utf-8-sig", "replace").replace("\r\n", "\n").rstrip("\n").split("\n")
             )
@@ -163,17 +182,29 @@ def _names(tree: Tree, images: Images) -> dict[int, str]:
     return {k: name for names in found.values() for k, name in names.items()}
 
 
-def _from_yaml(content: bytes, file: str) -> dict[int, str]:
+def _from_yaml(content: bytes, file: str, wanted: bool) -> dict[str, dict[int, str]]:
+    """The file and its names by number; nothing if it has no list of names and need not have one."""
     try:
-        text = content.decode("utf-8-sig")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise DataError(f"{file} repeats parts by reference; write its names out")
-        # The base loader leaves "yes", "010" and "null" as they are written: names are texts.
-        names = yaml.BaseLoader(text).get_single_data()["names"]
-        pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return {int(k): str(name) for k, name in pairs}
-    except (yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{file} has no readable list of names: {type(error).__name__}") from None
+        # Names are texts: "yes", "010" and "null" as they are written.
+        values = parse_texts(content.decode("utf-8-sig"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {one_line(error)}") from None
+    names = values.get("names") if isinstance(values, dict) else None
+    if names is None and not wanted:
+        return {}
+    try:
+        if isinstance(names, str):
+            raise TypeError
+        pairs = list(names.items() if isinstance(names, dict) else enumerate(names or ()))
+        found = {int(k): str(name) for k, name in pairs}
+        count = int(values.get("nc", len(pairs)))
+    except (TypeError, ValueError, AttributeError):
+        raise DataError(f"{file} has no readable list of names") from None
+    if not len(found) == len(pairs) == count or not found:
+        raise DataError(f"{file} declares {count} classes and names {len(found)} numbers")
+    if "kpt_shape" in values:
+        raise DataError(f"{file} is about key points (kpt_shape), which outline no pixels")
+    return {file: found}
 
 
 def _from_notes(content: Any, file: str) -> dict[int, str]:

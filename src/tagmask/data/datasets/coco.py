@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.classes import ClassTable, class_table, read_class_file
 from tagmask.data.datasets.writing import cache_folder, png_bytes, write_whole
 from tagmask.data.readers.masks import MaskValues
+from tagmask.data.readers.plain import parse_json
 from tagmask.data.readers.regular import read_bytes, read_text
 from tagmask.data.readers.rle import has_region, region_mask
 from tagmask.errors import DataError, nearest
@@ -123,8 +125,8 @@ def _index(path: Path) -> dict[str, Any]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        loaded = json.loads(read_bytes(path))
-    except (OSError, ValueError, RecursionError) as error:
+        loaded = parse_json(read_bytes(path))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is not JSON: {error}") from None
     parts = ("images", "annotations", "categories")
     if not isinstance(loaded, dict) or not all(isinstance(loaded.get(part), list) for part in parts):
@@ -173,6 +175,9 @@ def _categories(loaded: Mapping[str, Any]) -> tuple[dict[int, int], list[str]]:
     used = {int(entry["category_id"]) for entry in loaded["annotations"]}
     position: dict[int, int] = {}
     classes: list[str] = []
+    for (number, first), (other, second) in pairwise(categories):
+        if number == other and first != second:
+            raise ValueError(f"number {number} is '{first}' and '{second}'")
     for number, name in categories:
         others = [other for k, other in categories if k != number]
         project = number == 0 and number not in used and (name in above or name in others)
@@ -200,13 +205,8 @@ def _chosen(source: Source, every: ClassTable) -> ClassTable:
 
 
 def _image_folder(root: Path, base: str, rows: list[Any]) -> Path:
-    places = (
-        f"{base}2014",
-        f"images/{base}2014",
-        f"JPEGImages/{base}2014",
-        f"JPEGImages/{base}",
-        f"images/{base}",
-    )
+    full = f"{base}2014"
+    places = (full, f"images/{full}", f"JPEGImages/{full}", f"JPEGImages/{base}", f"images/{base}")
     folders = [root / place for place in (*places, base, "images", ".")]
     first = next((f for f in folders if rows and (f / rows[0][0]).is_file()), None)
     return first or next((f for f in folders if f.is_dir()), root)
@@ -255,12 +255,12 @@ class _Masks:
     def _entries(self) -> dict[str, tuple[tuple[int, int], list[Any]]]:
         images: dict[int, tuple[str, tuple[int, int], list[Any]]] = {}
         for image in self._loaded["images"]:
-            size = int(image["height"]), int(image["width"])
-            images[int(image["id"])] = (
-                PurePosixPath(image["file_name"]).with_suffix("").as_posix(),
-                size,
-                [],
-            )
+            try:
+                size = int(image["height"]), int(image["width"])
+            except (KeyError, TypeError, ValueError):
+                raise DataError(f"{self._path}: image {image['id']} has no height and width") from None
+            name = PurePosixPath(image["file_name"]).with_suffix("").as_posix()
+            images[int(image["id"])] = (name, size, [])
         for entry in self._loaded["annotations"]:
             if int(entry["image_id"]) in images:
                 images[int(entry["image_id"])][2].append(entry)

@@ -109,6 +109,7 @@ def _from_rows(source: Source, files: Sequence[_TagFile]) -> Scan:
             problems.append(Problem("duplicate row", row.image, detail))
         else:
             found[image] = row
+    problems += _unasked(rows, files[0].path, source)
     tags = [_tag_indices(row, names[id(row)], classes, problems) for row in found.values()]
     items = _named(list(found), tags, finder.folder, problems)
     origin = (
@@ -118,6 +119,22 @@ def _from_rows(source: Source, files: Sequence[_TagFile]) -> Scan:
     unsplit = not any(row.split for row in rows) and file_split(path) is None
     scan = _finish(source, classes, items, split, problems, origin, partial(_look, source, every, finder))
     return replace(scan, unsplit=unsplit)
+
+
+def _unasked(rows: Sequence[TagRow], path: Path, source: Source) -> list[Problem]:
+    """Rows that no split holds, and tag files beside the one that is read."""
+    split = {row.split for row in rows} - {None, ""}
+    detail = "its row names no split, so that neither training nor scoring sees it"
+    found = [
+        Problem("image without split", r.image, detail, fatal=False) for r in rows if split and not r.split
+    ]
+    if source.tags is None and path.stem == "tags":
+        others = [*_TAG_FILES, *(name.replace(".", f"_{s}.") for s in _SPLITS for name in _TAG_FILES)]
+        beside = [name for name in others if name != path.name and (source.root / name).is_file()]
+        found += [
+            Problem("tag file not read", n, f"{path.name} is there and counts", fatal=False) for n in beside
+        ]
+    return found
 
 
 def _look(source: Source, rows: Sequence[TagRow] | None, finder: Finder) -> Sequence[Problem]:

@@ -71,6 +71,13 @@ def _unique(names: Iterable[str]) -> Tags:
 def _reading(texts: Sequence[tuple[int, str]], known: frozenset[str]) -> _Reading:
     if texts and all(_as_list(text) is not None for _, text in texts):
         return lambda text: _as_list(text) or ()
+    lists = [(line, text) for line, text in texts if _as_list(text)]
+    if lists and not known:
+        other = next(line for line, text in texts if _as_list(text) is None)
+        raise DataError(
+            f"line {lists[0][0]} holds a list ({lists[0][1][:40]}) and line {other} none; write all tags of "
+            "the file in one way"
+        )
     readings: dict[str, _Reading] = {
         mark: partial(_at, mark) for mark in _MARKS if any(mark in text for _, text in texts)
     }

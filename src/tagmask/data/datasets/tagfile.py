@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagmask.data.datasets.tagcells import join_tags, split_cells
+from tagmask.data.readers.plain import parse_json
 from tagmask.data.readers.regular import open_regular
 from tagmask.data.tables import csv_text, plain_cell
 from tagmask.errors import DataError
@@ -74,6 +74,9 @@ def _csv_rows(file: Iterable[str]) -> Iterator[TagRow]:
     known = "image" in columns and "tags" in columns
     if header.strip() and not known:
         raise unnamed
+    twice = next((name for name in ("image", "tags", "split") if columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"the first line names the column {twice} twice; keep one of them")
     reader = csv.reader(stream, delimiter=delimiter, strict=True)
     for cells in reader:
         if not any(cell.strip() for cell in cells):
@@ -87,6 +90,8 @@ def _csv_rows(file: Iterable[str]) -> Iterator[TagRow]:
                 "separate the tags of an image by ';' or '|', or put quotes around them"
             )
         row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
+        if not row.get("image"):
+            raise DataError(f"line {line} names no image")
         split = row.get("split", "") if "split" in columns else None
         yield TagRow(line, plain_cell(row["image"]), plain_cell(row.get("tags", "")), split)
 
@@ -107,8 +112,8 @@ def _json_rows(file: Iterable[str]) -> Iterator[TagRow]:
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(text)
+        except ValueError as error:
             raise DataError(f"line {line} is not JSON: {error}") from None
         image, tags = (row.get("image"), row.get("tags", [])) if isinstance(row, dict) else (None, None)
         if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):

@@ -22,6 +22,7 @@ _MAX_TOTAL = 64 << 30
 _MAX_COUNT = 1_000_000
 _MAX_RATIO = 1100
 _SMALL = 1 << 20
+_LARGE, _LARGE_RATIO = 64 << 20, 200
 # Deflate shrinks at most about 1,030 times: what declares more was not made by packing files.
 
 
@@ -227,6 +228,11 @@ def _distrust(info: zipfile.ZipInfo) -> str | None:
         return "is encrypted"
     if info.file_size > _SMALL and info.file_size > _MAX_RATIO * max(info.compress_size, 1):
         return f"declares {info.file_size:,} bytes packed into {info.compress_size:,}, which no packer gives"
+    if info.file_size > _LARGE and info.file_size > _LARGE_RATIO * info.compress_size:
+        return (
+            f"declares {info.file_size:,} bytes packed into {info.compress_size:,}, as bombs do; unpack it "
+            "yourself if you trust it"
+        )
     if info.file_size > MAX_MEMBER:
         return f"declares {info.file_size:,} bytes; at most {MAX_MEMBER:,} are read"
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from tagmask.data.classes import VOC_CLASSES, ClassTable
 from tagmask.data.readers.images import read_indices
+from tagmask.data.readers.plain import parse_json
 from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError, nearest
 
@@ -133,7 +133,7 @@ def mask_values(given: Mapping[int | str, str] | str | Path | None, classes: Cla
             raise DataError(f"mask values 'voc': no class is one of VOC's. {nearest('', VOC_CLASSES)}")
         return MaskValues.by_name(VOC_CLASSES, classes)
     try:
-        loaded = json.loads(read_text(Path(given)))
+        loaded = parse_json(read_text(Path(given)))
     except FileNotFoundError:
         raise DataError(f"mask values: '{given}' is neither 'voc' nor a file") from None
     except (OSError, ValueError) as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ __all__ = [
 ]  # fmt: skip
 
 _FINE = 5  # the official toolkit walks outlines on a grid five times finer than the pixels
+_FEW_STEPS, _STEPS_PER_PIXEL, _MOST_STEPS = 1_000_000, 20, 50_000_000
 Bools = NDArray[np.bool_]
 
 
@@ -132,17 +134,45 @@ def draw_polygon(points: Sequence[float], size: tuple[int, int]) -> Bools:
     """
     height, width = size
     corners = _corners(points, size)
+    flips = np.concatenate([_crossings(part, size) for part in _parts(corners, size)])
+    mask = np.zeros(size, bool)
+    if not flips.size:
+        return mask
+    # Fill by parity, column by column, where there is anything to fill.
+    first, last = int(flips.min()) // height, min(int(flips.max()) // height, width - 1)
+    count = (last - first + 1) * height
+    parity = np.bincount(flips - first * height, minlength=count)[:count].cumsum() & 1
+    mask[:, first : last + 1] = parity.astype(bool).reshape(last - first + 1, height).T
+    return mask
+
+
+def _parts(corners: NDArray[np.int64], size: tuple[int, int]) -> Iterator[NDArray[np.int64]]:
+    """The outline in pieces that can be walked in memory; each begins where the one before ends.
+
+    Raises:
+        ValueError: It is longer than outlines of things on a picture of this size can be.
+    """
+    steps = np.abs(np.diff(corners, axis=0)).max(axis=1) + 1
+    total, most = int(steps.sum()), min(_MOST_STEPS, _FEW_STEPS + _STEPS_PER_PIXEL * size[0] * size[1])
+    if total > most:
+        raise ValueError(f"a polygon of {len(corners) - 1:,} corners is too long an outline for its image")
+    cuts = np.searchsorted(np.cumsum(steps), np.arange(_FEW_STEPS, total, _FEW_STEPS)) + 1
+    ends = np.unique([0, *cuts.tolist(), len(corners) - 1])
+    for start, end in pairwise(ends.tolist()):
+        yield corners[start : end + 1]
+
+
+def _crossings(corners: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Where the fill flips: column times height plus row of the pixel below each change of column."""
+    height, width = size
     u, v = _walk(corners)
-    # Fill by parity: every time the outline changes column, the pixels below the crossing flip.
     crossing = np.flatnonzero(np.diff(u))
     before, after = u[crossing], u[crossing + 1]
     column = (np.where(after < before, after, after - 1) + 0.5) / _FINE - 0.5
     row = (np.minimum(v[crossing], v[crossing + 1]) + 0.5) / _FINE - 0.5
     inside = (column == np.floor(column)) & (column >= 0) & (column <= width - 1)
     row = np.ceil(np.clip(row[inside], 0, height))
-    flips = (column[inside] * height + row).astype(np.int64)
-    parity = np.bincount(flips, minlength=height * width + 1)[: height * width].cumsum() & 1
-    return parity.astype(bool).reshape(width, height).T
+    return np.asarray(column[inside] * height + row, np.int64)
 
 
 def _corners(points: Sequence[float], size: tuple[int, int]) -> NDArray[np.int64]:

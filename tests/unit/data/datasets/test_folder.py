@@ -109,7 +109,7 @@ def test_pictures_that_differ_in_their_ending_only_keep_it(tmp_path):
         ("../a.jpg,cat\n", "path outside '../a.jpg'"),
         ("/etc/passwd,cat\n", "path outside"),
         ("..\\\\a.jpg,cat\n", "path outside"),
-        (",cat\n", "path outside"),
+        (",cat\n", "line 2 names no image"),
         ("a.jpg,cta\n", "unknown tag 'a.jpg': 'cta' .* Did you mean 'cat'"),
         ("a.jpg,\n", "no tag at all"),
     ],

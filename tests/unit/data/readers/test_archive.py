@@ -45,6 +45,16 @@ def test_bombs_and_encrypted_members_are_refused_by_what_they_declare(tmp_path):
     assert tree.read("good.txt") == b"2"
 
 
+def test_large_members_that_pack_like_bombs_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tagmask.data.readers.archive._LARGE", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("blanks.json", b" " * (2 << 20))
+        file.writestr("small.json", b" " * 1000)
+    tree = ZipTree(tmp_path / "x.zip")
+    assert tree.names == ["small.json"]
+    assert "as bombs do" in dict(tree.refused)["blanks.json"]
+
+
 def test_archives_that_declare_too_much_as_a_whole_are_not_opened(tmp_path, monkeypatch):
     path = packed(tmp_path / "x.zip", {"a": b"0" * 100, "b": b"0" * 100})
     monkeypatch.setattr("tagmask.data.readers.archive._MAX_TOTAL", 150)
