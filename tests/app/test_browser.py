@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tagmask.pipeline.config import read_config
 from tagmask.store.labels import read_mask
 from tests.app.browser import LOOK, Browser, find_browser, served
 from tests.app.conftest import picture
@@ -280,3 +281,30 @@ def test_the_page_names_no_folder(page, finished):
         text = answer.read().decode()
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
     assert str(finished) not in text
+
+
+def test_a_random_draw_to_check_and_doubted_tags_as_cards(page, finished):
+    browser, url = page
+    data = Path(read_config(finished).data.root or "")
+    before = {path: path.read_bytes() for path in data.glob("tags*.csv")}
+    browser.open(url)
+    shown = "return !document.getElementById('open-trust').hidden"
+    browser.until(lambda: browser.run(shown), "the button")
+    browser.run("document.getElementById('open-trust').click()")
+    browser.until(lambda: "From 10 on" in browser.text("#trust-text"), "what it needs")
+    browser.run("document.getElementById('trust-draw').click()")
+    assert browser.run("return document.getElementById('order').value") == "draw"
+    browser.run("document.getElementById('open-tags').click()")
+    browser.until(lambda: browser.text("#tags-text"), "the doubts")
+    press = (
+        "const b = document.querySelector('#cards .card button:last-child'); b?.click(); return Boolean(b)"
+    )
+    for _ in range(2):
+        if not browser.run(press):
+            assert "doubts no tag" in browser.text("#tags-text")
+            return
+        browser.says(" in tags")
+        browser.until(lambda: browser.run("return !document.querySelector('#cards button:disabled')"), "it")
+    assert {path: sorted(path.read_text().split()) for path in before} == {
+        path: sorted(content.decode().split()) for path, content in before.items()
+    }

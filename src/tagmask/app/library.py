@@ -82,6 +82,9 @@ class Library:
         folders: Where files may lie.
         parts: Name of an image to the part it belongs to.
 
+    Attributes:
+        repaired: Name of an image to its tags, where they were changed since the start.
+
     Raises:
         DataError: The review queue is damaged.
     """
@@ -94,6 +97,7 @@ class Library:
         parts: Mapping[str, str] | None = None,
     ) -> None:
         self.folder, self.folders, self.dataset = folder, folders, dataset
+        self.repaired: dict[str, tuple[int, ...]] = {}
         names = () if dataset is None else dataset.names
         known, rows = set(names), read_queue(folder / "review" / "queue.csv")
         entries = [entry for entry in rows if entry.name in known]
@@ -131,6 +135,8 @@ class Library:
         """0-based tagged classes of an image; None if nobody tagged it."""
         self.place(name)
         assert self.dataset is not None
+        if name in self.repaired:
+            return self.repaired[name]
         return self.dataset.items[self.dataset.position(name)].tags
 
     def mask(self, name: str) -> Path | None:

@@ -20,6 +20,7 @@ from tagmask.app.decisions import Decision
 from tagmask.app.desk import Desk
 from tagmask.app.lab import Controls
 from tagmask.app.pack import unpack
+from tagmask.app.scales import Scales
 from tagmask.errors import DataError, UserError, one_line
 
 __all__ = ["Answer", "Routes"]
@@ -39,10 +40,19 @@ class Routes:
         title: Shown on top.
         background: First value of the threshold.
         classroom: Where the model learns from corrections; None if it cannot.
+        tag_files: Files whose tags may be repaired.
     """
 
-    def __init__(self, desk: Desk, title: str, background: float, classroom: Classroom | None) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        title: str,
+        background: float,
+        classroom: Classroom | None,
+        tag_files: tuple[Path, ...] = (),
+    ) -> None:
         self.desk, self.chores, self.classroom = desk, Chores(desk), classroom
+        self.scales = Scales(desk, tag_files)
         folder, teaches = desk.decisions.folder.name, classroom is not None
         self.about = {"title": title, "background": background, "folder": folder, "teaches": teaches}
 
@@ -50,12 +60,12 @@ class Routes:
         """The ASGI application."""
         asked = {
             "run": self.run, "image": self.image, "picture": self.picture, "thumb": self.thumb,
-            "regions": self.regions, "lesson": self.lesson,
+            "regions": self.regions, "lesson": self.lesson, "trust": self.trust, "doubts": self.doubts,
         }  # fmt: skip
         told = {
             "look": self.look, "refine": self.refine, "decide": self.decide, "undo": self.undo,
             "note": self.note, "upload": self.upload, "spread": self.spread, "export": self.export,
-            "download": self.download, "teach": self.teach, "take": self.take,
+            "download": self.download, "teach": self.teach, "take": self.take, "mend": self.mend,
         }  # fmt: skip
         routes = [Route("/", _file("index.html"))]
         routes += [
@@ -97,7 +107,22 @@ class Routes:
         """How far the lesson is."""
         return self._room().progress()
 
+    def trust(self, visitor: str, query: Mapping[str, str], body: bytes) -> Any:
+        """What the checked masks say of the others."""
+        return self.scales.trust()
+
+    def doubts(self, visitor: str, query: Mapping[str, str], body: bytes) -> Any:
+        """Doubted tags."""
+        return self.scales.doubts()
+
     # What the page tells.
+
+    def mend(self, visitor: str, query: Mapping[str, str], body: bytes) -> Any:
+        """Change one tag of one image in its tag file."""
+        given = _json(body)
+        if not isinstance(given.get("tag"), str) or not isinstance(given.get("present"), bool):
+            raise DataError("the request names no tag, or does not say whether the image shall have it")
+        return self.scales.mend_tag(_name(given), given["tag"], given["present"])
 
     def teach(self, visitor: str, query: Mapping[str, str], body: bytes) -> Any:
         """Begin a lesson."""

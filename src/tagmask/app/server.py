@@ -17,6 +17,7 @@ from tagmask.app.gate import Gate
 from tagmask.app.lab import Lab
 from tagmask.app.library import Folders, Library
 from tagmask.app.routes import Routes
+from tagmask.app.scales import tag_files
 from tagmask.data import TagDataset
 from tagmask.data.parts import Parts
 from tagmask.engine.compute import Compute
@@ -76,7 +77,8 @@ def serve(folder: Path, out: Path | None, options: AppOptions, say: Callable[[st
         desk = Desk(lab, library, target, Path(inbox))
         token = None if is_loopback(options.host) else secrets.token_urlsafe(24)
         classroom = None if learner is None else Classroom(desk, *learner)
-        app = application(desk, folder.resolve().name, background, options, token, classroom)
+        files = _tag_files(library)
+        app = application(desk, folder.resolve().name, background, options, token, classroom, files)
         port = listener.getsockname()[1]
         path = "" if token is None else f"/?token={token}"
         address = f"http://{shown_host(options.host)}:{port}{path}"
@@ -94,9 +96,10 @@ def application(
     options: AppOptions,
     token: str | None = None,
     classroom: Classroom | None = None,
+    tags: tuple[Path, ...] = (),
 ) -> Gate:
     """The ASGI application for a desk; with a token, only for those who have it."""
-    behind = Routes(desk, title, background, classroom).application()
+    behind = Routes(desk, title, background, classroom, tags).application()
     hosts = ("localhost", "127.0.0.1", "[::1]", options.host) if is_loopback(options.host) else ()
     return Gate(behind, options.upload_limit * 2**20, hosts, token)
 
@@ -121,6 +124,14 @@ def _prepare(
     lab = Lab(model, segmenter, options.max_side)
     learner = (marker, runtime) if marker.method.segments else None
     return lab, library, remembered_use(trained.meta).background, learner
+
+
+def _tag_files(library: Library) -> tuple[Path, ...]:
+    """The tag files of the run that this app may write to."""
+    if library.dataset is None:
+        return ()
+    splits = ("train", "val", "trainval", "test", library.dataset.split)
+    return tuple(path for path in tag_files(library.dataset.about, splits) if library.folders.holds(path))
 
 
 def _images(

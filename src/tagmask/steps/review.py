@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from tagmask import __version__
@@ -25,19 +26,16 @@ from tagmask.models.trained import Trained
 from tagmask.report.panels import class_colours, label_picture, picture_uri
 from tagmask.report.review_page import Entry, ReviewPage, TagLine, render_review
 from tagmask.review.calibration import FEWEST, Trust, calibrate
-from tagmask.review.class_trust import compare
 from tagmask.review.queue import Doubt, Row, rank, tag_doubts
 from tagmask.review.tables import by_trust, doubt_table, grade, queue_table, trust_values
 from tagmask.steps.base import Context, Step, data_checksum, each_image, plain
 from tagmask.steps.opinions import Opinions
+from tagmask.steps.trust import CHECKED, checked_masks
 from tagmask.store.files import atomic_write, file_for, write_json
-from tagmask.store.labels import read_mask
 from tagmask.store.ledger import fingerprint
 
 __all__ = ["REVIEW", "ReviewConfig", "listed", "read_row", "review", "write_csv"]
 
-CHECKED = Path("reviewed") / "masks"
-"""Where the app keeps the masks that a person accepted or mended."""
 _PICTURE_SIDE = 240
 
 
@@ -129,13 +127,11 @@ def review(plan: _Plan, context: Context) -> dict[str, Any]:
 
 def _trust(context: Context, looker: Opinions, rows: Sequence[Row]) -> Trust | None:
     """What the masks that a person accepted or mended say about the others; None if they are too few."""
-    checked = {}
-    for row in rows:
-        path = file_for(context.folder / CHECKED, row.name, ".png")
-        if path.is_file() and (mask := looker.mask(looker.dataset.position(row.name))) is not None:
-            truth = read_mask(path)
-            if truth.shape == mask.shape:
-                checked[row.name] = compare(mask, truth)
+
+    def own(name: str) -> NDArray[np.uint8] | None:
+        return looker.mask(looker.dataset.position(name))
+
+    checked = checked_masks(context.folder, [row.name for row in rows], own)
     if len(checked) < FEWEST:
         if checked:
             context.display.say(

@@ -71,6 +71,5 @@ class Lesson {
 export function lessons(bench) {
   exports(bench);
   $("open-teach").hidden = !bench.run.teaches;
-  $("open-tags").hidden = true;
   return new Lesson(bench);
 }

@@ -1,5 +1,6 @@
 // The images as rows or a grid of small pictures, filtered; only those in sight are elements of the page.
 import { address } from "/static/net.js";
+import { expected } from "/static/trust.js";
 
 const $ = (id) => document.getElementById(id);
 const ROW = 56, CELL = 78;
@@ -11,6 +12,7 @@ export const stateOf = (entry) =>
 export class List {
   constructor(entries, classes, open) {
     this.entries = entries;
+    entries.forEach((entry, place) => { entry.place = place; });
     this.classes = classes;
     this.open = open;
     this.current = null;
@@ -25,7 +27,7 @@ export class List {
     for (const part of [...new Set(entries.map((entry) => entry.part))].filter(Boolean)) $("by-part").add(new Option(part, part));
     $("by-part").closest("label").hidden = $("by-part").length < 3;
     $("by-doubt").closest("label").hidden = !entries.some((entry) => entry.score !== null);
-    for (const id of ["by-name", "by-class", "by-state", "by-part", "by-doubt"]) $(id).addEventListener("input", () => this.filter());
+    for (const id of ["by-name", "by-class", "by-state", "by-part", "by-doubt", "order"]) $(id).addEventListener("input", () => this.filter());
     $("as-grid").addEventListener("click", () => this.asGrid());
     this.box.addEventListener("scroll", () => this.draw());
     new ResizeObserver(() => { this.clear(); this.draw(); }).observe(this.box);
@@ -41,12 +43,32 @@ export class List {
       (key === "" || [...(entry.shown || []), ...(entry.tags || [])].includes(Number(key))) &&
       (!state || (state === "undecided" ? !entry.verdict : stateOf(entry) === state)) &&
       (!part || entry.part === part) && (!doubt || (entry.score ?? 0) >= doubt);
-    this.found = this.entries.filter(wanted);
+    this.found = this.sorted(this.entries.filter(wanted));
     this.places = new Map(this.found.map((entry, place) => [entry.name, place]));
     $("found").textContent = `${this.found.length} of ${this.entries.length}`;
     this.clear();
     this.box.scrollTop = 0;
     this.draw();
+  }
+
+  // As the review has it, or by what is expected of the masks (those checked come last), or as a random draw.
+  sorted(entries) {
+    const order = $("order").value;
+    const keys = {
+      iou: (entry) => (entry.trust ? entry.trust[0] + 2 * entry.trust[3] : 9),
+      draw: (entry) => entry.draw ?? Infinity,
+    };
+    const key = keys[order];
+    if (!key) return entries;
+    return entries.slice().sort((a, b) => (key(a) === key(b) ? a.place - b.place : key(a) - key(b)));
+  }
+
+  // New figures for what is in sight; the order stays until somebody chooses one.
+  again() {
+    for (const entry of this.found) {
+      const element = this.elements.get(entry.name);
+      if (element) this.write(entry, element);
+    }
   }
 
   asGrid() {
@@ -129,6 +151,7 @@ export class List {
 
   write(entry, button) {
     const state = stateOf(entry), doubt = entry.score === null ? "" : entry.score.toFixed(2);
+    const known = entry.trust ? `IoU ${(100 * entry.trust[0]).toFixed(0)} %` : doubt;
     const mark = { accepted: "✓", mended: "✎", rejected: "✗" }[state] || "";
     const text = button.querySelector(".text");
     const line = (kind, content) => {
@@ -137,8 +160,8 @@ export class List {
       span.textContent = content;
       return span;
     };
-    text.replaceChildren(line("line name", entry.name), line("line small", [mark, doubt].filter(Boolean).join(" ")));
-    button.setAttribute("aria-label", [entry.name, entry.upload ? "uploaded" : words[state], doubt && `doubt ${doubt}`].filter(Boolean).join(", "));
+    text.replaceChildren(line("line name", entry.name), line("line small", [mark, known].filter(Boolean).join(" ")));
+    button.setAttribute("aria-label", [entry.name, entry.upload ? "uploaded" : words[state], entry.trust ? expected(entry) : doubt && `doubt ${doubt}`].filter(Boolean).join(", "));
   }
 
   // Shows what is new about an entry; a new mask gives a new small picture.
@@ -151,6 +174,7 @@ export class List {
   }
 
   addFirst(entry) {
+    entry.place = -this.entries.length;
     this.entries.unshift(entry);
     this.filter();
   }

@@ -7,6 +7,7 @@ import { List, stateOf } from "/static/list.js";
 import { Classes, Pseudo, Strip } from "/static/panel.js";
 import { keys } from "/static/keys.js";
 import { lessons } from "/static/lessons.js";
+import { Tags, Trust, expected } from "/static/trust.js";
 import { busy, save, say } from "/static/messages.js";
 
 const $ = (id) => document.getElementById(id);
@@ -155,6 +156,7 @@ class Bench {
     const entry = this.byName.get(this.name), place = this.list.places.get(this.name);
     const facts = [entry.upload ? "uploaded" : place === undefined ? "not among the found images" : `${place + 1} of ${this.list.found.length}`];
     if (entry.score !== null) facts.push(`doubt ${entry.score.toFixed(2)}`);
+    if (entry.trust) facts.push(expected(entry));
     facts.push(stateOf(entry) || "not decided");
     $("name").textContent = this.name;
     $("facts").textContent = `· ${facts.join(" · ")}`;
@@ -200,6 +202,7 @@ class Bench {
         if (found) Object.assign(found, { verdict, kept: head.kept, saves: 0, edits: [], redos: [] });
         if (found && verdict === "rejected") for (const id of ["corrected", "scribbles"]) found.layers.delete(id);
         this.list.update(entry, verdict === "rejected" || head.kept !== "mask");
+        this.trust?.later();
         say(`${name}: ${verdict}.`);
       } catch (error) {
         Object.assign(entry, before);
@@ -273,6 +276,7 @@ class Bench {
       const answer = await postPacked("decide", { name, verdict: "accepted", kept, note: item.note, tags, merge }, { mask });
       this.versions.set(name, answer.version);
       this.list.update(entry, true);
+      this.trust?.later();
       say(`${name}: ${kept === "scribbles" ? "scribbles" : "correction"} saved.`);
     });
   }
@@ -317,6 +321,7 @@ class Bench {
       forget(name);
       this.list.update(entry, true);
       this.counts();
+      this.trust?.later();
       say(`${name}: taken back, now ${stateOf(entry) || "not decided"}.`);
       this.open(name);
     });
@@ -347,6 +352,12 @@ class Bench {
       save(await postForFile("download", pack({ name: item.name, what: titleOf(layer.id).replace(/[()]/g, "") }, this.whole(item, layer))));
       say(`The ${titleOf(layer.id)} of ${item.name} is downloaded; a copy is in ${this.run.folder}/downloads.`);
     } catch (error) { say(error.message, true); }
+  }
+
+  // The tag file was changed: what is shown of the image follows.
+  retagged(name) {
+    forget(name);
+    if (this.name === name) this.open(name, false);
   }
 
   counts() {
@@ -423,6 +434,8 @@ async function start() {
   wire(bench);
   keys(bench, tool);
   lessons(bench);
+  bench.trust = new Trust(bench);
+  new Tags(bench);
   const first = wanted && bench.byName.has(wanted) ? wanted : run.names[0];
   if (wanted && first !== wanted) say(`This run has no image '${wanted}'.`, true);
   else if (!run.reviewed && run.names.length) say("Run tagmask review to see the doubtful images first.");
