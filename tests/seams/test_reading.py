@@ -42,6 +42,10 @@ def test_every_picture_file_keeps_channels_size_and_levels(tmp_path, suffix, lig
     path, own = tmp_path / f"a{suffix}", photograph(light, SIZE)
     settings = {"format": "JPEG"} if suffix == ".jif" else {}
     quality = {"quality": 98} if suffix in JPEG | {".webp"} else {}
+    quality |= {"quality": 100, "subsampling": "4:4:4"} if suffix == ".avif" else {}
+    if suffix in (".heic", ".heif", ".hif"):
+        pytest.importorskip("pillow_heif").register_heif_opener()
+        settings, quality = {"format": "HEIF"}, {"quality": 100, "chroma": 444}
     Image.fromarray(own).convert(MODES.get(suffix, "RGB")).save(path, **settings, **quality)
     own = np.asarray(Image.fromarray(own).convert(MODES.get(suffix, "RGB")).convert("RGB"))
     found = read_image(path)

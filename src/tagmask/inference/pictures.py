@@ -15,7 +15,7 @@ from PIL import Image
 from tagmask.data.file_names import unusable
 from tagmask.data.levels import Reading
 from tagmask.data.readers.archive import FolderTree, ZipTree
-from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES, MAX_PIXELS
+from tagmask.data.readers.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, MAX_PIXELS, foreign
 from tagmask.data.readers.regular import irregular, open_regular
 from tagmask.data.readers.stack import AnyPicture
 from tagmask.errors import DataError, printable
@@ -175,7 +175,7 @@ def _from_folder(root: Path, options: _Options) -> Iterator[Picture | Broken]:
         if whole_kind(root / name) in ("volume", "series", "slide"):
             yield from _from_file(root / name, name, options, alone=False)
         elif suffix in FOREIGN_SUFFIXES:
-            yield Broken(printable(str(root / name)), CONVERT)
+            yield Broken(printable(str(root / name)), foreign(suffix))
         elif suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
             yield from _from_file(root / name, name, options, alone=False)
 

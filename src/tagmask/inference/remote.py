@@ -13,7 +13,7 @@ import fsspec
 
 from tagmask.data.levels import Reading
 from tagmask.data.readers.archive import MAX_MEMBER, FolderTree, ZipTree
-from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES
+from tagmask.data.readers.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, foreign
 from tagmask.data.readers.regular import irregular
 from tagmask.data.readers.stack import AnyPicture
 from tagmask.errors import ConfigError, DataError, UserError
@@ -163,7 +163,7 @@ def _one(url: str, file: str, stamp: str, named: bool = False) -> Iterator[Item 
     if suffix in VIDEO_SUFFIXES:
         yield Broken(url, "is a film; leave out --engine ray for films")
     elif suffix in FOREIGN_SUFFIXES:
-        yield Broken(url, CONVERT)
+        yield Broken(url, foreign(suffix))
     elif named or suffix in IMAGE_SUFFIXES:
         yield Item(stem(file), file, url, stamp, url)
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from tagmask.data.levels import Reading
+from tagmask.data.readers.pixels import read_pixels
 from tagmask.engine.compute import Compute
 from tagmask.engine.log import Display
+from tagmask.errors import DataError
 from tagmask.inference.predict import PredictConfig, predict
 from tests.seams.pixel import chart, trained
 
@@ -108,6 +110,15 @@ def test_a_map_of_8_bits_is_predicted_like_the_picture_it_holds(tmp_path):
     assert len((tmp_path / "out/summary.jsonl").read_text().splitlines()) == 1
 
 
+def _unknown_place(path):
+    """A GeoTIFF whose keys name EPSG:12345, which is none."""
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 12345)
+    tags = [(33550, "d", 3, (0.3, 0.3, 0.0), True), (33922, "d", 6, (0, 0, 0, 5e5, 5e6, 0), True)]
+    tifffile = pytest.importorskip("tifffile")
+    tags.append((34735, "H", len(keys), keys, True))
+    tifffile.imwrite(path, np.ones((8, 8, 3), np.uint16), photometric="rgb", extratags=tags)
+
+
 def test_bad_scenes_are_named_and_the_rest_is_done(tmp_path):
     scene(tmp_path / "good.tif")
     raster(tmp_path / "bands.tif", np.ones((5, 8, 8), np.uint16))
@@ -117,13 +128,17 @@ def test_bad_scenes_are_named_and_the_rest_is_done(tmp_path):
     colours = raster(tmp_path / "palette.tif", np.ones((1, 8, 8), np.uint8))
     with rasterio.open(colours, "r+") as file:
         file.write_colormap(1, {1: (255, 0, 0)})
+    _unknown_place(tmp_path / "nowhere.tif")
     figures = run([tmp_path], tmp_path / "out")
     assert figures["images"] == 2  # one is all without data, which is an answer
     told = (tmp_path / "out/failed.csv").read_text().splitlines()[1:]
-    assert len(told) == 3
+    assert len(told) == 4
     reasons = {line.split(",")[0].rsplit("/", 1)[1]: line for line in told}
     assert "5 bands" in reasons["bands.tif"]
     assert "palette" in reasons["palette.tif"]
     assert "cut.tif" in reasons
+    assert "names a coordinate system that does not exist" in reasons["nowhere.tif"]
+    with pytest.raises(DataError, match="does not exist, EPSG:12345; write the right one"):
+        read_pixels(tmp_path / "nowhere.tif")
     with rasterio.open(tmp_path / "out/masks/nan.tif") as mask:
         assert (mask.read(1) == 255).all()

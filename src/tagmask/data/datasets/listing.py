@@ -13,7 +13,7 @@ from tagmask.data.base import Problem, Scan, Source
 from tagmask.data.datasets.stacks import is_stack
 from tagmask.data.file_names import unusable
 from tagmask.data.readers.archive import FolderTree
-from tagmask.data.readers.images import CONVERT, FOREIGN_SUFFIXES, IMAGE_SUFFIXES
+from tagmask.data.readers.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, foreign
 from tagmask.data.readers.regular import Inside, check_regular, irregular, is_output
 from tagmask.errors import printable
 
@@ -47,7 +47,7 @@ def pictures_below(folder: Path, root: Path, problems: list[Problem]) -> list[Pa
         if (ending := PurePosixPath(name).suffix.lower()) in FOREIGN_SUFFIXES:
             foreign.setdefault(ending, []).append((folder / name).relative_to(root).as_posix())
     problems += [
-        Problem("picture of an unknown format", ending, _foreign(names), fatal=False)
+        Problem("picture of an unknown format", ending, _left_out(names, ending), fatal=False)
         for ending, names in foreign.items()
     ]
     return [
@@ -57,8 +57,8 @@ def pictures_below(folder: Path, root: Path, problems: list[Problem]) -> list[Pa
     ]
 
 
-def _foreign(names: Sequence[str]) -> str:
-    return f"{len(names)} files, the first {names[0]}: each {CONVERT}; left out"
+def _left_out(names: Sequence[str], ending: str) -> str:
+    return f"{len(names)} files, the first {names[0]}: each {foreign(ending)}; left out"
 
 
 def class_folders(root: Path) -> list[Path]:

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmask.data.readers import tiff
 from tagmask.data.readers.pixels import PixelInfo, decoding, full_range, need
 from tagmask.data.readers.regular import check_regular
 from tagmask.errors import DataError
 
 __all__ = ["describe", "is_all_valid", "opened", "read", "size", "window_of"]
+
+_KEYS, _CODES, _DESCRIBED = 34735, (3072, 2048), 32767
+"""The tag of the keys, those of projected and geographic systems, and what says: described by other keys."""
 
 
 @contextmanager
@@ -45,10 +49,9 @@ def describe(path: Path, file: Any) -> PixelInfo:
     colours = [file.colorinterp[b - 1].name for b in bands[:3]]
     crs = None if file.crs is None else str(file.crs.to_wkt())
     moved = not file.transform.is_identity
-    tags = file.tags()
-    if crs is None and moved and tags.get("AREA_OR_POINT") and _wants_crs(path):
+    if not _is_known(file.crs) and (code := _named_crs(path)) is not None:
         raise DataError(
-            f"{path} names a coordinate system that does not exist; write the right one into it "
+            f"{path} names a coordinate system that does not exist, EPSG:{code}; write the right one into it "
             "(rio edit-info --crs EPSG:NUMBER)"
         )
     if colours[:1] == ["palette"]:
@@ -135,9 +138,15 @@ def _data_bands(file: Any) -> tuple[int, ...]:
     return tuple(b for b, kind in enumerate(kinds, 1) if kind != "alpha")
 
 
-def _wants_crs(path: Path) -> bool:
-    """Whether the file has keys of a coordinate system at all."""
-    from tagmask.data.readers import tiff
+def _is_known(crs: Any) -> bool:
+    """Whether a coordinate system lies on the earth; of unknown codes GDAL makes a local one without name."""
+    return crs is not None and bool(crs.is_projected or crs.is_geographic or crs.to_epsg())
 
+
+def _named_crs(path: Path) -> int | None:
+    """The code of a coordinate system that the file's keys name; None if they describe one, or none."""
     with tiff.opened(path) as file:
-        return 34735 in file.pages[0].tags
+        tag = file.pages[0].tags.get(_KEYS)
+        keys = () if tag is None else tuple(tag.value)
+    named = {keys[at]: keys[at + 3] for at in range(4, len(keys) - 3, 4) if keys[at + 1] == 0}
+    return next((int(named[key]) for key in _CODES if named.get(key, 0) not in (0, _DESCRIBED)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import threading
@@ -22,10 +23,10 @@ from tagmask.errors import DataError
 from tagmask.ops.images import unit
 
 __all__ = [
-    "CONVERT",
     "FOREIGN_SUFFIXES",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "foreign",
     "is_eight_bit",
     "read_deep",
     "read_image",
@@ -37,23 +38,29 @@ __all__ = [
 
 MAX_PIXELS = 80_000_000
 """Largest declared size that is decoded; below the size at which Pillow itself starts to warn."""
+_HEIF = frozenset({".heic", ".heif", ".hif"})
+_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_HAS_AVIF = importlib.util.find_spec("PIL._avif") is not None
+_HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 IMAGE_SUFFIXES = frozenset(
     {
         ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp",
-        ".ppm", ".pgm", ".pbm", ".pnm", ".gif",
+        ".ppm", ".pgm", ".pbm", ".pnm", ".gif", *([".avif"] if _HAS_AVIF else []),
+        *(_HEIF if _HAS_HEIF else []),
     }
 )  # fmt: skip
-"""File name endings that are taken for pictures when a folder is listed."""
-FOREIGN_SUFFIXES = frozenset(
-    {
-        ".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".svg", ".psd", ".exr",
-        ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".tga", ".ico",
-    }
+"""File name endings that are taken for pictures when a folder is listed; some depend on what is installed."""
+FOREIGN_SUFFIXES = (
+    frozenset(
+        {
+            ".avif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".svg", ".psd", ".exr", ".hdr", ".dng", ".cr2",
+            ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".tga", ".ico", *_HEIF,
+        }
+    ) - IMAGE_SUFFIXES
 )  # fmt: skip
 """Endings of pictures that are not read here; a listing names them instead of passing over them."""
-CONVERT = "is a picture of a format that is not read here; save it as JPEG or PNG"
-"""What is said of them."""
-_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF")  # none of them starts another program
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "PPM", "GIF", *(["AVIF"] if _HAS_AVIF else []))
+"""None of them starts another program."""
 _ORIENTATION = 0x0112
 _BUFFER = 1 << 18
 _LIMIT = threading.Lock()
@@ -86,6 +93,8 @@ def _opened(path: Path, max_pixels: int, content: bytes | None = None) -> Iterat
     except UnidentifiedImageError:
         if content == b"" or (content is None and path.is_file() and path.stat().st_size == 0):
             raise DataError(f"{path} is empty (0 bytes)") from None
+        if path.suffix.lower() in FOREIGN_SUFFIXES:
+            raise DataError(f"{path} {foreign(path.suffix)}") from None
         known = ", ".join(_FORMATS)
         raise DataError(f"{path} is not a picture (readable are {known})") from None
     except (*_DAMAGE, struct.error, zlib.error, MemoryError) as error:
@@ -94,14 +103,35 @@ def _opened(path: Path, max_pixels: int, content: bytes | None = None) -> Iterat
 
 def _identified(file: IO[bytes], max_pixels: int) -> Image.Image:
     """The picture's header; Pillow's own limit, which is lower, gives way to a caller that allows more."""
+    formats = _formats(file)
     if Image.MAX_IMAGE_PIXELS is None or max_pixels <= Image.MAX_IMAGE_PIXELS:
-        return Image.open(file, formats=_FORMATS)
+        return Image.open(file, formats=formats)
     with _LIMIT:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
         try:
-            return Image.open(file, formats=_FORMATS)
+            return Image.open(file, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = before
+
+
+def _formats(file: IO[bytes]) -> tuple[str, ...]:
+    """Formats that a file can be of; the plugin for HEIC is asked for when the first one comes."""
+    head = file.read(12)
+    file.seek(0)
+    if not _HAS_HEIF or head[4:8] != b"ftyp" or head[8:] not in _BRANDS:
+        return _FORMATS
+    if "HEIF" not in Image.OPEN:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    return ("HEIF", *_FORMATS)
+
+
+def foreign(suffix: str) -> str:
+    """What is said of a picture with one of `FOREIGN_SUFFIXES`."""
+    if suffix.lower() in _HEIF:
+        return "needs pillow_heif to be read: pip install 'tagmask[heif]', or save it as JPEG or PNG"
+    if suffix.lower() == ".avif":
+        return "needs a Pillow that reads AVIF (11.3 or later), or save it as JPEG or PNG"
+    return "is a picture of a format that is not read here; save it as JPEG or PNG"
 
 
 def _upright(image: Image.Image) -> bool:

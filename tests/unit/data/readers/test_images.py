@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tagmask.data.readers import images
 from tagmask.data.readers.images import MAX_PIXELS, read_image, read_indices, read_size
 from tagmask.errors import DataError
 
@@ -152,3 +153,37 @@ def test_any_damage_is_a_picture_or_a_data_error(tmp_path, form, mode):
         for reader in (read_image, read_indices, read_size):
             with suppress(DataError):
                 reader(path)
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("AVIF", ".avif"), ("HEIF", ".heic")])
+def test_pictures_of_telephones_are_read_upright(tmp_path, kind, ending):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif ending not in images.IMAGE_SUFFIXES:
+        pytest.skip("this Pillow reads no AVIF")
+    wide = np.full((40, 64, 3), (200, 30, 20), np.uint8)
+    wide[:, 40:] = (20, 200, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"a{ending}"
+    Image.fromarray(wide).save(path, kind, quality=95, exif=exif)
+    found = read_image(path)
+    assert read_size(path) == found.shape[:2]
+    if kind == "AVIF":  # the other plugin's writer turns the picture itself
+        assert found.shape == (64, 40, 3)
+        assert np.abs(found[:30].astype(int) - (200, 30, 20)).max() < 12
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=f"a{ending}"):
+        read_image(path)
+
+
+def test_a_missing_plugin_is_asked_for_by_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_HAS_HEIF", False)
+    monkeypatch.setattr(images, "FOREIGN_SUFFIXES", images.FOREIGN_SUFFIXES | {".heic"})
+    path = tmp_path / "a.HEIC"
+    path.write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(99))
+    with pytest.raises(DataError, match=r"needs pillow_heif to be read: pip install 'tagmask\[heif\]'"):
+        read_image(path)
+    (tmp_path / "a.jp2").write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n")
+    with pytest.raises(DataError, match="format that is not read here"):
+        read_image(tmp_path / "a.jp2")
