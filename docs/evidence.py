@@ -153,7 +153,30 @@ def memory() -> str:
     return f"{table(head, rows)}\n{told}"
 
 
-TABLES = {"methods": methods, "animals": animals, "times": times, "domains": domains, "memory": memory}
+def micro_batches() -> str:
+    """How far the losses of a split batch are from those of the whole one."""
+    record = read("micro_batches")
+    if record is None:
+        return ""
+    head = ("term", "whole batch", "two parts", "four parts")
+    rows = []
+    for name, row in record["terms"].items():
+        gaps = [(100 * row[f"{n} parts, mean"], 100 * row[f"{n} parts, largest"]) for n in (2, 4)]
+        parts = [f"{mean:.1f} % ({most:.1f} %)" if most >= 0.005 else "equal" for mean, most in gaps]
+        title = "gradient" if name == "gradient" else f"`{name}`"
+        rows.append((title, f"{row['whole']:.3f}", *parts))
+    told = f"{record['method']}; {record['data']}; seed {record['seed']}. Reproduce: `{record['command']}`. "
+    return f"{table(head, rows)}\n{told}File: `benchmarks/results/micro_batches.json`.\n"
+
+
+TABLES = {
+    "methods": methods,
+    "animals": animals,
+    "times": times,
+    "domains": domains,
+    "memory": memory,
+    "micro_batches": micro_batches,
+}
 
 
 def filled(text: str) -> str:
