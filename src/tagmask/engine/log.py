@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -188,9 +188,10 @@ class CsvLog:
             path.unlink()  # what it leads to is not ours to write to
         self._rewrite()
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Add one row."""
+    def write(self, step: int, figures: Mapping[str, float], doubts: Sequence[str] = ()) -> None:
+        """Add one row; what speaks against its figures gets a column, if there is anything."""
         row = {"step": step, **{name: f"{value:.6g}" for name, value in figures.items()}}
+        row |= {"doubts": "; ".join(doubts)} if doubts else {}
         self._rows.append(row)
         new = [name for name in row if name not in self._fields]
         if new:

@@ -186,7 +186,7 @@ def _read(path: Path) -> dict[str, Curve]:
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    names = [name for name in (rows[0] if rows else ()) if name != "step"]
+    names = [name for name in (rows[0] if rows else ()) if name not in ("step", "doubts")]
     found: dict[str, Curve] = {}
     for name in names:
         try:

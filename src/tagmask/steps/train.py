@@ -190,7 +190,10 @@ def _on_evaluate(
     scores = progress.scores = {name: each.miou for name, each in found.items()}
     progress.doubts = next((each.doubts(truth.classes.labels) for each in found.values()), [])
     for log in run.scores:
-        log.write(step, scores)
+        if isinstance(log, CsvLog):
+            log.write(step, scores, progress.doubts)
+        else:
+            log.write(step, scores)
     figures = figures_text({k: 100 * v for k, v in scores.items()})
     run.context.display.say("; ".join([f"step {step}: mIoU  {figures}", *progress.doubts]))
     key = config.best_by or ("segmentation" if run.method.segments else next(iter(scores)))

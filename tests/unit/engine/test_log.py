@@ -30,6 +30,14 @@ def test_csv_grows_by_columns_and_forgets_steps_after_the_resumed_one(tmp_path):
     assert rows(tmp_path / "log.csv") == []
 
 
+def test_doubts_stand_beside_the_figures_they_are_about(tmp_path):
+    log = CsvLog(tmp_path / "scores.csv")
+    log.write(1, {"cam": 0.5})
+    assert (tmp_path / "scores.csv").read_text() == "step,cam\n1,0.5\n"
+    log.write(2, {"cam": 0.6}, ["no true pixel of cat", "background alone"])
+    assert [row["doubts"] for row in rows(log.path)] == ["", "no true pixel of cat; background alone"]
+
+
 def test_display_on_a_terminal_shows_rate_eta_and_losses():
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120)
