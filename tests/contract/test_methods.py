@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 from safetensors.torch import load, save
+from timm.models.beit import Beit
 
 from tagmask import methods
+from tagmask.backbones import register_backbone
 from tagmask.backbones.weights import load_strictly
 from tagmask.config import validate
 from tagmask.errors import ConfigError
@@ -18,6 +20,7 @@ from tagmask.types import Batch, ViewPlan
 K, SIZE = 3, 64
 WIDER = {"affinity_net": 96}  # its pairs need nine cells of eight pixels
 VIT = "vit:patch=16,dim=32,depth=4,heads=2,size=64"
+BEIT = "tiny_beit"
 # Small enough for a step in a fraction of a second, with every term of the loss switched on at STEP.
 TINY = {
     "afa": {"backbone": "mit_b0", "head_width": 16, "par_iterations": 2, "radius": 2, "tags_until": 0},
@@ -30,6 +33,15 @@ TINY = {
     "transcam": {"backbone": "conformer:dim=24,depth=3,heads=2,ratio=1,base=8"},
     "weaktr": {"backbone": VIT},
 }
+
+
+@register_backbone(BEIT)
+def tiny_beit(drop_path):
+    shape = {"embed_dim": 32, "depth": 4, "num_heads": 2, "init_values": 0.1, "drop_path_rate": drop_path}
+    positions = {"use_abs_pos_emb": False, "use_rel_pos_bias": True}
+    return Beit(img_size=48, patch_size=16, num_classes=0, **shape, **positions)
+
+
 STEP = 30000
 FROM_LABELS = ("affinity_net", "segmenter")
 

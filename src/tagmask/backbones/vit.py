@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tagmask.backbones.attention import block_with_scores
 from tagmask.backbones.base import TokenFeatures, recomputed
 from tagmask.backbones.vit_names import PACKAGED, build_vit, is_registered
+from tagmask.backbones.vit_positions import positions_of_blocks, take_biases, with_own_names
 from tagmask.backbones.vit_weights import Normalisation, check_plain, mean_and_deviation, patch_rows
 from tagmask.backbones.weights import hub_weights, load_strictly, packaged_weights, read_weights
 from tagmask.errors import ConfigError
@@ -20,12 +21,12 @@ __all__ = ["Normalisation", "ViT"]
 
 
 class ViT(nn.Module):
-    """A ViT, DINO, SigLIP or EVA-02 that returns class tokens, patch maps and, on request, what lies between.
+    """A ViT, DINO, SigLIP, EVA-02 or BEiT: class tokens, patch maps and, on request, what lies between.
 
     Tokens stand in the order extra, class, patch. Extra tokens (registers) take part in attention and appear
     in no output. Parameters carry timm's names; `cls_token` (1, P, D) and `pos_embed` (1, P + N, D) hold the
     extra tokens first. A network without a class token (SigLIP) gets random ones, one without a position
-    table (DINOv3) a table of zeros; both learn.
+    table (DINOv3, BEiT) a table of zeros; both learn.
 
     Args:
         name: timm name of a plain ViT, "tagmask_demo", or a custom shape such as
@@ -68,7 +69,8 @@ class ViT(nn.Module):
         self.name = name
         self.dim = int(model.embed_dim)
         self.num_class_tokens = num_class_tokens
-        registers = 0 if model.reg_token is None else int(model.reg_token.shape[1])
+        registers = getattr(model, "reg_token", None)
+        registers = 0 if registers is None else int(registers.shape[1])
         self.num_extra_tokens = registers if num_extra_tokens is None else num_extra_tokens
         self.position_offset = position_offset
         self.extra_token_noise = extra_token_noise
@@ -78,8 +80,9 @@ class ViT(nn.Module):
         patches = self.grid[0] * self.grid[1]
         self.cls_token = nn.Parameter(torch.zeros(1, self.num_prefix_tokens, self.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, self.num_prefix_tokens + patches, self.dim))
-        self.patch_embed, self.norm_pre = model.patch_embed, model.norm_pre
+        self.patch_embed, self.norm_pre = model.patch_embed, getattr(model, "norm_pre", nn.Identity())
         self.blocks, self.norm = model.blocks, model.norm
+        self._biased = take_biases(model.blocks, model.patch_embed.grid_size)
         # timm moves the last norm of some behind the pooling, where neither maps nor masks would see it.
         self._norm_is_last = not isinstance(self.norm, nn.Identity)
         if not self._norm_is_last:
@@ -150,7 +153,7 @@ class ViT(nn.Module):
         Raises:
             CheckpointError: A name is missing or a shape differs; nothing is changed then.
         """
-        state = self._completed(state)
+        state = self._completed(with_own_names(state))
         if not self._norm_is_last:
             state = {key.replace("fc_norm.", "norm."): value for key, value in state.items()}
         own = {key for key in self.state_dict() if key not in ("cls_token", "pos_embed")}
@@ -256,20 +259,22 @@ class ViT(nn.Module):
         cells = self.patch_embed.proj(self.normalise(images))
         grid = (cells.shape[2], cells.shape[3])
         tokens = self._embed(cells, size, grid)
-        rotary = self._rotary(grid)
+        beside = positions_of_blocks(self.blocks, self.rope, grid, self.num_prefix_tokens)
         kept: dict[int, Tensor] = {}
         kept_scores: dict[int, Tensor] = {}
+        # The layout of fused attention with a bias differs between a trace and ONNX's own form of it.
+        plain = visit is not None or (self._biased and torch.compiler.is_exporting())
         for index, block in enumerate(self.blocks):
-            if index in scores or visit is not None:
+            if plain or index in scores:
                 tokens, found, probs, branch = recomputed(
-                    self.gradient_checkpointing, block_with_scores, block, tokens, *rotary[index]
+                    self.gradient_checkpointing, block_with_scores, block, tokens, *beside(index)
                 )
                 if visit is not None:
                     visit(index, probs, branch)
                 if index in scores:
                     kept_scores[index] = found if reduce is None else reduce(found)
             else:
-                tokens = recomputed(self.gradient_checkpointing, block, tokens, *rotary[index])
+                tokens = recomputed(self.gradient_checkpointing, block, tokens, *beside(index))
             if index in hidden:
                 kept[index] = tokens
             if index == last_block:
@@ -278,14 +283,6 @@ class ViT(nn.Module):
             tokens = self.norm(tokens) if norm else tokens
         classes = tokens[:, self.num_extra_tokens : self.num_prefix_tokens]
         return TokenFeatures(classes, self.to_map(tokens, grid), grid, kept, kept_scores)
-
-    def _rotary(self, grid: tuple[int, int]) -> Sequence[tuple[Tensor, ...]]:
-        """What each block gets beside its tokens: rotary embeddings of the patches, or nothing."""
-        if self.rope is None:
-            return [()] * self.depth
-        made = self.rope.get_embed(shape=list(grid))
-        mixed = made.ndim > 3  # learned angles differ from block to block
-        return [(made[index] if mixed else made,) for index in range(self.depth)]
 
     def _embed(self, cells: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
         patches = self.patch_embed.norm(cells.flatten(2).transpose(1, 2))

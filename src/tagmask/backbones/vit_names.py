@@ -9,6 +9,9 @@ import timm
 from timm.layers.attention import Attention, AttentionRope
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import is_model_in_modules
+from timm.models.beit import Attention as BeitAttention
+from timm.models.beit import Beit
+from timm.models.beit import Block as BeitBlock
 from timm.models.eva import Eva, EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
@@ -22,6 +25,9 @@ PACKAGED = {"tagmask_demo": ("vit:patch=8,dim=128,depth=4,heads=4,size=96", "tag
 
 _REGISTERED: dict[str, Callable[[float], VisionTransformer]] = {}
 _B = TypeVar("_B", bound=Callable[[float], VisionTransformer])
+
+_BLOCKS = (Block, EvaBlock, BeitBlock)
+_ATTENTIONS = (Attention, AttentionRope, EvaAttention, BeitAttention)
 
 _CUSTOM_DEFAULTS = {
     "patch": 16,
@@ -98,7 +104,7 @@ def _from_timm(name: str, drop_path: float) -> nn.Module:
         close = nearest(base, known).split(" Known:")[0]
         raise ConfigError(
             f"no backbone named '{name}'. {close} Any plain ViT of timm works (ViT, DeiT, DINOv2, DINOv3, "
-            f"SigLIP, EVA-02), or vit:patch=16,dim=192,depth=12,heads=3,size=224"
+            f"SigLIP, EVA-02, BEiT), or vit:patch=16,dim=192,depth=12,heads=3,size=224"
         )
     # Rotary angles of any grid, not of the one the model was made for.
     more: dict[str, Any] = {"dynamic_img_size": True} if is_model_in_modules(base, {"eva"}) else {}
@@ -119,27 +125,25 @@ def _plain(name: str, vit: Any) -> VisionTransformer:
     Raises:
         ConfigError: It does not.
     """
-    if type(vit) not in (VisionTransformer, Eva):
+    if type(vit) not in (VisionTransformer, Eva, Beit):
         raise ConfigError(_not_plain(name, f"it is a {type(vit).__name__}"))
     if type(vit.patch_embed) is not PatchEmbed:
         raise ConfigError(_not_plain(name, "its patches come from another network"))
     for block in vit.blocks:
         attention = getattr(block, "attn", None)
-        if type(block) not in (Block, EvaBlock) or type(attention) not in (
-            Attention,
-            AttentionRope,
-            EvaAttention,
-        ):
+        if type(block) not in _BLOCKS or type(attention) not in _ATTENTIONS:
             raise ConfigError(_not_plain(name, f"its blocks are {type(block).__name__}"))
         if getattr(attention, "num_kv_groups", 1) != 1:
             raise ConfigError(_not_plain(name, "its heads share keys"))
+    if getattr(vit, "rel_pos_bias", None) is not None:
+        raise ConfigError(_not_plain(name, "its blocks share one bias"))
     return cast(VisionTransformer, vit)
 
 
 def _not_plain(name: str, why: str) -> str:
     return (
-        f"'{name}' is no plain ViT: {why}. Plain ones are ViT, DeiT, DINO, DINOv2, DINOv3, SigLIP and EVA-02 "
-        "of timm, and vit:patch=16,dim=192,depth=12,heads=3,size=224"
+        f"'{name}' is no plain ViT: {why}. Plain ones are ViT, DeiT, DINO, DINOv2, DINOv3, SigLIP, EVA-02 "
+        "and BEiT of timm, and vit:patch=16,dim=192,depth=12,heads=3,size=224"
     )
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from tagmask.engine.line import Progressed, figures_text, progress_line
 
-__all__ = ["CsvLog", "Display", "Task", "TensorBoardLog"]
+__all__ = ["CsvLog", "Display", "Task", "TensorBoardLog", "keep_scores"]
 
 _PLAIN_EVERY = 10.0
 PLAIN_WIDTH = 80
@@ -209,6 +209,12 @@ class CsvLog:
         buffer = io.StringIO()
         csv.DictWriter(buffer, self._fields, restval="", lineterminator="\n").writerows(rows)
         return buffer.getvalue()
+
+
+def keep_scores(logs: Iterable[Any], step: int, scores: Mapping[str, float], doubts: Sequence[str]) -> None:
+    """Give scores to every log; a table also gets what speaks against them."""
+    for log in logs:
+        log.write(step, scores, *([doubts] if isinstance(log, CsvLog) else []))
 
 
 class TensorBoardLog:

@@ -13,7 +13,7 @@ from tagmask import methods
 from tagmask.data import TagDataset
 from tagmask.data.loader import TrainBatches
 from tagmask.engine.line import figures_text
-from tagmask.engine.log import CsvLog, Task
+from tagmask.engine.log import CsvLog, Task, keep_scores
 from tagmask.engine.trackers import Figures, open_loggers
 from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method
@@ -189,11 +189,7 @@ def _on_evaluate(
     found = validate_method(run.method, truth, run.context.runtime, run.context.display, *how)
     scores = progress.scores = {name: each.miou for name, each in found.items()}
     progress.doubts = next((each.doubts(truth.classes.labels) for each in found.values()), [])
-    for log in run.scores:
-        if isinstance(log, CsvLog):
-            log.write(step, scores, progress.doubts)
-        else:
-            log.write(step, scores)
+    keep_scores(run.scores, step, scores, progress.doubts)
     figures = figures_text({k: 100 * v for k, v in scores.items()})
     run.context.display.say("; ".join([f"step {step}: mIoU  {figures}", *progress.doubts]))
     key = config.best_by or ("segmentation" if run.method.segments else next(iter(scores)))

@@ -11,6 +11,7 @@ from torch import nn
 from tagmask.backbones.conformer import Conformer
 from tagmask.backbones.vit import ViT
 from tagmask.backbones.vit_names import build_vit
+from tagmask.backbones.vit_positions import RelativeBias
 from tagmask.errors import ConfigError
 from tagmask.methods import create_method
 from tagmask.types import Batch
@@ -22,6 +23,7 @@ PLAIN = {
     "vit_pe_core_tiny_patch16_384": "rotary positions and a norm before the blocks",
     "vit_base_patch16_siglip_224": "no class token",
     "deit3_small_patch16_224": "class token without a position",
+    "beit_base_patch16_224": "a bias of attention by offset, no table",
 }
 
 
@@ -57,12 +59,29 @@ def test_our_loop_computes_what_timm_does(name):
     assert ours(torch.rand(1, 3, 3 * side, 5 * side)).grid == (3, 5)
 
 
+def test_a_bias_by_offset_means_the_same_on_another_grid():
+    table = torch.nn.Parameter(torch.randn(5 * 5 + 3, 2))  # a grid of 3 x 3, two heads
+    made = RelativeBias(table, (3, 3))
+    own = made((3, 3), 2)
+    assert own.shape == (1, 2, 11, 11)
+    # Query (2, 0) and key (0, 1) lie +2 rows and -1 column apart.
+    torch.testing.assert_close(own[0, :, 2 + 6, 2 + 1], table[(2 + 2) * 5 + (-1 + 2)])
+    for place, row in (((0, 5), -3), ((5, 1), -2), ((1, 0), -1)):
+        torch.testing.assert_close(own[0, :, place[0], place[1]], table[row])
+    wide = made((2, 7), 1)
+    assert wide.shape == (1, 2, 15, 15)
+    patches = wide[0, :, 1:, 1:].reshape(2, 2, 7, 2, 7)
+    torch.testing.assert_close(patches[:, 1, 5, 0, 3], patches[:, 1, 3, 0, 1])  # the same offset
+    torch.testing.assert_close(patches[:, 0, 0, 0, 0], table[2 * 5 + 2])  # the middle stays the middle
+
+
 @pytest.mark.parametrize(
     ("method", "backbone"),
     [
         ("more", "vit_small_patch16_dinov3"),
         ("weaktr", "eva02_tiny_patch14_224"),
         ("mctformer", "vit_small_patch16_rope_mixed_224"),
+        ("more", "beitv2_base_patch16_224"),
     ],
 )
 def test_a_training_step_reaches_every_block(method, backbone):
@@ -83,7 +102,6 @@ def test_a_training_step_reaches_every_block(method, backbone):
         ("vit_tiny_r_s16_p8_224", "patches come from another network"),
         ("vit_small_resnet26d_224", "patches come from another network"),
         ("vit_base_mci_224", "patches come from another network"),
-        ("beit_base_patch16_224", "it is a Beit"),
         ("deit_tiny_distilled_patch16_224", "it is a VisionTransformerDistilled"),
         ("vit_relpos_small_patch16_224", "it is a VisionTransformerRelPos"),
         ("resnet18", "it is a ResNet"),

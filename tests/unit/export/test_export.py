@@ -34,16 +34,19 @@ from tagmask.methods.base import SegmentationViews
 from tagmask.models.trained import Trained, build_method, save_method
 from tagmask.ops.images import unit
 from tagmask.ops.resize import resize_positions, resize_positions_traced
-from tests.contract.test_methods import TINY, VIT
+from tests.contract.test_methods import BEIT, TINY, VIT
 from tests.docs.blocks import ROOT
 
 CLASSES = ClassTable(("cat", "dog", "sofa"))
+
+
 CASES = {name: (name, values) for name, values in TINY.items() if name != "affinity_net"}
 CASES |= {
     "aream on Conformer": ("aream", {"backbone": "conformer:dim=24,depth=3,heads=2,ratio=1,base=8"}),
     "mctformer plus": ("mctformer", {"backbone": VIT, "input_size": 64, "version": "plus"}),
     "more, top": ("more", {**TINY["more"], "pooling": "top", "aux_pooling": "lse"}),
     "more, lse": ("more", {**TINY["more"], "pooling": "lse", "aux_pooling": "top"}),
+    "more on BEiT": ("more", {**TINY["more"], "backbone": BEIT}),
     "segmenter on a ViT": ("segmenter", {"backbone": VIT}),
     "segmenter with a mask transformer": ("segmenter", {"backbone": f"mask:{VIT}", "position_size": 64}),
 }

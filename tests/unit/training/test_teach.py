@@ -15,6 +15,7 @@ from tagmask.store.labels import write_mask
 from tagmask.training.lessons import Lesson, TeachConfig
 from tagmask.training.teach import teach
 from tagmask.training.tokens import Cut, TokenStore
+from tests.contract.test_methods import BEIT
 
 VIT = "vit:patch=8,dim=24,depth=4,heads=2,size=48"
 CPU = Compute.choose("cpu")
@@ -45,6 +46,7 @@ def lessons(count: int, unknown: bool = False) -> list[Lesson]:
         ("more", {}),
         ("segmenter", {}),
         ("segmenter", {"backbone": "mask:" + VIT, "position_size": 48}),
+        ("more", {"backbone": BEIT}),
         ("afa", {"backbone": "mit_b0"}),
     ],
 )
