@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tagmask.app.journal import Change, Journal
 from tagmask.data.datasets.tagcells import join_tags
 from tagmask.data.datasets.writing import write_whole
 from tagmask.data.readers.regular import read_bytes, read_text
 from tagmask.data.tables import csv_text
 from tagmask.errors import ConfigError, DataError
-from tagmask.store.files import atomic_write, file_for, write_json
-from tagmask.store.labels import write_mask
+from tagmask.store.files import file_for
+from tagmask.store.labels import mask_bytes, write_mask
 
 __all__ = ["KEPT", "VERDICTS", "Decision", "Decisions"]
 
@@ -57,7 +58,8 @@ class Decision:
 class Decisions:
     """Decisions in a folder: ``decisions/NAME.json``, ``decisions.csv``, ``masks/NAME.png``, ``downloads/``.
 
-    Every change is on disk, whole, when a call returns. Calls may come from several threads.
+    Every change is on disk, whole, when a call returns: `tagmask.app.journal` waits for the disk once. Calls
+    may come from several threads.
 
     Args:
         folder: Made when something is written.
@@ -68,6 +70,8 @@ class Decisions:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._journal = Journal(folder)
+        self._journal.recover()
         self._lock = threading.Lock()
         self._before: defaultdict[str, deque[tuple[int, Decision, bytes | None]]] = defaultdict(
             lambda: deque(maxlen=_REMEMBERED)
@@ -130,21 +134,37 @@ class Decisions:
         if len(decision.note) > _MAX_NOTE:
             raise ConfigError(f"a note has at most {_MAX_NOTE} characters, this one {len(decision.note)}")
         values = {**asdict(decision), "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        kept = self._path("masks", decision.name, ".png")
+        picture = None if mask is None else mask_bytes(mask, palette)
         with self._lock:
-            kept = self._path("masks", decision.name, ".png")
-            record = self._path("decisions", decision.name, ".json")
             before = self._state(decision.name, kept)
-            if mask is not None:
-                write_mask(kept, mask, palette)
-            write_json(record, {**values, "settings": dict(decision.settings)})
+            files: dict[Path, bytes | None] = {} if picture is None else {kept: picture}
             if decision.verdict == "rejected":
-                kept.unlink(missing_ok=True)
-            self._known[decision.name] = Decision(**values)
-            self._write_table()
+                files = {kept: None}
+            self._write(Decision(**values), files)
             if not (merge and self._before[decision.name]):
                 self._before[decision.name].append(before)
-            self._versions[decision.name] += 1
             return self._versions[decision.name]
+
+    def _write(self, decision: Decision, files: dict[Path, bytes | None]) -> None:
+        """Change the record of an image and some files in one step, and the table after it."""
+        record = self._path("decisions", decision.name, ".json")
+        empty = decision == Decision(decision.name)
+        values = {**asdict(decision), "settings": dict(decision.settings)}
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        changed = {**files, record: None if empty else text.encode()}
+        self._journal.add(Change({p.relative_to(self.folder).as_posix(): c for p, c in changed.items()}))
+        if empty:
+            self._known.pop(decision.name, None)
+        else:
+            self._known[decision.name] = decision
+        self._write_table()
+        self._versions[decision.name] += 1
+
+    def settle(self) -> None:
+        """Wait until everything is on the disk by itself; the next start then has nothing to look at."""
+        with self._lock:
+            self._journal.settle()
 
     def _state(self, name: str, kept: Path) -> tuple[int, Decision, bytes | None]:
         content = read_bytes(kept) if kept.is_file() else None
@@ -167,22 +187,8 @@ class Decisions:
             if not self._before[name]:
                 raise ConfigError(f"there is no change of '{name}' to take back")
             _, decision, content = self._before[name][-1]
-            kept = self._path("masks", name, ".png")
-            record = self._path("decisions", name, ".json")
-            if content is None:
-                kept.unlink(missing_ok=True)
-            else:
-                with atomic_write(kept) as target:
-                    target.write_bytes(content)
-            if decision == Decision(name):
-                record.unlink(missing_ok=True)
-                self._known.pop(name, None)
-            else:
-                write_json(record, {**asdict(decision), "settings": dict(decision.settings)})
-                self._known[name] = decision
-            self._write_table()
+            self._write(decision, {self._path("masks", name, ".png"): content})
             self._before[name].pop()
-            self._versions[name] += 1
             return decision
 
     def download(self, name: str, what: str, mask: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Path:

@@ -75,6 +75,8 @@ def serve(folder: Path, out: Path | None, options: AppOptions, say: Callable[[st
         lab, library, background, learner = _prepare(folder, options, say)
         stack.enter_context(exclusive(target / "reviewed"))
         desk = Desk(lab, library, target, Path(inbox))
+        for decisions in (desk.decisions, desk.own):
+            stack.callback(decisions.settle)
         token = None if is_loopback(options.host) else secrets.token_urlsafe(24)
         classroom = None if learner is None else Classroom(desk, *learner)
         files = _tag_files(library)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tagmask.data.readers.regular import open_regular
 from tagmask.errors import DataError
 from tagmask.store.files import atomic_write
 
-__all__ = ["read_mask", "write_mask"]
+__all__ = ["mask_bytes", "read_mask", "write_mask"]
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> None:
@@ -27,14 +28,30 @@ def write_mask(path: Path, mask: NDArray[np.uint8], palette: NDArray[np.uint8] |
         ValueError: The mask is not (H, W) uint8.
         DataError: The file cannot be written.
     """
+    content = mask_bytes(mask, palette)
+    with atomic_write(path) as target:
+        target.write_bytes(content)
+
+
+def mask_bytes(mask: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> bytes:
+    """Content of the file that `write_mask` writes.
+
+    Args:
+        mask: Labels, (H, W) uint8, 255 = ignore.
+        palette: (256, 3) RGB colours; grey levels if None.
+
+    Raises:
+        ValueError: The mask is not (H, W) uint8.
+    """
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError(f"a mask is (H, W) uint8, got {mask.shape} {mask.dtype}")
     picture = Image.fromarray(mask)
     if palette is not None:
         # Turns the grey picture into an indexed one without touching the values.
         picture.putpalette(np.ascontiguousarray(palette, np.uint8).tobytes())
-    with atomic_write(path) as target:
-        picture.save(target, format="PNG")
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    return content.getvalue()
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
