@@ -29,6 +29,7 @@ from tagmask.data.levels import Reading
 from tagmask.models.trained import build_method, save_method
 
 _FIELD = 512
+_SEED = 0
 _MODEL = {"backbone": "vit:patch=16,dim=32,depth=3,heads=2,size=256", "weights": "none", "decoder_width": 32}
 
 
@@ -38,7 +39,7 @@ def make_scene(path: Path, side: int) -> None:
     import rasterio.shutil
     from rasterio.transform import from_origin
 
-    rng, draft = np.random.default_rng(0), path.with_suffix(".draft.tif")
+    rng, draft = np.random.default_rng(_SEED), path.with_suffix(".draft.tif")
     place = {"crs": "EPSG:32632", "transform": from_origin(500_000, 5_400_000, 0.3, 0.3)}
     tiles = {"tiled": True, "blockxsize": _FIELD, "blockysize": _FIELD, "compress": "zstd", "zstd_level": 1}
     with rasterio.open(
@@ -64,7 +65,7 @@ def make_scene(path: Path, side: int) -> None:
 
 def make_model(folder: Path) -> None:
     """A small network for four bands."""
-    torch.manual_seed(0)
+    torch.manual_seed(_SEED)
     method = build_method("more", _MODEL, 5)
     with_bands(method, 4)
     classes = ClassTable(("field", "forest", "road", "roof", "water"))
@@ -75,7 +76,7 @@ def make_model(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=40_000)
-    parser.add_argument("--tile", type=int, default=512)
+    parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--work", type=Path, help="folder for the scene, kept; a temporary one if not given")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -91,13 +92,18 @@ def main() -> None:
         started = time.perf_counter()
         subprocess.run([sys.executable, "-m", "tagmask", *command], cwd=work, check=True)
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        peak = used.ru_maxrss * 1024 / 1e9
         row = json.loads((out / "summary.jsonl").read_text().splitlines()[0])
         found = {
             "peak_gb": round(peak, 3),
             "seconds_per_megapixel": round(seconds / (args.side**2 / 1e6), 4),
-            "command": " ".join(["tagmask", *command]),
+            "cpu_seconds_per_megapixel": round((used.ru_utime + used.ru_stime) / (args.side**2 / 1e6), 4),
+            "command": f"python benchmarks/pixels.py --side {args.side} --tile {args.tile} --out ...",
+            "predict": " ".join(["tagmask", *command]),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared with other work",
+            "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
+            "seed": _SEED,
             "pixels": [args.side, args.side],
             "bands": 4,
             "dtype": "uint16",

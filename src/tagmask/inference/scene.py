@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tagmask.types import IGNORE
 __all__ = ["Parts", "Scene", "new_raster", "open_scene", "predict_scene", "write_polygons"]
 
 _BLOCK = 256
-_CACHE_MB = 256
+_ROWS = 20_000
 
 
 class Parts(BandPicture):
@@ -129,9 +129,8 @@ def predict_scene(
     Raises:
         DataError: The scene cannot be read, or the files cannot be written.
     """
-    rasterio, counts = need("rasterio", mask), Counts(scene.height, scene.width)
+    counts = Counts(scene.height, scene.width)
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB))
         files = [stack.enter_context(new_raster(mask, scene.grid, IGNORE, palette, scene.pyramid))]
         if confidence is not None:
             files.append(stack.enter_context(new_raster(confidence, scene.grid, pyramid=scene.pyramid)))
@@ -178,6 +177,7 @@ def new_raster(
         place = {"crs": points_crs, "gcps": points}
     with (
         atomic_write(path) as target,
+        rasterio.Env(GDAL_CACHEMAX=geotiff.CACHE),
         rasterio.open(
             target, "w", driver="GTiff", height=like.height, width=like.width, count=1, dtype="uint8",
             tiled=True, blockxsize=_BLOCK, blockysize=_BLOCK, compress="deflate", nodata=nodata,
@@ -208,44 +208,67 @@ def write_polygons(mask: Path, classes: ClassTable, geojson: Path, package: Path
     Raises:
         DataError: A file cannot be read or written.
     """
-    import rasterio.features
-
-    writer = need("pyogrio.raw", mask)
-    with geotiff.opened(mask) as file:
-        band = rasterio.band(file, 1)
-        crs, transform = file.crs, file.transform
-        found = [
-            (shape, int(label))
-            for shape, label in rasterio.features.shapes(band, transform=transform)
-            if 0 < label <= classes.num_classes
-        ]
-    _write_geojson(geojson, found, classes, crs)
-    names = np.array([classes.names[label - 1] for _, label in found], dtype=object)
-    labels = np.array([label for _, label in found], dtype=np.int64)
-    geometry = np.array([_wkb(shape) for shape, _ in found], dtype=object)
-    with atomic_write(package) as target:
+    features, count = need("rasterio.features", mask), 0
+    with (
+        geotiff.opened(mask) as file,
+        atomic_write(geojson) as lines,
+        lines.open("w", encoding="utf-8") as out,
+        atomic_write(package) as target,
+    ):
         target.unlink()  # the library begins a database of its own
-        writer.write(
-            str(target), geometry, [names, labels], ["class", "label"], layer="mask", driver="GPKG",
-            geometry_type="Polygon", crs=None if crs is None else crs.to_wkt(),
-        )  # fmt: skip
-    return len(found)
+        table = _Table(target, classes, file.crs)
+        out.write(json.dumps(_head(file.crs))[:-1] + ', "features": [\n')
+        band = need("rasterio", mask).band(file, 1)
+        for shape, value in features.shapes(band, transform=file.transform):
+            label = int(value)
+            if not 0 < label <= classes.num_classes:
+                continue
+            properties = {"class": classes.names[label - 1], "label": label}
+            feature = {"type": "Feature", "properties": properties, "geometry": shape}
+            out.write((",\n" if count else "") + json.dumps(feature))
+            table.add(shape, label)
+            count += 1
+        out.write("\n]}\n")
+        table.flush()
+    return count
 
 
-def _write_geojson(
-    path: Path, found: Sequence[tuple[Mapping[str, Any], int]], classes: ClassTable, crs: Any
-) -> None:
+def _head(crs: Any) -> dict[str, Any]:
     head: dict[str, Any] = {"type": "FeatureCollection"}
     code = None if crs is None else crs.to_epsg()
     if code is not None:
         head["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
-    with atomic_write(path) as target, target.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(head)[:-1] + ', "features": [\n')
-        for number, (shape, label) in enumerate(found):
-            properties = {"class": classes.names[label - 1], "label": label}
-            feature = {"type": "Feature", "properties": properties, "geometry": shape}
-            file.write((",\n" if number else "") + json.dumps(feature))
-        file.write("\n]}\n")
+    return head
+
+
+class _Table:
+    """A GeoPackage of outlines that is written part by part: a large scene has millions."""
+
+    def __init__(self, path: Path, classes: ClassTable, crs: Any) -> None:
+        self._writer = need("pyogrio.raw", path)
+        self._path, self._names = path, classes.names
+        self._crs = None if crs is None else crs.to_wkt()
+        self._rows: list[tuple[bytes, int]] = []
+        self._begun = False
+
+    def add(self, shape: Mapping[str, Any], label: int) -> None:
+        """One outline, a polygon of GeoJSON."""
+        self._rows.append((_wkb(shape), label))
+        if len(self._rows) == _ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is left; an empty table, if there was nothing at all."""
+        if self._begun and not self._rows:
+            return
+        geometry = np.array([shape for shape, _ in self._rows], dtype=object)
+        labels = np.array([label for _, label in self._rows], dtype=np.int64)
+        names = np.array([self._names[label - 1] for label in labels], dtype=object)
+        self._writer.write(
+            str(self._path), geometry, [names, labels], ["class", "label"], layer="mask", driver="GPKG",
+            geometry_type="Polygon", crs=self._crs, append=self._begun,
+        )  # fmt: skip
+        self._rows, self._begun = [], True
 
 
 def _wkb(shape: Mapping[str, Any]) -> bytes:

@@ -100,6 +100,19 @@ def test_outlines_are_in_map_units(tmp_path):
     assert pyogrio.read_info(tmp_path / "out/polygons/a.gpkg")["crs"] == "EPSG:32632"
 
 
+def test_outlines_are_written_part_by_part(tmp_path, monkeypatch):
+    path, _ = scene(tmp_path / "a.tif")
+    run([path], tmp_path / "whole", overlays=False, confidence=False)
+    monkeypatch.setattr("tagmask.inference.scene._ROWS", 2)
+    run([path], tmp_path / "parts", overlays=False, confidence=False)
+    found = []
+    for folder in ("whole", "parts"):
+        with sqlite3.connect(tmp_path / folder / "polygons/a.gpkg") as base:
+            found.append(base.execute("select class, label, geom from mask order by fid").fetchall())
+    assert found[0] == found[1]
+    assert len(found[0]) > 4
+
+
 def test_a_map_of_8_bits_is_predicted_like_the_picture_it_holds(tmp_path):
     pixels, labels = chart((50, 70))
     path = raster(tmp_path / "a.tif", pixels.transpose(2, 0, 1), photometric="rgb")

@@ -15,8 +15,10 @@ from tagmask.data.readers.pixels import PixelInfo, decoding, full_range, need
 from tagmask.data.readers.regular import check_regular
 from tagmask.errors import DataError
 
-__all__ = ["describe", "is_all_valid", "opened", "read", "size", "window_of"]
+__all__ = ["CACHE", "describe", "is_all_valid", "opened", "read", "size", "window_of"]
 
+CACHE = 256 << 20
+"""Bytes of decoded blocks that GDAL keeps; its own rule is a share of the machine's memory."""
 _KEYS, _CODES, _DESCRIBED = 34735, (3072, 2048), 32767
 """The tag of the keys, those of projected and geographic systems, and what says: described by other keys."""
 
@@ -31,7 +33,7 @@ def opened(path: Path) -> Iterator[Any]:
     rasterio = need("rasterio", path)
     check_regular(path)
     # One named driver: others follow what a file says to further files and to addresses on the net.
-    quiet = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+    quiet = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_CACHEMAX=CACHE)
     with decoding(path), quiet, rasterio.open(path, driver="GTiff") as file:
         yield file
 
