@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-__all__ = ["Cell", "Example", "Figure", "Page", "Table", "render"]
+__all__ = ["Cell", "Chip", "Example", "Figure", "Page", "Table", "render"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Table:
     Attributes:
         title: Above it.
         head: Names of the columns, the first of which names the rows.
-        rows: Name and cells.
+        rows: Name and cells; the first row, the mean, stays on top however the others are sorted.
         notes: Sentences below it.
     """
 
@@ -56,20 +56,41 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Chip:
+    """A class beside an image.
+
+    Attributes:
+        name: Of the class.
+        colour: As ``#rrggbb``.
+        note: What is odd about it, in words: "not in the mask".
+    """
+
+    name: str
+    colour: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Example:
     """One image with everything that was made of it.
 
     Attributes:
         name: Of the image.
         note: A line below the name.
-        chips: (class name, colour) of what occurs.
-        pictures: Side by side, in the order of the journey.
+        tags: What somebody tagged; None if nobody did.
+        shown: What the mask, or else the label, shows.
+        pictures: The image and its masks, the prediction first.
+        maps: What they were made from.
+        group: Which kind of example it is: "Typical", "Worst", "Best"; "" where nobody knows.
     """
 
     name: str
     note: str
-    chips: Sequence[tuple[str, str]]
+    tags: Sequence[Chip] | None
+    shown: Sequence[Chip]
     pictures: Sequence[Figure]
+    maps: Sequence[Figure] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +124,14 @@ class Page:
     embedding_note: str = ""
     footer: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> dict[str, list[Example]]:
+        """The examples by their kind, in order."""
+        found: dict[str, list[Example]] = {}
+        for example in self.examples:
+            found.setdefault(example.group, []).append(example)
+        return found
 
 
 def render(page: Page) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,13 +71,6 @@ def picture_uri(picture: NDArray[np.uint8], side: int = 280) -> str:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def present_names(names: Sequence[str], parts: Mapping[str, Sequence[int]]) -> list[tuple[str, str]]:
-    """(name, colour) of every class that occurs in some part, in class order."""
-    found = sorted({key for keys in parts.values() for key in keys})
-    colours = class_colours(len(names))
-    return [(names[key], colours[key]) for key in found]
 
 
 def _grey(image: NDArray[np.uint8]) -> NDArray[np.float32]:

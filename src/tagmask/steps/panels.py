@@ -17,8 +17,8 @@ from tagmask.metrics.confusion import ConfusionMatrix
 from tagmask.models.trained import Trained
 from tagmask.ops.resize import resize_bilinear
 from tagmask.report.figures import points, principal_plane
-from tagmask.report.page import Example, Figure
-from tagmask.report.panels import label_picture, map_picture, picture_uri, present_names
+from tagmask.report.page import Chip, Example, Figure
+from tagmask.report.panels import class_colours, label_picture, map_picture, picture_uri
 from tagmask.steps.base import Context
 from tagmask.steps.scoring import read_maps
 from tagmask.store.files import file_for
@@ -27,7 +27,9 @@ from tagmask.store.labels import read_mask
 __all__ = ["examples", "kind_title", "token_plane"]
 
 _TITLES = {"label": "pseudo label", "walk": "random walk", "segmentation": "prediction", "truth": "truth"}
-_FOLDERS = {"label": "labels", "walk": "walks", "segmentation": "masks"}
+_FOLDERS = {"segmentation": "masks", "walk": "walks", "label": "labels"}
+_SIDE, _MAP_SIDE = 560, 400
+"""Pixels of the longer side of masks and of maps on the page."""
 
 
 def kind_title(what: str) -> str:
@@ -43,7 +45,9 @@ def kind_title(what: str) -> str:
 
 
 def examples(folder: Path, dataset: TagDataset, count: int) -> list[Example]:
-    """Images with everything that was made of them, from good to bad where the truth is known.
+    """Images with everything that was made of them: typical ones, then the worst and the best.
+
+    Where no truth is known, they are spread over the data set.
 
     Args:
         folder: The run folder.
@@ -60,10 +64,33 @@ def examples(folder: Path, dataset: TagDataset, count: int) -> list[Example]:
     if not there:
         return []
     quality = {i: _quality(folder, dataset, i, made) for i in there} if dataset.masks and made else {}
-    if quality:
-        there.sort(key=lambda i: -quality[i])
-    chosen = [there[int(place)] for place in np.linspace(0, len(there) - 1, min(count, len(there))).round()]
-    return [_example(folder, dataset, i, kinds, made, quality.get(i)) for i in dict.fromkeys(chosen)]
+    there.sort(key=lambda i: quality.get(i, 0.0))
+    groups = _groups(len(there), count) if quality else {"": _spread(0, len(there), count)}
+    return [
+        _example(folder, dataset, there[place], kinds, made, quality.get(there[place]), group)
+        for group, places in groups.items()
+        for place in places
+    ]
+
+
+def _groups(images: int, count: int) -> dict[str, list[int]]:
+    """Places of typical, bad and good ones in a list from the worst to the best, none of them twice."""
+    count = min(count, images)
+    worst, best = (3 * count) // 8, count // 4
+    typical = _spread(
+        worst + (images - count) // 4, images - best - (images - count) // 4, count - worst - best
+    )
+    return {
+        "Typical": typical,
+        "Worst": list(range(worst)),
+        "Best": list(range(images - 1, images - 1 - best, -1)),
+    }
+
+
+def _spread(first: int, end: int, count: int) -> list[int]:
+    """At most so many places of a range, evenly drawn."""
+    count = min(count, end - first)
+    return [int(place) for place in np.linspace(first, end - 1, count).round()] if count > 0 else []
 
 
 def _exists(folder: Path, name: str, kinds: Sequence[str], made: Sequence[str]) -> bool:
@@ -89,28 +116,49 @@ def _example(
     kinds: Sequence[str],
     made: Sequence[str],
     quality: float | None,
+    group: str,
 ) -> Example:
     name, image = dataset.names[index], dataset.picture(index)
-    pictures = [Figure(picture_uri(image), "image", f"Image {name}")]
-    present: dict[str, list[int]] = {}
-    for kind in kinds:
-        loaded = read_maps(folder / "maps", kind, name, dataset.num_classes)
-        present[kind] = [int(key) for key in loaded.keys]
-        words = ", ".join(dataset.classes.names[key] for key in present[kind]) or "no class"
-        picture = map_picture(image, loaded.maps, present[kind])
-        pictures.append(
-            Figure(picture_uri(picture), kind_title(kind), f"{kind_title(kind)} maps of {name}: {words}")
-        )
+    names = dataset.classes.names
     labels = {what: read_mask(file_for(folder / _FOLDERS[what], name, ".png")) for what in made}
     if dataset.masks:
-        labels["truth"] = dataset.mask(index)
+        truth = dataset.mask(index)
+        # What the network says, then what it should say, then what it learned from.
+        first = {what: labels.pop(what) for what in ("segmentation",) if what in labels}
+        labels = {**first, "truth": truth, **labels}
+    pictures = [Figure(picture_uri(image, _SIDE), "image", f"Image {name}")]
+    present: dict[str, list[int]] = {}
     for what, label in labels.items():
         present[what] = [int(v) - 1 for v in np.unique(label) if 0 < v < dataset.classes.ignore_index]
-        words = ", ".join(dataset.classes.names[key] for key in present[what]) or "background only"
-        picture = label_picture(image, label)
-        pictures.append(Figure(picture_uri(picture), _TITLES[what], f"{_TITLES[what]} of {name}: {words}"))
+        words = ", ".join(names[key] for key in present[what]) or "background only"
+        picture = picture_uri(label_picture(image, label), _SIDE)
+        pictures.append(Figure(picture, _TITLES[what], f"{_TITLES[what]} of {name}: {words}"))
+    maps = []
+    for kind in kinds:
+        loaded = read_maps(folder / "maps", kind, name, dataset.num_classes)
+        keys = [int(key) for key in loaded.keys]
+        words = ", ".join(names[key] for key in keys) or "no class"
+        picture = picture_uri(map_picture(image, loaded.maps, keys), _MAP_SIDE)
+        maps.append(Figure(picture, kind_title(kind), f"{kind_title(kind)} maps of {name}: {words}"))
     note = "" if quality is None else f"mean IoU of this image {100 * quality:.0f}"
-    return Example(name, note, present_names(dataset.classes.names, present), pictures)
+    shown = present.get("segmentation", present.get("walk", present.get("label", [])))
+    tags = dataset.items[index].tags
+    return Example(name, note, *_chips(names, tags, shown, bool(made)), pictures, maps, group)
+
+
+def _chips(
+    names: Sequence[str], tags: Sequence[int] | None, shown: Sequence[int], made: bool
+) -> tuple[list[Chip] | None, list[Chip]]:
+    """Chips of the tags, and of what the mask shows, each with what the other does not have."""
+    colours = class_colours(len(names))
+    found = [
+        Chip(names[k], colours[k], "" if tags is None or k in tags else "not tagged") for k in sorted(shown)
+    ]
+    if tags is None:
+        return None, found
+    return [
+        Chip(names[k], colours[k], "" if k in shown or not made else "not in the mask") for k in sorted(tags)
+    ], found
 
 
 def token_plane(

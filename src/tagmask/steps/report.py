@@ -39,7 +39,7 @@ class ReportConfig(Config):
     """What is on the page."""
 
     examples: int = Field(default=8, ge=0, le=16)
-    """Images shown with everything that was made of them, from the best to the worst."""
+    """Images shown with everything that was made of them: typical ones, the worst and the best."""
     tokens: int = Field(default=100, ge=0)
     """Images whose class tokens are drawn, for methods that have class tokens."""
 
@@ -120,7 +120,7 @@ def report(plan: _Plan, context: Context) -> dict[str, Any]:
     return {"bytes": len(text.encode())}
 
 
-_ORDER = ("cam", "lam", "fused", "label", "walk", "segmentation")
+_ORDER = ("segmentation", "label", "walk", "cam", "lam", "fused")
 _TOKEN_NOTE = (
     "Each point is the token of a tagged class in one image, scaled to length 1, along the two widest "
     "directions of all of them. Classes that the model tells apart form separate clouds."

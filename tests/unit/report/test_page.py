@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tagmask.report.figures import curves, points, principal_plane, side_by_side
-from tagmask.report.page import Cell, Example, Figure, Page, Table, render
-from tagmask.report.panels import class_colours, label_picture, map_picture, picture_uri, present_names
+from tagmask.report.page import Cell, Chip, Example, Figure, Page, Table, render
+from tagmask.report.panels import class_colours, label_picture, map_picture, picture_uri
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -41,10 +41,6 @@ def test_neighbouring_classes_differ_in_lightness_or_hue():
     colours = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in class_colours(8)]
     gaps = [np.abs(np.subtract(a, b)).max() for k, a in enumerate(colours) for b in colours[:k]]
     assert min(gaps) > 25
-    assert present_names(["a", "b", "c"], {"cam": [2], "truth": [0, 2]}) == [
-        ("a", class_colours(1)[0]),
-        ("c", class_colours(3)[2]),
-    ]
 
 
 def test_picture_addresses_hold_a_small_picture():
@@ -79,12 +75,24 @@ def test_principal_plane_finds_the_plane():
 
 
 def test_page_escapes_names_and_leaves_out_what_is_not_there():
-    example = Example("<b>x</b>", "", [("<i>", "#E69F00")], [Figure("data:,", "image", 'a "quote"')])
+    chip = Chip("<i>", "#E69F00", "not in the mask")
+    example = Example("<b>x</b>", "", [chip], [], [Figure("data:,", "image", 'a "quote"')], group="Worst")
     table = Table("IoU", ["class", "CAM"], [("<cat>", [Cell("50.0", 0.5), Cell("-")])], ["a < b"])
     page = render(Page("t <x>", "lead", [("mIoU", "1")], [("a", "b")], examples=[example], tables=[table]))
     assert "<b>x" not in page
+    assert "&lt;i&gt; (not in the mask)" in page
+    assert "background only" in page
+    assert '<h3 class="group">Worst</h3>' in page
     assert "&lt;cat&gt;" in page
     assert "--share: 50.0%" in page
     assert 'id="curves"' not in page
     assert 'id="tokens"' not in page
     assert len(re.findall("<main", page)) == 1
+
+
+def test_the_first_row_of_a_table_stays_and_columns_sort_as_numbers():
+    table = Table("IoU", ["class", "CAM"], [("mean", [Cell("1")]), ("a", [Cell("2")])])
+    page = render(Page("t", "l", [], [], tables=[table]))
+    assert page.count('class="fixed"') == 1
+    assert '<button type="button" data-kind="number">CAM</button>' in page
+    assert "addEventListener" in page
