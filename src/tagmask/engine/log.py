@@ -184,8 +184,8 @@ class CsvLog:
                 ]
                 self._fields = list(reader.fieldnames or self._fields)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink():
-            path.unlink()  # what it leads to is not ours to write to
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.unlink()  # what it leads to is not ours to write to, and a pipe would wait
         self._rewrite()
 
     def write(self, step: int, figures: Mapping[str, float], doubts: Sequence[str] = ()) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 
+import pytest
 from rich.console import Console
 
 from tagmask.engine.log import CsvLog, Display, TensorBoardLog
@@ -36,6 +38,14 @@ def test_doubts_stand_beside_the_figures_they_are_about(tmp_path):
     assert (tmp_path / "scores.csv").read_text() == "step,cam\n1,0.5\n"
     log.write(2, {"cam": 0.6}, ["no true pixel of cat", "background alone"])
     assert [row["doubts"] for row in rows(log.path)] == ["", "no true pixel of cat; background alone"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "log.csv")
+    log = CsvLog(tmp_path / "log.csv", start=2)
+    log.write(3, {"loss": 0.5})
+    assert rows(tmp_path / "log.csv") == [{"step": "3", "loss": "0.5"}]
 
 
 def test_display_on_a_terminal_shows_rate_eta_and_losses():
