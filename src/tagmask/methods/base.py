@@ -104,10 +104,14 @@ class Method(nn.Module, ABC):
     """Whether batch norms take their statistics over all processes, as the paper's code does."""
     has_class_tokens: ClassVar[bool] = False
     """Whether `class_tokens` gives an embedding per class."""
+    background_shift: Tensor | None
+    """What `segment` adds to the background's logit, (1,), fitted behind a training on labels; None where
+    nothing is fitted."""
 
     def __init__(self, config: MethodConfig, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.register_buffer("background_shift", None)
 
     @property
     def view_kinds(self) -> tuple[str, ...]:

@@ -141,6 +141,12 @@ class MoReConfig(MethodConfig):
     """Refinement runs at this fraction of the view's size."""
     decoder_width: int = Field(default=512, ge=1, le=2**16)
     """Channels of the decoder."""
+    tag_weight: Weight = 0.0
+    """Power of the classifier's chance for a class that its probability in masks is multiplied by: 0 as
+    released; 1 reads the decoder as "where, if anywhere"."""
+    match_area: bool = False
+    """After a training on labels, shift the background's logit until masks cover as much of the images as
+    their labels do. The balanced cross entropy makes small things larger than their labels."""
     lr: Rate = 6e-5
     """Learning rate of the backbone."""
     lr_heads: Rate = 6e-4
@@ -255,6 +261,9 @@ class MoRe(Method):
         self.aux_classifier = nn.Conv2d(dim, num_classes, 1, bias=False)
         self.aux_norm = nn.LayerNorm(dim, eps=1e-6) if config.aux_norm else nn.Identity()
         self.decoder = LargeFOV(dim, num_classes + 1, config.decoder_width)
+        if config.match_area:
+            self.background_shift = torch.zeros(1)
+            self.register_load_state_dict_pre_hook(_unshifted)
         self.graph_layer = GraphRepresentation(dim, weight=config.graph_weight) if config.graph else None
 
     def size_problem(self, size: int) -> str | None:
@@ -532,8 +541,15 @@ class MoRe(Method):
 
     def segment(self, images: Tensor) -> Tensor:
         """Decoder logits (B, K + 1, h, w) on the patch grid for images (B, 3, H, W) in [0, 1]."""
-        logits: Tensor = self.decoder(self.encoder(images).patches)
-        return logits
+        patches = self.encoder(images).patches
+        logits: Tensor = self.decoder(patches)
+        background, classes = logits[:, :1], logits[:, 1:]
+        if self.config.tag_weight:
+            chances = F.logsigmoid(self.logits(patches).float())[:, :, None, None]
+            classes = classes + self.config.tag_weight * chances
+        if self.background_shift is not None:
+            background = background + self.background_shift
+        return torch.cat([background, classes], 1)
 
     def view_maps(self, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
         """Raw maps of one view: CAMs of both classifiers, LAM from class-patch similarity, attended CAM."""
@@ -547,6 +563,11 @@ class MoRe(Method):
         if kind == "attention_cam" or self.config.map_relu == "none":
             return ViewPlan(scales=self.config.scales, flip="sum", relu="none")
         return ViewPlan(scales=self.config.scales, flip="max", relu="view")
+
+
+def _unshifted(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A model that was trained without `match_area` begins at 0."""
+    state.setdefault(f"{prefix}background_shift", torch.zeros(1))
 
 
 _BOX_WARNING = (

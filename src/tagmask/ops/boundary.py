@@ -7,6 +7,8 @@ from torch import Tensor
 
 __all__ = ["colour_steps", "cut_evidence"]
 
+_SHARE = 0.4
+
 Steps = tuple[Tensor, Tensor]
 """Change from each pixel to the one below, (H - 1, W), and to the one on the right, (H, W - 1)."""
 
@@ -32,9 +34,10 @@ def colour_steps(image: Tensor, strongest: float = 6.0) -> Steps:
 def cut_evidence(class_map: Tensor, steps: Steps, thresholds: Tensor) -> Tensor:
     """How well the outline of ``class_map > t`` follows edges of the image, for every threshold t at once.
 
-    The mean step along the outline over the mean step of the image, minus 1, times the square root of the
-    cut's share of the image, or of the rest where that is smaller. It is 0 on average for an outline that
-    knows nothing of the image, and 0 where a threshold cuts nothing off.
+    The mean step along the outline over the mean step of the image, minus 1, times a power of the cut's share
+    of the image, or of the rest where that is smaller. It is 0 on average for an outline that knows nothing
+    of the image, and 0 where a threshold cuts nothing off. The power, 0.4, weighs larger cuts less than the
+    square root does, which cut twice as wide as the tumours of ultrasound pictures.
 
     Args:
         class_map: (H, W).
@@ -61,5 +64,5 @@ def cut_evidence(class_map: Tensor, steps: Steps, thresholds: Tensor) -> Tensor:
     share = passed.to(strength) / level.numel()
     share = torch.minimum(share, 1 - share)  # the outline of a region is that of the rest, too
     mean = strength / length.clamp(min=1)
-    found = (mean / usual.clamp(min=1e-6) - 1) * share.sqrt()
+    found = (mean / usual.clamp(min=1e-6) - 1) * share.pow(_SHARE)
     return torch.where(length > 0.5, found, torch.zeros_like(found))

@@ -11,6 +11,7 @@ from pydantic import Field
 from tagmask import methods
 from tagmask.config import Config
 from tagmask.errors import ConfigError
+from tagmask.steps.areas import match_area
 from tagmask.steps.base import Context, Step, data_checksum, plain
 from tagmask.steps.fitting import Job, Plan, check_training, prepare_training, taught_part
 from tagmask.steps.models import Settings
@@ -89,7 +90,13 @@ def _learner(name: str) -> Step:
         )
 
     def work(plan: Plan, context: Context) -> dict[str, Any]:
-        return train(plan, inside(context))
+        results = train(plan, inside(context))
+        if plan.method.background_shift is not None and context.runtime.is_main:
+            views = context.settings.segment.of(type(plan.method))
+            source = context.folder / PICTURES[given(getattr(context.settings, name)).labels]
+            results |= match_area(inside(context).out / "model", plan.dataset, source, views, context)
+        context.runtime.barrier()
+        return results
 
     return Step(
         name,

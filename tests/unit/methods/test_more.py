@@ -291,3 +291,32 @@ def test_maps_of_one_view():
     )
     aux = method.view_maps(images, ("aux_cam",))["aux_cam"]
     torch.testing.assert_close(aux, maps["aux_cam"])
+
+
+def test_masks_weigh_every_class_by_its_chance_to_be_in_the_image():
+    method = make(tag_weight=2.0).eval()
+    plain = make().eval()
+    plain.load_state_dict(method.state_dict())
+    images = batch().images
+    with torch.no_grad():
+        shares = plain.segment(images).softmax(1)
+        shares[:, 1:] *= plain.classify(images).sigmoid()[:, :, None, None] ** 2
+        expected = shares / shares.sum(1, keepdim=True)
+        torch.testing.assert_close(method.segment(images).softmax(1), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_background_shift_is_added_saved_and_0_in_models_of_before():
+    before, method = make().eval(), make(match_area=True).eval()
+    assert "background_shift" not in before.state_dict()
+    method.load_state_dict(before.state_dict())
+    images = batch().images
+    with torch.no_grad():
+        plain = before.segment(images)
+        torch.testing.assert_close(method.segment(images), plain)
+        method.background_shift.fill_(1.5)
+        shifted = method.segment(images)
+    torch.testing.assert_close(shifted[:, :1], plain[:, :1] + 1.5)
+    torch.testing.assert_close(shifted[:, 1:], plain[:, 1:])
+    again = make(match_area=True)
+    again.load_state_dict(method.state_dict())
+    assert float(again.background_shift) == 1.5
