@@ -60,10 +60,22 @@ def one(root: Path, seed: int, work: Path, given: list[str]) -> dict[str, tuple[
         "segmentation": (scored(run, "segmentation"), seconds),
         "labels": (scored(run, "label"), None),
     }
-    # What a linear classifier on the same backbone gives by itself; its maps replace those of the run.
-    tagmask("localize", str(run), "--maps", "cam", "--split", "val")
-    tagmask("evaluate", str(run), "--what", "cam", "--background", "0.5", "--split", "val")
-    found["plain CAM at 0.5"] = (scored(run, "cam"), None)
+    # What a linear classifier on the same backbone gives by itself.
+    alone = work / f"{run.name}-cam"
+    tagmask(
+        "localize",
+        str(run / "model"),
+        "--data",
+        str(root),
+        "--out",
+        str(alone),
+        "--maps",
+        "cam",
+        "--split",
+        "val",
+    )
+    tagmask("evaluate", str(alone), "--what", "cam", "--background", "0.5", "--split", "val")
+    found["plain CAM at 0.5"] = (scored(alone, "cam"), None)
     return found
 
 

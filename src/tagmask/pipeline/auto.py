@@ -198,8 +198,8 @@ def _value(values: Any, key: str) -> Any:
 def _sizes(train: TagDataset) -> list[Decision]:
     step = max(1, len(train) // _LOOKED_AT)
     long = statistics.median(max(train.size(i)) for i in range(0, len(train), step))
-    side = max(_SIDES[0], min(_SIDES[1], 32 * round(long / 32)))
-    reason = f"the images' longer side is {long:.0f} pixels (median)"
+    side = max(_SIDES[0], min(_SIDES[1], 32 * round(2 * long / 32)))
+    reason = f"twice the images' longer side of {long:.0f} pixels (median), {_SIDES[0]} to {_SIDES[1]}"
     return [Decision("localize.size", side, reason), Decision("segment.size", side, reason)]
 
 

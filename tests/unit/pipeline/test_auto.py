@@ -36,7 +36,7 @@ def values(settled):
 def test_sizes_and_updates_follow_the_data_and_are_kept_in_the_settings(things):
     settled = auto.settle({"data.root": str(things)})
     config = settled.config
-    assert config.localize.size == config.segment.size == 288
+    assert config.localize.size == config.segment.size == 320
     assert config.train.iterations == config.student.train.iterations == 200
     assert config.refine.fit
     assert {"localize.size", "segment.size", "train.iterations"} <= set(config.decided)
@@ -134,4 +134,4 @@ def test_what_was_decided_about_other_data_is_not_taken_over(things, tmp_path):
     write_settings(with_absolute_paths(auto.settle({"data.root": str(land)}, out=out).config), out)
     config = auto.settle({"data.root": str(things)}, out=out).config
     assert config.refine.fit
-    assert config.localize.size == 288
+    assert config.localize.size == 320
