@@ -263,7 +263,7 @@ class MoRe(Method):
         self.decoder = LargeFOV(dim, num_classes + 1, config.decoder_width)
         if config.match_area:
             self.background_shift = torch.zeros(1)
-            self.register_load_state_dict_pre_hook(_unshifted)
+            self.register_load_state_dict_pre_hook(_unshifted)  # type: ignore[no-untyped-call]
         self.graph_layer = GraphRepresentation(dim, weight=config.graph_weight) if config.graph else None
 
     def size_problem(self, size: int) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from tagmask.data.parts import DataConfig, Parts
 from tagmask.engine.config import RuntimeConfig
 from tagmask.errors import ConfigError
+from tagmask.inference.given_views import GivenViews
 from tagmask.models.checkpoint import is_own, weight_file
 from tagmask.models.trained import Trained, load_published, load_trained
 from tagmask.store.files import sha256
@@ -50,6 +51,10 @@ class Settings(Network, Protocol):
     @property
     def student(self) -> Network | None:
         """The student, if the run has one."""
+
+    @property
+    def segment(self) -> GivenViews:
+        """How masks are made."""
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
         """All settings as plain values."""
