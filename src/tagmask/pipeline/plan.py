@@ -44,7 +44,7 @@ class PlannedStep:
     def length(self) -> str:
         """How long, in words."""
         if self.done:
-            return "done before, unchanged"
+            return "done"
         return "time not known" if self.seconds is None else f"about {minutes(self.seconds)}"
 
 
@@ -79,13 +79,16 @@ class Plan:
         return rest.seconds, rest.vague
 
     def line(self, name: str) -> str:
-        """What is said when a step comes: "step 2 of 6: localize, about 40 s, then about 3 min more"."""
+        """What is said when a step comes: "step 2 of 6: localize, about 40 s, then about 3 min more".
+
+        A step that is done says so itself.
+        """
         names = [step.name for step in self.steps]
         place = names.index(name)
         later, vague = self.after(name)
         told = f"step {place + 1} of {len(names)}: {name}"
         if self.steps[place].done:
-            return told
+            return ""
         rest = f", then {'at least' if vague else 'about'} {minutes(later)} more" if later else ""
         return f"{told}, {self.steps[place].length}{rest}"
 

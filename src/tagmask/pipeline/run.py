@@ -104,7 +104,8 @@ def run(
         for number, step in enumerate(chosen, start=1):
             if plan is not None:
                 context.display.step(number, len(chosen), *plan.after(step.name))
-                context.display.say(plan.line(step.name))
+                if line := plan.line(step.name):
+                    context.display.say(line)
             _do(call, step)
         _settle(call)
         return Run(folder, call.results)
