@@ -159,6 +159,7 @@ def test_a_mask_has_the_grid_of_its_file(tmp_path, kind):
     (root / "tags.csv").write_text("\n".join(["image,tags", *rows]) + "\n")
     run = tmp_path / "run"
     for words in (
+        ["data", "check", root, *more],
         train_args(root, run, 3, "--set=data.holdout=0", *more),
         ["segment", run],
         ["annotate", "export", run, "--format", "native", "--out", tmp_path / "masks"],
@@ -178,6 +179,19 @@ def test_a_mask_has_the_grid_of_its_file(tmp_path, kind):
     if kind == "scans":
         for folder in ("masks", "out/polygons"):
             json.loads((tmp_path / folder / "scan0.geojson").read_text())["features"]
+
+
+def test_data_check_takes_bands_and_range_alone(tmp_path):
+    (tmp_path / "tags.csv").write_text(
+        "\n".join(["image,tags", *(f"{name},a" for name in _scenes(tmp_path))])
+    )
+    assert "4 bands" in tagmask("data", "check", tmp_path).stdout
+    told = tagmask("data", "check", tmp_path, "--set", "data.bands=[4,1,2]", "--set", "data.range=[0,4095]")
+    assert told.exit_code == 0, told.stdout
+    assert "bands 4, 1, 2; black to white 0 to 4095" in told.stdout
+    refused = tagmask("data", "check", tmp_path, "--set", "train.size=3")
+    assert refused.exit_code == 2
+    assert "takes --set data.bands=" in refused.stderr
 
 
 def test_only_the_masks_of_a_run_with_a_grid_are_native(tmp_path):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,10 +21,29 @@ from tagmask.cli.common import (
     show_line,
 )
 from tagmask.cli.manner import App
+from tagmask.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tagmask.data.parts import DataConfig
 
 __all__ = ["app"]
 
 app = App(help="Look at data sets and fetch them.")
+
+
+def _values(settings: Sequence[str]) -> DataConfig:
+    """Which bands and values a run will take."""
+    from tagmask.config import apply_overrides, validate
+    from tagmask.data.parts import DataConfig
+
+    given = apply_overrides({}, settings)
+    data = given.pop("data", {})
+    known = isinstance(data, dict) and data.keys() <= {"bands", "range"}
+    if given or not known:
+        raise ConfigError(
+            f"data check takes --set data.bands=... and data.range=..., got {' '.join(settings)}"
+        )
+    return validate(DataConfig, data, "data")
 
 
 @app.command("check")
@@ -37,10 +56,15 @@ def check_data(
     classes: Classes = None,
     masks: Masks = None,
     limit: Annotated[int, typer.Option(help="Lines per kind of problem.")] = 20,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="data.bands=... or data.range=..., as the run will have them."),
+    ] = None,
 ) -> None:
     """Read every image and mask and report what is wrong, each by name. Exit code 2 if it cannot be used."""
     from tagmask.data.check import check
 
+    values = _values(settings or ())
     with _progress("check") as advance:
         report = check(
             path,
@@ -49,6 +73,8 @@ def check_data(
             tags=tags,
             classes=classes,
             masks=masks,
+            bands=values.bands,
+            range=values.range,
             progress=advance,
         )
     facts: dict[str, Any] = {
