@@ -133,8 +133,8 @@ def backend(run: Path, url: str, out: Path, *flags: str) -> Iterator[Api]:
             found = re.search(r"add (http://\S+)", log.read_text())
             return found and found[1]
 
-        api = Api(until(address, 120, 0.2))
-        until(lambda: api("/health"), 60, 0.2)
+        api = Api(until(address, 600, 0.2))
+        until(lambda: api("/health"), 600, 0.2)
         yield api
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import timm
+import torch
 from timm.layers.attention import Attention, AttentionRope
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import is_model_in_modules
@@ -26,6 +27,8 @@ PACKAGED = {"tagmask_demo": ("vit:patch=8,dim=128,depth=4,heads=4,size=96", "tag
 _REGISTERED: dict[str, Callable[[float], VisionTransformer]] = {}
 _B = TypeVar("_B", bound=Callable[[float], VisionTransformer])
 
+_HOMES = {"vision_transformer", "deit", "eva", "beit"}
+"""Modules of timm with plain ViTs."""
 _BLOCKS = (Block, EvaBlock, BeitBlock)
 _ATTENTIONS = (Attention, AttentionRope, EvaAttention, BeitAttention)
 
@@ -106,6 +109,8 @@ def _from_timm(name: str, drop_path: float) -> nn.Module:
             f"no backbone named '{name}'. {close} Any plain ViT of timm works (ViT, DeiT, DINOv2, DINOv3, "
             f"SigLIP, EVA-02, BEiT), or vit:patch=16,dim=192,depth=12,heads=3,size=224"
         )
+    if not is_model_in_modules(base, _HOMES):
+        _glance(name)
     # Rotary angles of any grid, not of the one the model was made for.
     more: dict[str, Any] = {"dynamic_img_size": True} if is_model_in_modules(base, {"eva"}) else {}
     try:
@@ -117,6 +122,20 @@ def _from_timm(name: str, drop_path: float) -> nn.Module:
         raise ConfigError(f"backbone '{name}': {one_line(error)}") from None
     except TypeError:  # networks without stochastic depth refuse its rate
         raise ConfigError(_not_plain(name, "its modules are of another kind")) from None
+
+
+def _glance(name: str) -> None:
+    """Refuse a network of another kind before its weights are made, which may take gigabytes.
+
+    Raises:
+        ConfigError: It is no plain ViT.
+    """
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(name, pretrained=False, num_classes=0)
+    except Exception:  # it is made in earnest next, and what is wrong is told there
+        return
+    _plain(name, network)
 
 
 def _plain(name: str, vit: Any) -> VisionTransformer:

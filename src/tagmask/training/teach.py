@@ -4,7 +4,8 @@ The lower blocks of the network stay as they are, so what they make of each view
 the last blocks and the decoder learn from there. Images that nobody corrected may come along with the labels
 that the run gave them, at less weight, and where a method has a classifier it must go on saying what it said:
 both keep what was learned before (Li and Hoiem, "Learning without Forgetting", ECCV 2016). Some corrections
-are held back; the new model is given only if it does better on those.
+are held back; the new model is given only if it does better on those. Few are soon learned by heart: then the
+weights go only as far as serves those held back (Wortsman et al., "Robust fine-tuning", CVPR 2022).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ __all__ = ["teach"]
 
 _FEW = 20
 """With fewer corrections every one is held back once, in one of two halves."""
+_SHARES = (1.0, 0.5, 0.25)  # of the way from the old weights to those learned from few corrections
 _BATCH, _BESIDE = 12, 4
 _KEEP = 4
 """Every so many updates the classifier is asked what it says now."""
@@ -136,29 +138,33 @@ def _teach(
     known = [lesson.name for lesson in corrections if lesson.name in work.rows]
     if len(known) < 2:
         raise DataError(f"{work.seconds:.0f} s are too short to read two images; give more time")
-    order = np.random.default_rng(work.config.seed).permutation(len(known)).tolist()
-    shuffled = [known[i] for i in order]
+    shuffled = [known[i] for i in np.random.default_rng(work.config.seed).permutation(len(known))]
     cut.skip()
     work.chances = _chances(work, cut)
-    start = copy.deepcopy(cut.method.state_dict())
+    start = cut.weights()
     few = len(known) < _FEW
     folds = [shuffled[0::2], shuffled[1::2]] if few else [shuffled[: max(len(known) // 5, 1)]]
-    old, new = (ConfusionMatrix(work.classes + 1) for _ in range(2))
+    old = ConfusionMatrix(work.classes + 1)
+    new = {share: ConfusionMatrix(work.classes + 1) for share in (_SHARES if few else _SHARES[:1])}
     for number, held in enumerate(folds):
         # With few corrections two halves check each other, and a third training learns from all of them.
         until = _READING + (1 - _READING) * (number + 1) / (len(folds) + few)
         _count(work, cut, held, old)
         _learn(work, cut, [name for name in shuffled if name not in held], beside, until)
-        _count(work, cut, held, new)
+        learned = cut.weights()
+        for share, matrix in new.items():
+            cut.go(start, learned, share)
+            _count(work, cut, held, matrix)
         if few:
-            cut.method.load_state_dict(start)
-    before, after = (matrix.compute().miou for matrix in (old, new))
+            cut.go(start, learned, 0.0)
+    before = float(old.compute().miou)
+    after, share = max((float(matrix.compute().miou), share) for share, matrix in new.items())
     better = after >= before + _NEEDED
     if few and better:
         _learn(work, cut, shuffled, beside, 1.0)
-    seconds = time.monotonic() - work.began
-    held_count = sum(map(len, folds))
-    result = Taught(None, before, after, len(known), len(beside), held_count, work.updates, seconds)
+        cut.go(start, cut.weights(), share)
+    counts = len(known), len(beside), sum(map(len, folds)), work.updates
+    result = Taught(None, before, after, *counts, time.monotonic() - work.began)
     if not better:
         return result
     return dataclasses.replace(result, trained=_as_trained(cut.close(), trained, result))

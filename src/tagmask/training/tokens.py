@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,20 @@ class Cut:
             return fn(kept.new_zeros(len(kept), 3, side, side))
         finally:
             self._given = None
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of what the method holds now, without the blocks that are skipped."""
+        return {key: value.clone() for key, value in self.method.state_dict().items()}
+
+    def go(self, start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> None:
+        """Set the weights that lie a share of the way between two copies."""
+        mixed = {
+            key: torch.lerp(start[key], value, share)
+            if value.is_floating_point()
+            else (value if share else start[key])
+            for key, value in end.items()
+        }
+        self.method.load_state_dict(mixed)
 
     def close(self) -> Method:
         """The method with its lower blocks back in their places."""

@@ -100,6 +100,29 @@ def test_a_better_model_is_given_and_the_old_one_stays(count):
     assert not any(name.startswith(lower) for name in changed)
 
 
+def test_few_corrections_learned_by_heart_move_the_weights_only_a_part_of_the_way(monkeypatch):
+    def shares(count: int) -> list[float]:
+        seen: list[float] = []
+        go = Cut.go
+        monkeypatch.setattr(Cut, "go", lambda cut, *weights: (seen.append(weights[2]), go(cut, *weights))[1])
+        old = model()
+        taught = teach(old, lessons(count), seconds=600, compute=CPU, config=QUICK)
+        monkeypatch.undo()
+        assert taught.trained is not None
+        return seen
+
+    # Each half is tried at every share; then all corrections go as far as was best.
+    few = shares(8)
+    assert few[:8] == [1.0, 0.5, 0.25, 0.0] * 2
+    assert len(few) == 9
+    assert few[8] in (1.0, 0.5, 0.25)
+    assert shares(24) == [1.0]
+    cut = Cut(model().method.eval(), 2, CPU)
+    start = cut.weights()
+    cut.go(start, {key: value + 1 for key, value in start.items()}, 0.25)
+    assert all(torch.allclose(value, start[key] + 0.25) for key, value in cut.weights().items())
+
+
 def test_the_same_call_gives_the_same_model():
     found = [teach(model(), lessons(6), seconds=600, compute=CPU, config=QUICK) for _ in range(2)]
     first, second = (taught.trained.method.state_dict() for taught in found)
