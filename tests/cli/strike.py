@@ -14,10 +14,11 @@ import contextlib
 import functools
 import importlib
 import itertools
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,12 +57,32 @@ MOMENTS = {
 
 
 def struck(signum: int, moment: str, arguments: Sequence[object]) -> tuple[int, str]:
-    """Exit code and stderr of ``tagmask ARGUMENTS``, struck at "MOMENT KEY COUNT"."""
+    """Exit code and stderr of ``tagmask ARGUMENTS``, struck at "MOMENT KEY COUNT".
+
+    Its process is forked from one that has loaded everything and computed nothing: loading PyTorch takes
+    longer than all that such a command does.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.cli.loaded"])
     name = signal.Signals(signum).name.removeprefix("SIG")
-    command = [sys.executable, __file__, name, *moment.split(), *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600, check=False)
-    return done.returncode, done.stderr
+    words = [name, *moment.split(), *map(str, arguments)]
+    with tempfile.NamedTemporaryFile("r", suffix=".txt") as said:
+        process = context.Process(target=_in_child, args=(words, said.name))
+        process.start()
+        process.join(600)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(f"{moment}: {arguments} did not end; it said {said.read()}")
+        return int(process.exitcode or 0), said.read()
+
+
+def _in_child(words: list[str], said: str) -> None:
+    """Be the program of the head of this file; what it says goes to a file."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for stream in (1, 2):
+        os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), stream)
+    sys.argv = [__file__, *words]
+    main()
 
 
 def strike(how: str) -> None:
