@@ -17,6 +17,7 @@ from tagmask.cli.common import (
     new_display,
     show_line,
 )
+from tagmask.cli.run import show_verdict
 
 if TYPE_CHECKING:
     from tagmask.engine.config import RuntimeConfig
@@ -75,9 +76,21 @@ def predict(
         figures = run(config, load_trained(model), where.create(), new_display(), inputs, out, overwrite)
     before = f", {figures['before']} of them done before" if figures["before"] else ""
     show_line(f"{out}: masks of {figures['images']} images{before}", out=out, **figures)
+    _judge(out, model)
     if figures["failed"]:
         show_line(f"{figures['failed']} inputs failed, see {out / 'failed.csv'}", error=True)
         raise typer.Exit(PARTLY)
+
+
+def _judge(out: Path, model: Path) -> None:
+    """What can be said of the masks, below them."""
+    from tagmask.inference.summary import read_rows
+    from tagmask.models.trained import load_trained
+    from tagmask.review.predicted import judge_rows
+
+    told = judge_rows(read_rows(out), load_trained(model).classes.names, str(out))
+    if told is not None:
+        show_verdict(told.as_json())
 
 
 def _bulk(

@@ -200,6 +200,7 @@ def segment(
     flags |= {"segment.flip": {None: None, True: "sum", False: "none"}[flip], **split_flags(split, "segment")}
     folder = do_step("segment", run, flags, settings, out)
     show_line(f"masks: {folder / 'masks'}")
+    do_step("verdict", folder, data_flags(data, tags, classes, None, kind), None)
 
 
 @guarded

@@ -26,6 +26,7 @@ __all__ = [
     "check_key",
     "files_of",
     "is_whole_row",
+    "read_rows",
     "row_of",
     "row_of_counts",
     "table_head",
@@ -148,6 +149,19 @@ def is_whole_row(folder: Path, row: Mapping[str, Any], outputs: Sequence[Path] |
         return False
     wanted: Iterable[Path] = known if outputs is None else outputs
     return bool(known) and all(path in known and is_whole(path, known[path]) for path in wanted)
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The figures of every picture that a folder of predictions holds.
+
+    Raises:
+        DataError: ``summary.jsonl`` cannot be read.
+    """
+    file = folder / "summary.jsonl"
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read ({error}); predict again") from None
 
 
 class Summary:
