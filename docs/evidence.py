@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
-WHAT = {"cam": "class maps", "label": "labels", "walk": "random walk", "segmentation": "masks"}
+WHAT = {
+    "cam": "class maps",
+    "label": "labels",
+    "walk": "random walk",
+    "segmentation": "masks",
+    "background": "all background",
+}
 
 
 def read(name: str) -> Any:
@@ -95,8 +101,11 @@ def domains_table(record: Any) -> str:
         scale = 1 if any(value > 1 for cell in cells for value in cell) else 100
         seeds = len({row["seed"] for row in own})
         scores = [spread([scale * value for value in cell]) if cell else "" for cell in cells]
-        lines.append((name, *scores, str(seeds)))
-    return table(("images", *(f"{WHAT.get(kind, kind)}, mIoU" for kind in kinds), "seeds"), lines)
+        taken = sorted(float(r["seconds"]) for r in own if r.get("seconds"))
+        minutes = f"{taken[len(taken) // 2] / 60:.1f}" if taken else ""
+        lines.append((name, *scores, minutes, str(seeds)))
+    heads = (f"{WHAT.get(kind, kind)}, mIoU" for kind in kinds)
+    return table(("images", *heads, "minutes", "seeds"), lines)
 
 
 def domains() -> str:
