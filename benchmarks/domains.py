@@ -19,6 +19,7 @@ import numpy as np
 
 from tagmask.data.parts import DataConfig, Parts
 from tagmask.metrics.confusion import ConfusionMatrix
+from tagmask.pipeline.config import read_config
 
 
 def baselines(data: dict[str, str]) -> dict[str, float]:
@@ -61,7 +62,8 @@ def one(root: Path, seed: int, work: Path, weights: str) -> dict[str, tuple[floa
         "labels": (scored(run, "label"), None),
     }
     known = work / f"{run.name}-tagged"
-    given = ("--split", "val", "--set", "segment.tags=dataset")
+    alike = ("--split", "val", "--precision", read_config(run).runtime.precision)
+    given = (*alike, "--set", "segment.tags=dataset")
     tagmask("segment", str(run / "student" / "model"), "--data", str(root), "--out", str(known), *given)
     tagmask("evaluate", str(known), "--what", "segmentation", "--split", "val")
     found["segmentation, tags given"] = (scored(known, "segmentation"), None)

@@ -15,6 +15,7 @@ WHAT = {
     "walk": "random walk",
     "segmentation": "masks",
     "background": "all background",
+    "segmentation, tags given": "masks with tags",
 }
 
 
