@@ -11,7 +11,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +53,9 @@ def scored(run: Path, what: str) -> float:
 def one(root: Path, seed: int, work: Path, weights: str) -> dict[str, tuple[float, float | None]]:
     """{what: (mean IoU, seconds)} of one run."""
     run = work / f"{root.name}-{seed}"
-    start = time.monotonic()
     tagmask("run", str(root), "--seed", str(seed), "--out", str(run), "--weights", weights)
-    seconds = time.monotonic() - start
+    steps = json.loads((run / "run.json").read_text())["steps"].values()
+    seconds = sum(step.get("seconds", 0) for step in steps)
     found: dict[str, tuple[float, float | None]] = {
         "segmentation": (scored(run, "segmentation"), seconds),
         "labels": (scored(run, "label"), None),

@@ -145,8 +145,8 @@ class MoReConfig(MethodConfig):
     """Power of the classifier's chance for a class that its probability in masks is multiplied by: 0 as
     released; 1 reads the decoder as "where, if anywhere"."""
     match_area: bool = False
-    """After a training on labels, shift the background's logit half of the way to masks that cover as much of
-    the images as their labels do. The balanced cross entropy makes small things larger than their labels."""
+    """After a training on labels, where masks cover half as much again as these, shift the background's logit
+    half of the way. The balanced cross entropy makes small things larger than their labels."""
     lr: Rate = 6e-5
     """Learning rate of the backbone."""
     lr_heads: Rate = 6e-4

@@ -36,8 +36,8 @@ def cut_evidence(class_map: Tensor, steps: Steps, thresholds: Tensor) -> Tensor:
 
     The mean step along the outline over the mean step of the image, minus 1, times a power of the cut's share
     of the image, or of the rest where that is smaller. It is 0 on average for an outline that knows nothing
-    of the image, and 0 where a threshold cuts nothing off. The power, a third, weighs larger cuts less than the
-    square root does, which cut twice as wide as the tumours of ultrasound pictures.
+    of the image, and 0 where a threshold cuts nothing off. The power, a third, weighs larger cuts less than
+    the square root does, which cut twice as wide as the tumours of ultrasound pictures.
 
     Args:
         class_map: (H, W).

@@ -24,6 +24,7 @@ __all__ = ["area_shift", "match_area"]
 
 _SIDE = 96
 _LEAST = 0.001
+_CLEARLY = 1.5
 
 
 def match_area(
@@ -32,8 +33,8 @@ def match_area(
     """Fit a model's background logit and write the model again.
 
     Labels of images with tags say how much of them is foreground. A network taught with a balanced loss finds
-    more, which drowns small things; labels themselves leave out soft borders. So the logit moves half of the
-    way.
+    more, which drowns small things; labels themselves leave out soft borders. So where masks cover half as
+    much again as labels or more, the logit moves half of the way.
 
     Args:
         folder: Model whose method has a `background_shift` of 0; one without is left alone.
@@ -59,6 +60,8 @@ def match_area(
     if shift is None:
         return {}
     found = float((margins < 0).float().mean())
+    if found < _CLEARLY * share:
+        return {"background_shift": 0.0, "label_area": round(share, 4)}
     trained.method.background_shift.fill_(shift / 2)
     _save(folder, trained)
     context.display.say(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from tagmask.models.trained import load_trained
+from tagmask.config import validate
+from tagmask.data import ClassTable
+from tagmask.engine.log import Display
+from tagmask.methods import get
+from tagmask.methods.more import MoReConfig
+from tagmask.models.trained import load_trained, save_method
 from tagmask.pipeline.config import read_config
 from tagmask.pipeline.run import run
+from tagmask.steps import areas
 from tagmask.steps.areas import area_shift
 from tests.toy import toy_root
 
@@ -40,7 +48,7 @@ def test_a_student_of_recipe_auto_is_fitted_and_the_shift_goes_with_its_model(tm
     done = run(config, tmp_path / "run", ("train", "localize", "refine", "student", "segment"))
     results = done.results["student"]
     method = load_trained(tmp_path / "run" / "student" / "model").method
-    assert results["background_shift"] != 0
+    assert 0 < results["label_area"] < 1
     assert float(method.background_shift) == pytest.approx(results["background_shift"], abs=1e-4)
     assert float(load_trained(tmp_path / "run" / "model").method.background_shift) == 0
 
@@ -50,3 +58,18 @@ def _flat(values, prefix=""):
     for key, value in values.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
+
+
+@pytest.mark.parametrize(("found", "shifted"), [(0.9, True), (0.12, False)])
+def test_only_masks_clearly_larger_than_labels_are_mended(tmp_path, monkeypatch, found, shifted):
+    method = get("more")(validate(MoReConfig, {**TINY["model"], "match_area": True}, "model"), 2)
+    folder = tmp_path / "model"
+    save_method(folder, method, "more", ClassTable(("a", "b")), {}, {})
+    margins = torch.linspace(-found, 1 - found, 1000)
+    foreground = torch.arange(1000) < 100
+    monkeypatch.setattr(areas, "_margins", lambda *_: (margins, foreground))
+    context = SimpleNamespace(runtime=SimpleNamespace(device="cpu"), display=Display(quiet=True))
+    told = areas.match_area(folder, None, tmp_path, None, context)
+    kept = float(load_trained(folder).method.background_shift)
+    assert kept == pytest.approx(told["background_shift"], abs=1e-4)
+    assert kept == pytest.approx((found - 0.1) / 2 if shifted else 0, abs=2e-3)
