@@ -43,7 +43,8 @@ def reviewed(run: Path, work: Path, split: str) -> Path:
     """A copy of a run with the signals of its review; the run itself is left alone."""
     copy = work / run.name
     if not (copy / "review" / "queue.csv").is_file():
-        shutil.copytree(run, copy, copy_function=_linked, dirs_exist_ok=True)
+        if not copy.is_dir():
+            shutil.copytree(run, copy, copy_function=_linked, ignore=shutil.ignore_patterns(".lock"))
         words = ["review", str(copy), "--split", split, "--set", "review.pictures=0"]
         subprocess.run([sys.executable, "-m", "tagmask", *words], check=True)
     return copy
