@@ -27,6 +27,8 @@ def main() -> None:
     options.log_severity_level = 3  # the runtime's remarks on how it optimises concern nobody here
     session = onnxruntime.InferenceSession(str(args.model), options, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["tagmask"])
+    if about.get("pixels"):
+        raise SystemExit(f"{args.model} takes {about['input']}; this example reads photographs only")
     args.out.mkdir(parents=True, exist_ok=True)
     for path in args.pictures:
         image = read(path, about["smallest_side"])
