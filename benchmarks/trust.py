@@ -129,6 +129,7 @@ def measured(run: Path, split: str, checks: int, seeds: range) -> dict[str, Any]
         "class_errors": {name: round(float(value), 4) for name, value in zip(labels, by_class, strict=True)},
         "iou": {name: round(float(value), 4) for name, value in zip(labels, everywhere, strict=True)},
         "images": len(rows),
+        "without_label": sum("label" not in row.signals for row in rows),
         "checked": checks,
         "seeds": [seeds.start, seeds.stop - 1],
     }
