@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["colour_steps", "cut_evidence"]
 
-_SHARE = 1 / 3
+_SHARE = 0.4
 
 Steps = tuple[Tensor, Tensor]
 """Change from each pixel to the one below, (H - 1, W), and to the one on the right, (H, W - 1)."""
@@ -36,8 +36,8 @@ def cut_evidence(class_map: Tensor, steps: Steps, thresholds: Tensor) -> Tensor:
 
     The mean step along the outline over the mean step of the image, minus 1, times a power of the cut's share
     of the image, or of the rest where that is smaller. It is 0 on average for an outline that knows nothing
-    of the image, and 0 where a threshold cuts nothing off. The power, a third, weighs larger cuts less than
-    the square root does, which cut twice as wide as the tumours of ultrasound pictures.
+    of the image, and 0 where a threshold cuts nothing off. The power, 0.4, was the one among three that lost
+    least on six sets of images.
 
     Args:
         class_map: (H, W).

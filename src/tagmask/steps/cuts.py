@@ -17,7 +17,16 @@ from tagmask.ops.boundary import colour_steps, cut_evidence
 from tagmask.store.files import file_for
 from tagmask.store.maps import load_maps
 
-__all__ = ["NO_BACKGROUND", "THRESHOLDS", "Cut", "find_cut", "outline_evidence", "shrunk", "some_tagged"]
+__all__ = [
+    "NO_BACKGROUND",
+    "THRESHOLDS",
+    "Cut",
+    "find_cut",
+    "outline_evidence",
+    "shrunk",
+    "some_tagged",
+    "tightest_peak",
+]
 
 THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(5, 49))
 """0.10 to 0.96; lower or higher ones would make all or nothing of an image a class."""
@@ -25,6 +34,8 @@ NO_BACKGROUND = 0.03
 """Evidence below this says that the maps' outlines follow nothing in the images at any threshold."""
 _SIDE = 64
 _CLEARLY = 1.5
+_NEAR = 3
+"""Thresholds to each side that a peak is higher than."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +143,30 @@ def _evidence(maps: Tensor, steps: tuple[Tensor, Tensor], size: Sequence[int]) -
     return torch.stack([cut_evidence(own, steps, thresholds) for own in small]).sum(0)
 
 
+def tightest_peak(curve: Tensor) -> int:
+    """Where to cut: the highest peak, or one at a higher threshold that is nearly as high.
+
+    A wide cut may follow the outline of what surrounds the thing (the shadow below a tumour), a tight one
+    its own. So of peaks within a tenth of the highest, the tightest counts.
+
+    Args:
+        curve: Evidence by ascending threshold, (T,).
+
+    Returns:
+        Index into the curve.
+    """
+    window = 2 * _NEAR + 1
+    padded = F.pad(curve[None, None], (_NEAR, _NEAR), value=-float("inf"))
+    peaks = curve == F.max_pool1d(padded, window, stride=1)[0, 0]
+    top = curve.max()
+    high = curve >= (top if top <= 0 else 0.9 * top)
+    return int((peaks & high).nonzero().max())
+
+
 def _decide(curves: dict[str, Tensor], images: int) -> Cut:
     found = {}
     for kind, curve in curves.items():
-        best = int(curve.argmax())
+        best = tightest_peak(curve)
         found[kind] = (THRESHOLDS[best], float(curve[best]))
     kind = next(iter(found))
     for other, (_, value) in found.items():

@@ -13,6 +13,7 @@ from tagmask.data.parts import DataConfig, find_part, has_masks, open_part
 from tagmask.errors import ConfigError, DataError
 from tagmask.inference.crf import crf_preset, refine_by_crf, segment_by_crf
 from tagmask.models.checkpoint import save_tensors
+from tagmask.steps.cuts import tightest_peak
 from tagmask.steps.refine import RefineConfig, image_labels
 from tagmask.steps.scoring import MapScorer, PictureScorer, read_maps
 from tagmask.steps.train import _paced
@@ -243,3 +244,18 @@ def test_a_missing_mask_only_matters_to_those_who_score(toy, tmp_path):
     assert len(data.open("auto")) == 4
     with pytest.raises(DataError, match="missing mask"):
         data.open("auto", masks=True)
+
+
+@pytest.mark.parametrize(
+    ("curve", "place"),
+    [
+        ([0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0], 5),
+        ([0, 5, 3, 2, 1, 2, 3, 4.8, 3, 1, 0], 7),  # nearly as high, and tighter
+        ([0, 5, 3, 2, 1, 2, 3, 4.2, 3, 1, 0], 1),  # clearly lower
+        ([0, 3, 3.1, 3.2, 5, 4.9, 4.8, 4.7, 3, 1, 0], 4),  # one broad peak: its top, not its end
+        ([-1, -2, -3, -3, -3, -3], 0),
+        ([0, 0, 0, 0, 0], 4),
+    ],
+)
+def test_of_peaks_nearly_as_high_the_tightest_counts(curve, place):
+    assert tightest_peak(torch.tensor([float(value) for value in curve])) == place
