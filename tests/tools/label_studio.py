@@ -102,6 +102,8 @@ def label_studio(folder: Path, files: Path, port: int) -> Iterator[Api]:
         "LATEST_VERSION_CHECK": "false",
         "COLLECT_ANALYTICS": "false",
         "DEBUG": "false",
+        # Its own limits, a second for many, are too short on a busy machine.
+        **dict.fromkeys((f"ML_TIMEOUT_{word}" for word in ("HEALTH", "SETUP", "PREDICT", "TRAIN")), "300"),
         "PYTHONPATH": "",
     }
     with running([*command, "--enable-legacy-api-token"], env, folder / "label-studio.log"):
@@ -184,10 +186,12 @@ def mean_iou(pairs: list[tuple[Any, Any]], channels: int) -> float:
     return float((both.diagonal()[union > 0] / union[union > 0]).mean())
 
 
-def retrieve(api: Api, project: int) -> None:
-    """The button "Retrieve predictions", with all tasks selected."""
+def retrieved(api: Api, project: int, version: str, count: int) -> dict[int, list[Any]] | None:
+    """The button "Retrieve predictions", with all tasks selected; what there is once every task has one."""
     wanted = {"selectedItems": {"all": True, "excluded": []}, "filters": {"conjunction": "and", "items": []}}
     api(f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}", wanted)
+    found = predicted(api, project, version)
+    return found if len(found) == count else None
 
 
 def walk(api: Api, ours: Api, scenes: Path, corrected: int = 10, unseen: int = 30) -> dict[str, Any]:
@@ -218,11 +222,10 @@ def walk(api: Api, ours: Api, scenes: Path, corrected: int = 10, unseen: int = 3
         api("/api/ml", {"url": ours.url, "project": project, "title": "tagmask"})
     first = ours("/health")["model_version"]
     with click("retrieve predictions"):
-        retrieve(api, project)
+        before = until(lambda: retrieved(api, project, first, len(items)), 900)
     rows = api(f"/api/tasks?project={project}&page_size=1000&fields=all")
     numbers = [row["id"] for row in sorted(rows["tasks"], key=lambda row: row["id"])]
     truth = [data.mask(index) for index in range(len(items))]
-    before = predicted(api, project, first)
     with click(f"submit {corrected} corrections"):
         for number, mask in list(zip(numbers, truth, strict=True))[:corrected]:
             regions = [
@@ -235,8 +238,7 @@ def walk(api: Api, ours: Api, scenes: Path, corrected: int = 10, unseen: int = 3
         state = until(lambda: (s := ours("/health")["training"]).get("last") and s)
     second = ours("/health")["model_version"]
     with click("retrieve predictions again"):
-        retrieve(api, project)
-    after = predicted(api, project, second)
+        after = until(lambda: retrieved(api, project, second, len(items)), 900)
 
     def score(found: dict[int, list[Any]]) -> float:
         rows = list(zip(numbers, truth, strict=True))[corrected:]
