@@ -17,6 +17,10 @@ WHAT = {
     "background": "all background",
     "segmentation, tags given": "masks with tags",
 }
+DOMAINS = (
+    "python benchmarks/domains.py --root SETS --work RUNS --machine TEXT --out "
+    "benchmarks/results/domains.json"
+)
 
 
 def read(name: str) -> Any:
@@ -114,10 +118,11 @@ def domains() -> str:
     record = read("domains")
     if record is None:
         return "Nothing has been measured on medical, industrial or aerial images yet.\n"
-    command = record.get("command") if isinstance(record, dict) else None
+    command = record.get("command") if isinstance(record, dict) else DOMAINS
     machine = {row["machine"] for row in domain_rows(record) if row.get("machine")}
     told = f"Machine: {', '.join(sorted(machine))}. " if machine else ""
     told += f"Reproduce: `{command}`. " if command else ""
+    told += "Minutes are those of the steps of a run. "
     return f"{domains_table(record)}\n{told}File: `benchmarks/results/domains.json`.\n"
 
 
