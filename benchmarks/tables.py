@@ -41,8 +41,11 @@ def _title(path: Path) -> str:
     return words[:1].upper() + words[1:]
 
 
-def section(record: Mapping[str, Any]) -> str:
-    """What a file says about itself, then its figures."""
+def section(record: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    """What a file says about itself, then its figures; a list of rows says it in every row."""
+    if not isinstance(record, Mapping):
+        same = {k: v for k, v in record[0].items() if k in ABOUT and all(row.get(k) == v for row in record)}
+        record = {**same, "rows": [{k: v for k, v in row.items() if k not in same} for row in record]}
     record = {**record.get("about", {}), **{k: v for k, v in record.items() if k != "about"}}
     about = [(key, _text(record[key])) for key in ABOUT if key in record]
     rest = {key: value for key, value in record.items() if key not in ABOUT}

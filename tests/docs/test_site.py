@@ -75,3 +75,10 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
         loaded = re.findall(r'<(?:script|img|iframe)[^>]+src="([^"]+)"', text)
         loaded += re.findall(r'<link[^>]+rel="(?:stylesheet|preconnect|preload)"[^>]+href="([^"]+)"', text)
         assert not [url for url in loaded if url.startswith(("http", "//"))], page
+
+
+def test_what_all_rows_of_a_list_say_is_said_once():
+    rows = [{"set": name, "miou": 0.5, "machine": "a CPU"} for name in ("cells", "steel")]
+    text = tables().section(rows)
+    assert text.count("a CPU") == 1
+    assert "| 1 | cells | 0.5 |" in text

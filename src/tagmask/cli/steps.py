@@ -200,7 +200,8 @@ def segment(
     flags |= {"segment.flip": {None: None, True: "sum", False: "none"}[flip], **split_flags(split, "segment")}
     folder = do_step("segment", run, flags, settings, out)
     show_line(f"masks: {folder / 'masks'}")
-    do_step("verdict", folder, data_flags(data, tags, classes, None, kind), None)
+    if (folder / "settings.yaml").is_file():
+        do_step("verdict", folder, data_flags(data, tags, classes, None, kind), None)
 
 
 @guarded
