@@ -29,6 +29,7 @@ import numpy as np
 from tagmask.annotations.formats.brush import decode_brush
 from tagmask.annotations.formats.label_studio import brush_region
 from tagmask.data import open_dataset
+from tagmask.pipeline.config import read_config
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 
@@ -275,7 +276,12 @@ def main() -> None:
         ):
             found = walk(api, ours, scenes)
     found["machine"] = f"{os.cpu_count()} CPU cores, {platform.system()}, Python {platform.python_version()}"
-    found["command"] = "python -m tests.tools.label_studio tagmask-demo/run tagmask-demo/data"
+    trained = read_config(given.run)
+    found["run"] = (
+        f"recipe demo, {trained.train.iterations} updates of {trained.train.batch_size} scenes, "
+        f"seed {trained.runtime.seed}; the scenes of tagmask.data.datasets.scenes"
+    )
+    found["command"] = "python -m tests.tools.label_studio RUN SCENES"
     text = json.dumps(found, indent=2) + "\n"
     print(text)
     if given.out:

@@ -25,7 +25,7 @@ from tagmask.integrations.label_studio.interface import (
     task_tags,
 )
 from tagmask.integrations.label_studio.shelf import Shelf
-from tagmask.integrations.label_studio.teaching import Teacher
+from tagmask.integrations.label_studio.teaching import Beside, Teacher
 from tagmask.model import Model
 from tagmask.models.trained import Trained
 
@@ -77,6 +77,7 @@ class Backend:
         self._compute, self._shelf, self._images = compute, shelf, images
         self.classes = trained.classes
         self._served = self._ready(shelf.newest(trained.checksum) or trained)
+        self._beside = Beside()
         self.teacher = Teacher(
             shelf,
             lambda: self._served.trained,
@@ -86,6 +87,7 @@ class Backend:
             seconds,
             after,
             say,
+            self._beside,
         )
 
     @property
@@ -141,7 +143,7 @@ class Backend:
         errors: dict[str, str] = {}
         for number, task in enumerate(tasks):
             try:
-                results.append(self._predicted(served, task, interface))
+                results.append(self._predicted(served, task, interface, asked["project"]))
             except UserError as error:
                 name = task.get("id", number) if isinstance(task, Mapping) else number
                 errors[str(name)] = one_line(error)
@@ -152,11 +154,13 @@ class Backend:
             raise DataError("; ".join(f"task {name}: {reason}" for name, reason in list(errors.items())[:3]))
         return {"results": results, "model_version": served.version, **({"errors": errors} if errors else {})}
 
-    def _predicted(self, served: _Served, task: Any, interface: Interface) -> dict[str, Any]:
+    def _predicted(self, served: _Served, task: Any, interface: Interface, project: Any) -> dict[str, Any]:
         data = _data(task)
         tags = task_tags(data, self.classes)
         picture = read_picture("the picture", content=self._images.read(data.get(interface.key)))
         result = served.model.predict(picture, tags=tags, maps=False)
+        if tags:  # named as its correction will be
+            self._beside.put(f"{_project(project)}-{task.get('id')}", np.array(picture), result.mask)
         return prediction(result, interface, served.version)
 
     def hook(self, asked: Mapping[str, Any]) -> dict[str, Any]:

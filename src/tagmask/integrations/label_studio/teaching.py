@@ -10,6 +10,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tagmask.engine.compute import Compute
 from tagmask.errors import DataError, UserError, one_line
 from tagmask.integrations.label_studio.shelf import Shelf
@@ -17,14 +20,49 @@ from tagmask.models.trained import Trained
 from tagmask.training.lessons import Lesson
 from tagmask.training.teach import teach
 
-__all__ = ["Busy", "Teacher"]
+__all__ = ["Beside", "Busy", "Teacher"]
 
 _LEAST = 2
+_MOST_BESIDE = 60
+_LARGEST = 1 << 20
 _LOG = logging.getLogger("tagmask")
 
 
 class Busy(Exception):
     """A training is running."""
+
+
+class Beside:
+    """Tagged pictures that nobody corrected yet, with the masks that their tags allowed; the newest few.
+
+    A mask that knows the tags is better than what the model says by itself, so it is worth learning from
+    beside the corrections.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Lesson] = {}
+        self._lock = threading.Lock()
+
+    def put(self, name: str, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+        """Remember a picture (H, W, 3) and its labels (H, W), unless it is too large to be kept in memory.
+
+        Args:
+            name: That of its correction, should there be one.
+            image: RGB.
+            mask: 0 background, k + 1 class k.
+        """
+        if mask.size > _LARGEST or image.ndim != 3:
+            return
+        with self._lock:
+            self._known.pop(name, None)
+            self._known[name] = Lesson(name, image, mask)
+            while len(self._known) > _MOST_BESIDE:
+                del self._known[next(iter(self._known))]
+
+    def lessons(self) -> list[Lesson]:
+        """What is remembered, the oldest first."""
+        with self._lock:
+            return list(self._known.values())
 
 
 class Teacher:
@@ -39,6 +77,7 @@ class Teacher:
         seconds: Time of one training.
         after: New corrections after which one begins by itself; 0 for never.
         say: Told how trainings end.
+        beside: Pictures to learn from beside the corrections.
     """
 
     def __init__(
@@ -51,7 +90,9 @@ class Teacher:
         seconds: float,
         after: int,
         say: Callable[[str], None],
+        beside: Beside | None = None,
     ) -> None:
+        self._beside = beside or Beside()
         self._shelf, self._serving, self._serve, self._base = shelf, serving, serve, base
         self._compute, self._seconds, self._after, self._say = compute, seconds, after, say
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -131,6 +172,7 @@ class Teacher:
         taught = teach(
             self._serving(),
             lessons,
+            others=self._beside.lessons(),
             seconds=self._seconds,
             compute=self._compute,
             progress=progress,
