@@ -6,9 +6,11 @@ The names below are the promise (docs/project/stability.md).
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from importlib.metadata import entry_points
+from functools import cache, lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -81,10 +83,25 @@ def list_datasets(filter: str = "*") -> list[str]:
     Args:
         filter: Only names of this pattern.
     """
-    files = (Path(__file__).parent / "datasets").glob("*.py")
-    own = {f.stem for f in files if "\ndef scan(source: Source)" in f.read_text(encoding="utf-8")}
-    known = {*own, *_REGISTERED, *(point.name for point in entry_points(group=_GROUP))}
+    known = {*_own(), *_REGISTERED, *(point.name for point in _points())}
     return sorted(name for name in known if fnmatchcase(name, filter))
+
+
+@cache
+def _own() -> frozenset[str]:
+    """Files that are kinds of data; asked for many times an open data set, and the same all the time."""
+    files = (Path(__file__).parent / "datasets").glob("*.py")
+    return frozenset(f.stem for f in files if "\ndef scan(source: Source)" in f.read_text(encoding="utf-8"))
+
+
+def _points() -> tuple[EntryPoint, ...]:
+    """What installed packages add; looked up again when the places to look in change."""
+    return _points_on(tuple(sys.path))
+
+
+@lru_cache(maxsize=4)
+def _points_on(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=_GROUP))
 
 
 def names() -> list[str]:
@@ -119,7 +136,7 @@ def _module(kind: str) -> Any:
         return _REGISTERED[kind]
     if kind not in names():
         raise DataError(f"unknown kind of data '{kind}'. {nearest(kind, [*names(), 'auto'])}")
-    for point in entry_points(group=_GROUP):
+    for point in _points():
         if point.name == kind:
             return point.load()
     return importlib.import_module(f"{__name__}.datasets.{kind}")
