@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -69,26 +70,26 @@ def predict(
     config = validate(PredictConfig, apply_overrides(given, settings or ()), "predict")
     compute = {"device": device, "precision": precision}
     where = validate(RuntimeConfig, {k: v for k, v in compute.items() if v is not None}, "predict")
+    trained = load_trained(model)
     if engine == "ray":
         who = {"address": address, "workers": workers}
         figures = _bulk(config, who, model, where, inputs, out, overwrite)
     else:
-        figures = run(config, load_trained(model), where.create(), new_display(), inputs, out, overwrite)
+        figures = run(config, trained, where.create(), new_display(), inputs, out, overwrite)
     before = f", {figures['before']} of them done before" if figures["before"] else ""
     show_line(f"{out}: masks of {figures['images']} images{before}", out=out, **figures)
-    _judge(out, model)
+    _judge(out, trained.classes.names)
     if figures["failed"]:
         show_line(f"{figures['failed']} inputs failed, see {out / 'failed.csv'}", error=True)
         raise typer.Exit(PARTLY)
 
 
-def _judge(out: Path, model: Path) -> None:
+def _judge(out: Path, names: Sequence[str]) -> None:
     """What can be said of the masks, below them."""
     from tagmask.inference.summary import read_rows
-    from tagmask.models.trained import load_trained
     from tagmask.review.predicted import judge_rows
 
-    told = judge_rows(read_rows(out), load_trained(model).classes.names, str(out))
+    told = judge_rows(read_rows(out), names, str(out))
     if told is not None:
         show_verdict(told.as_json())
 

@@ -37,7 +37,7 @@ def match_area(
     much again as labels or more, the logit moves half of the way.
 
     Args:
-        folder: Model whose method has a `background_shift` of 0; one without is left alone.
+        folder: Model whose method has a `background_shift`; one without is left alone.
         dataset: Images it learned from.
         labels: Folder of their labels.
         views: How it will segment.
@@ -60,15 +60,17 @@ def match_area(
     if shift is None:
         return {}
     found = float((margins < 0).float().mean())
+    fitted = trained.method.background_shift
     if found < _CLEARLY * share:
-        return {"background_shift": 0.0, "label_area": round(share, 4)}
-    trained.method.background_shift.fill_(shift / 2)
+        return {"background_shift": round(float(fitted), 4), "label_area": round(share, 4)}
+    # A model that another one was begun from may have a shift already, which the margins hold.
+    fitted.add_(shift / 2)
     _save(folder, trained)
     context.display.say(
         f"background shifted by {shift / 2:+.2f}: masks would cover {100 * found:.1f} % of tagged images, "
         f"labels {100 * share:.1f} %; half way between"
     )
-    return {"background_shift": round(shift / 2, 4), "label_area": round(share, 4)}
+    return {"background_shift": round(float(fitted), 4), "label_area": round(share, 4)}
 
 
 def area_shift(margins: Tensor, foreground: Tensor) -> float | None:

@@ -60,10 +60,12 @@ def _flat(values, prefix=""):
     return found
 
 
+@pytest.mark.parametrize("before", [0.0, 1.5])
 @pytest.mark.parametrize(("found", "shifted"), [(0.9, True), (0.12, False)])
-def test_only_masks_clearly_larger_than_labels_are_mended(tmp_path, monkeypatch, found, shifted):
+def test_only_masks_clearly_larger_than_labels_are_mended(tmp_path, monkeypatch, found, shifted, before):
     method = get("more")(validate(MoReConfig, {**TINY["model"], "match_area": True}, "model"), 2)
     folder = tmp_path / "model"
+    method.background_shift.fill_(before)
     save_method(folder, method, "more", ClassTable(("a", "b")), {}, {})
     margins = torch.linspace(-found, 1 - found, 1000)
     foreground = torch.arange(1000) < 100
@@ -72,4 +74,4 @@ def test_only_masks_clearly_larger_than_labels_are_mended(tmp_path, monkeypatch,
     told = areas.match_area(folder, None, tmp_path, None, context)
     kept = float(load_trained(folder).method.background_shift)
     assert kept == pytest.approx(told["background_shift"], abs=1e-4)
-    assert kept == pytest.approx((found - 0.1) / 2 if shifted else 0, abs=2e-3)
+    assert kept == pytest.approx(before + ((found - 0.1) / 2 if shifted else 0), abs=2e-3)
