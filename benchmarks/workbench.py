@@ -1,6 +1,8 @@
 """How long a person waits at the workbench: a run of 2,000 images in headless Chromium.
 
-PYTHONPATH=. python benchmarks/workbench.py --work DIR --out benchmarks/results/workbench.json
+PYTHONPATH=. python benchmarks/workbench.py --work DIR --images PHOTOGRAPHS --out FILE
+
+The run is set up in DIR at the first call: copies of the first photographs of a folder, cut to 500 x 375.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from tests.app.browser import Browser, served
 from tests.app.visit import visit_at_once
 from tests.cli import tagmask, train_args
@@ -26,12 +28,15 @@ from tagmask.data.datasets.tagfile import write_tag_file
 from tagmask.store.labels import write_mask
 from tagmask.store.maps import save_maps
 
-IMAGES, SIZE = 2000, (375, 500)
+IMAGES, SOURCES, SIZE = 2000, 40, (375, 500)
 TURNS, DECISIONS, QUICK = 60, 30, 30
 
 
-def build(work: Path) -> Path:
+def build(work: Path, photographs: Path) -> Path:
     """A run with stored maps, labels and masks of 2,000 pictures; the model is a toy, which nobody asks."""
+    files = sorted(photographs.glob("*.jpg"))[:SOURCES]
+    if not files:
+        raise SystemExit(f"{photographs} holds no .jpg files; give a folder of photographs with --images")
     toy, run = toy_root(work, 12, 4), work / "run"
     done = tagmask(*train_args(toy, run, 2, "--set=train.eval_every=0", "--set=train.corrections=null"))
     if done.exit_code:
@@ -40,11 +45,12 @@ def build(work: Path) -> Path:
     for old in images.iterdir():
         old.unlink()
     sources = []
-    for number in range(8):
-        pixels, mask = scene(number)
+    for number, file in enumerate(files):
+        mask = ellipses(number)
         folder = work / f"source{number}"
         folder.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder / "image.jpg", quality=90)
+        picture = ImageOps.fit(Image.open(file).convert("RGB"), SIZE[::-1])
+        picture.save(folder / "image.jpg", quality=90)
         write_mask(folder / "mask.png", mask)
         maps = np.stack([(mask == label).astype(np.float32) * 0.9 for label in (1, 2)])
         save_maps(folder / "cam.npz", maps, np.array([0, 1]), SIZE)
@@ -70,17 +76,15 @@ def build(work: Path) -> Path:
     return run
 
 
-def scene(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture with grain and two ellipses, and its mask."""
+def ellipses(number: int) -> np.ndarray:
+    """A mask with an ellipse of each class."""
     random = np.random.default_rng(number)
     rows, columns = np.indices(SIZE)
-    pixels = np.stack([rows * 0.3 + 40, columns * 0.2 + 60, np.full(SIZE, 90.0)], -1)
     mask = np.zeros(SIZE, np.uint8)
     for label in (1, 2):
         y, x, a, b = random.uniform((100, 100, 50, 50), (280, 400, 110, 140))
-        inside = ((rows - y) / a) ** 2 + ((columns - x) / b) ** 2 < 1
-        mask[inside], pixels[inside] = label, random.uniform(0, 255, 3)
-    return np.clip(pixels + random.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8), mask
+        mask[((rows - y) / a) ** 2 + ((columns - x) / b) ** 2 < 1] = label
+    return mask
 
 
 def p95(values: list[float]) -> float:
@@ -157,12 +161,16 @@ def lesson(browser: Browser) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True, help="Folder of photographs, .jpg.")
+    parser.add_argument("--build-only", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--note", default="")
     given = parser.parse_args()
     run = given.work / "run"
     if not (run / "review" / "queue.csv").is_file():
-        run = build(given.work)
+        run = build(given.work, given.images)
+    if given.build_only:
+        return
     with served(run, "--out", str(given.work / "kept")) as url:
         browser = Browser(given.work / "profile")
         try:
@@ -177,7 +185,7 @@ def main() -> None:
         "images": IMAGES,
         "machine": f"2-core CPU, {platform.machine()}, Python {platform.python_version()}",
         "note": given.note,
-        "command": "PYTHONPATH=. python benchmarks/workbench.py --work DIR --out FILE",
+        "command": "PYTHONPATH=. python benchmarks/workbench.py --work DIR --images PHOTOGRAPHS --out FILE",
     }
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
     if given.out:
