@@ -218,14 +218,16 @@ def demo(
     seed: Seed = None,
     settings: Set = None,
 ) -> None:
-    """All steps on generated scenes: no download, no GPU, a few minutes."""
-    from tagmask.pipeline.demo import make_scenes
+    """All steps on generated scenes: no download, no GPU, first masks in a minute, all in a few."""
+    from tagmask.pipeline.demo import FirstLook, make_scenes
     from tagmask.pipeline.order import STEPS
     from tagmask.recipes import find_recipe
 
     images = make_scenes(out / "data")
     flags = {"data.root": str(images)} | compute_flags(device, None, seed)
-    folder = do_steps(str(find_recipe("demo")), flags, settings, out / "run", STEPS)
+    shown = [images / "images" / path.name for path in sorted((images / "masks").iterdir())[:6]]
+    look = FirstLook(shown, out.resolve() / "first.png", show_line)
+    folder = do_steps(str(find_recipe("demo")), flags, settings, out / "run", STEPS, callbacks=(look,))
     show_line(f"report: {(folder / 'report.html').resolve()}")
 
 

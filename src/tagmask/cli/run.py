@@ -56,6 +56,7 @@ def do_steps(
     budget: str | None = None,
     trackers: Sequence[str] = (),
     dry: bool = False,
+    callbacks: Sequence[Any] = (),
 ) -> Path:
     """Do steps of a run and print the scores they gave.
 
@@ -71,6 +72,7 @@ def do_steps(
         budget: Time that recipe "auto" may take, as people write it.
         trackers: Where the figures of trainings go besides the run folder.
         dry: Print what would be done, and do nothing.
+        callbacks: What to do while trainings run.
 
     Returns:
         The run folder.
@@ -106,6 +108,7 @@ def do_steps(
         display=new_display(),
         keep_settings=keep_settings,
         loggers=trackers,
+        callbacks=callbacks,
     )
     show_line("", folder=folder, results=dict(result.results))
     if "evaluate" in result.results:
