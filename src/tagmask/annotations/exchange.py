@@ -26,6 +26,7 @@ from tagmask.store.files import atomic_write, file_for
 __all__ = ["export_masks", "import_masks"]
 
 _EXACT = ("coco", "cvat", "cvat-coco", "label-studio", "labelme", "voc")
+_SOME = 3
 _POLYGONS = ("coco", "cvat-coco", "labelme", "yolo")
 
 
@@ -158,6 +159,11 @@ def import_masks(
             # Kept packed until all are read: half an import would look like a whole one.
             packed[image] = png_bytes(mask)
             task.advance()
+    if tally.outlines >= _SOME and tally.rectangles == tally.outlines:
+        tally.said.append(
+            f"all {tally.outlines} outlines are rectangles: if they are boxes, what lies in their corners is "
+            "taught as the thing"
+        )
     for line in tally.said:
         display.say(line)
     if not packed:

@@ -7,14 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tagmask.data.base import Item, Problem
-from tagmask.data.classes import ClassTable
-from tagmask.data.readers.images import read_indices
+from tagmask.data.classes import ClassTable, class_palette, voc_palette
+from tagmask.data.readers.images import read_indices, read_palette
 from tagmask.data.readers.masks import MaskValues
 from tagmask.errors import DataError
+from tagmask.types import IGNORE
 
-__all__ = ["decide"]
+__all__ = ["decide", "other_colours"]
 
 _FEW, _MANY = 8, 200
 _ENOUGH = 5
@@ -24,10 +26,15 @@ _KIND = "unclear masks"
 
 @dataclass(frozen=True)
 class _Look:
-    """The numbers in one mask, and the tags of its image (None if nobody said)."""
+    """The numbers in one mask, and the tags of its image (None if nobody said).
+
+    Attributes:
+        coloured: 0-based classes that its colours stand for, if they are those of other numbers.
+    """
 
     values: frozenset[int]
     tags: frozenset[int] | None
+    coloured: frozenset[int] | None = None
 
 
 _Reading = Callable[[frozenset[int]], "frozenset[int] | None"]
@@ -51,10 +58,18 @@ def decide(
     Returns:
         The table, and a problem: fatal if the meaning cannot be told, a note if it is not the usual one.
     """
-    looks = _look(items, _FEW)
+    looks = _look(items, _FEW, classes)
+    unlike = [look for look in looks if look.coloured is not None]
+    if unlike and not (_agreement(unlike, _labels(classes.num_classes)) == 1 and _no_other(unlike)):
+        detail = (
+            f"{len(unlike)} of {len(looks)} are indexed pictures whose colours are those of other classes "
+            f"than their numbers: {_unlike(unlike[0], classes)}; save them with the numbers of the classes, "
+            "or say what the numbers mean in mask_values.json"
+        )
+        return values, [Problem(_KIND, f"{len(unlike)} masks", detail)]
     if not looks or _agreement(looks, _labels(classes.num_classes)) >= _HALF:
         return values, []
-    looks = _look(items, _MANY)
+    looks = _look(items, _MANY, classes)
     as_labels = _agreement(looks, _labels(classes.num_classes))
     if classes.num_classes == 1:
         return _of_one_class(looks, as_labels, classes, values)
@@ -95,7 +110,7 @@ def _of_one_class(
     return values, [Problem(_KIND, f"{len(looks)} masks", detail)]
 
 
-def _look(items: Sequence[Item], most: int) -> list[_Look]:
+def _look(items: Sequence[Item], most: int, classes: ClassTable) -> list[_Look]:
     """Masks spread evenly over the data set; those that cannot be read are named elsewhere."""
     masked = [item for item in items if item.mask is not None]
     found = []
@@ -104,8 +119,48 @@ def _look(items: Sequence[Item], most: int) -> list[_Look]:
         with suppress(DataError):
             counts = np.bincount(read_indices(item.mask).reshape(-1), minlength=256)
             tags = None if item.tags is None else frozenset(item.tags)
-            found.append(_Look(frozenset(np.flatnonzero(counts).tolist()), tags))
+            present = np.flatnonzero(counts).tolist()
+            coloured = other_colours(read_palette(item.mask), present, classes.num_classes)
+            seen = None if coloured is None else frozenset(k - 1 for k in coloured.values() if k)
+            found.append(_Look(frozenset(present), tags, seen))
     return found
+
+
+def other_colours(
+    palette: NDArray[np.uint8] | None, present: Sequence[int], num_classes: int
+) -> dict[int, int] | None:
+    """What the numbers in an indexed mask stand for by their colours, if these are those of other labels.
+
+    Args:
+        palette: Its colours, (n, 3).
+        present: The numbers in it.
+        num_classes: K.
+
+    Returns:
+        Number to label by colour, of VOC's colours or ours; None where colours say nothing else.
+    """
+    values = [value for value in present if value != IGNORE and palette is not None and value < len(palette)]
+    for known in (voc_palette(), class_palette()):
+        labels = {tuple(colour): k for k, colour in enumerate(known[: num_classes + 1].tolist())}
+        found = {value: labels.get(tuple(palette[value].tolist())) for value in values}  # type: ignore[index]
+        if None not in found.values() and len({*found.values()}) == len(found):
+            other = {value: k for value, k in found.items() if k is not None}
+            return None if all(value == k for value, k in other.items()) else other
+    return None
+
+
+def _no_other(looks: Sequence[_Look]) -> bool:
+    """Whether no image's tags are those of its colours."""
+    return not any(look.tags is not None and look.coloured == look.tags for look in looks)
+
+
+def _unlike(look: _Look, classes: ClassTable) -> str:
+    numbers = _labels(classes.num_classes)(look.values) or frozenset()
+    said = [
+        " + ".join(classes.names[k] for k in sorted(of)) or "background"
+        for of in (numbers, look.coloured or ())
+    ]
+    return f"by number {said[0]}, by colour {said[1]}"
 
 
 def _agreement(looks: Sequence[_Look], reading: _Reading) -> float:

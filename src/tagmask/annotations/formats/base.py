@@ -67,10 +67,24 @@ class Tally:
     Attributes:
         left: Image, as far as it is known, to why it was left out.
         said: Sentences that a person should read.
+        outlines: How many outlines were drawn.
+        rectangles: How many of them have four corners and right angles.
     """
 
     left: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    outlines: int = 0
+    rectangles: int = 0
+
+    def outline(self, corners: NDArray[np.floating]) -> None:
+        """Count an outline, (n, 2), and whether it is a rectangle, turned or not."""
+        self.outlines += 1
+        sides = np.diff(np.concatenate([corners, corners[:1]]), axis=0)
+        if len(sides) == 5 and not sides[-1].any():
+            sides = sides[:-1]
+        across = np.abs((sides * np.roll(sides, 1, axis=0)).sum(1))
+        lengths = np.hypot(*sides.T) * np.hypot(*np.roll(sides, 1, axis=0).T)
+        self.rectangles += len(sides) == 4 and bool((across <= 0.02 * lengths + 1e-9).all())
 
     def text(self) -> str:
         """What was left out, in words; empty if nothing was."""

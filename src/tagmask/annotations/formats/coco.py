@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tagmask.annotations.formats.base import (
     BOXES,
     EMPTY,
@@ -22,7 +24,7 @@ from tagmask.annotations.formats.base import (
 )
 from tagmask.annotations.formats.regions import Region, components, outlines
 from tagmask.data.classes import ClassTable
-from tagmask.data.readers.rle import count_runs, format_counts, has_region, region_mask
+from tagmask.data.readers.rle import annotated, count_runs, format_counts, has_region
 from tagmask.errors import DataError
 
 __all__ = ["document", "read", "write"]
@@ -124,6 +126,10 @@ def _read_document(content: Mapping[str, Any], images: Images, file: str) -> Ite
             by_image[image["id"]] = []
         for annotation in content["annotations"]:
             number = annotation["image_id"]
+            if "segments_info" in annotation:
+                raise DataError(
+                    f"{file} is COCO's panoptic form, whose regions are pictures beside it; export instances"
+                )
             if number not in by_image:
                 raise DataError(
                     f"{file}: annotation {annotation.get('id')} is of image {number}, which it does not list"
@@ -178,9 +184,12 @@ def _drawn(
         if number not in categories:
             raise DataError(f"{where} has category {number}, which the file does not list")
         try:
-            pixels = region_mask(annotation["segmentation"], size)
+            pixels = annotated(annotation, size)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
+        if isinstance(annotation["segmentation"], list):
+            for polygon in annotation["segmentation"]:
+                images.tally.outline(np.reshape(polygon, (-1, 2)))
         mask[pixels] = label_of(images.classes, categories[number], where)
         painted = painted or bool(pixels.any())
     return mask, painted

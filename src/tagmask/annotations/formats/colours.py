@@ -12,6 +12,7 @@ from PIL import Image
 
 from tagmask.annotations.formats.base import Tree, label_of
 from tagmask.data.classes import ClassTable, class_palette, voc_palette
+from tagmask.data.mask_meaning import other_colours
 from tagmask.errors import DataError
 
 __all__ = ["LABEL_MAP", "ColourKey", "key_finder", "label_map"]
@@ -65,10 +66,24 @@ class ColourKey:
             for value in present:
                 table[value] = seen_as[value]
             return self._by_colour(table[values], file), False
+        if self.numbered and picture.mode == "P":
+            self._refuse_other_colours(picture, present, file)
         table = np.zeros(256, np.int64)
         for value in present:
             table[value] = self._number(value, file)
         return table[values].astype(np.uint8), False
+
+    def _refuse_other_colours(self, picture: Image.Image, present: Sequence[int], file: str) -> None:
+        palette = np.asarray(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+        other = other_colours(palette, present, len(self.names) - 1)
+        value = next((value for value in present if (other or {}).get(value, value) != value), None)
+        if other is not None and value is not None:
+            by_number = self.names[value] if value < len(self.names) else value
+            raise DataError(
+                f"{file} holds the number {value} in the colour of {other[value]}: it may be "
+                f"'{by_number}' or '{self.names[other[value]]}'; "
+                f"put a {LABEL_MAP} beside the masks, or save them with the numbers of the classes"
+            )
 
     def _colours_of(self, picture: Image.Image) -> list[int]:
         """Packed colour of every value: that of the palette, or grey."""

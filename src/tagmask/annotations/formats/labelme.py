@@ -111,6 +111,8 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
         for number, shape in enumerate(content["shapes"], start=1):
             where = f"{file}, shape {number}"
             try:
+                if shape.get("shape_type") in (None, "polygon", "rectangle"):
+                    images.tally.outline(_corners(shape))
                 label = label_of(images.classes, str(shape["label"]), where)
                 pixels = _drawn(shape, (mask.shape[0], mask.shape[1]), where)
                 mask[pixels] = label
@@ -146,19 +148,24 @@ def _image(file: str, content: Mapping[str, Any], images: Images) -> str | None:
 
 
 def _drawn(shape: Mapping[str, Any], size: tuple[int, int], where: str) -> NDArray[np.bool_]:
-    points = np.asarray(shape["points"], np.float64).reshape(-1, 2)
-    kind = shape.get("shape_type") or "polygon"
+    points, kind = _corners(shape), shape.get("shape_type") or "polygon"
     if kind == "mask":
         return _placed(shape["mask"], points, size, where)
-    if kind == "rectangle" and len(points) == 2:
-        (x0, y0), (x1, y1) = points
-        points = np.asarray([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-    elif kind == "circle" and len(points) == 2:
+    if kind == "circle" and len(points) == 2:
         radius, angle = np.hypot(*(points[1] - points[0])), np.linspace(0, 2 * np.pi, 72, endpoint=False)
         points = points[0] + radius * np.stack([np.cos(angle), np.sin(angle)], 1)
     elif kind not in ("polygon", "rectangle"):  # other tools write all corners of a rectangle
         raise DataError(f"{where} is of the type '{kind}'; use polygon, rectangle, circle or mask")
     return polygon_mask([points], size)
+
+
+def _corners(shape: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The corners of a shape, (n, 2); all four of a rectangle."""
+    points = np.asarray(shape["points"], np.float64).reshape(-1, 2)
+    if shape.get("shape_type") == "rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        return np.asarray([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    return points
 
 
 def _placed(text: str, points: NDArray[np.float64], size: tuple[int, int], where: str) -> NDArray[np.bool_]:

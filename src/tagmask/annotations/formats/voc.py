@@ -18,8 +18,9 @@ from tagmask.errors import DataError
 
 __all__ = ["instances", "png", "read", "write"]
 
-_CLASSES, _LIST, _COLOURS = "SegmentationClass", "ImageSets/Segmentation/default.txt", LABEL_MAP
-_MAX_PIXELS = 500_000_000
+_CLASSES, _OBJECTS = "SegmentationClass", "SegmentationObject"
+_LIST, _COLOURS = "ImageSets/Segmentation/default.txt", LABEL_MAP
+_MAX_PIXELS, _ORIENTATION = 500_000_000, 0x0112
 
 
 def write(items: Iterable[Labelled], classes: ClassTable, put: Put, shapes: str = "exact") -> None:
@@ -41,7 +42,7 @@ def write_folders(items: Iterable[Labelled], classes: ClassTable, put: Put, colo
         names.append(item.name)
         mask = np.where(item.mask == classes.ignore_index, 0, item.mask) if colours else item.mask
         put(f"{_CLASSES}/{item.name}.png", png(mask.astype(np.uint8), colours))
-        put(f"SegmentationObject/{item.name}.png", png(instances(item.mask), colours))
+        put(f"{_OBJECTS}/{item.name}.png", png(instances(item.mask), colours))
     put(_LIST, "".join(f"{name}\n" for name in names).encode())
     put(_COLOURS, label_map(classes).encode())
 
@@ -81,6 +82,10 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
             belongs to no image; or they are black and white, and there are several classes.
     """
     pictures = [name for name in tree.names if name.lower().endswith(".png")]
+    counted = [name for name in pictures if _OBJECTS in PurePosixPath(name).parts[:-1]]
+    if pictures and len(counted) == len(pictures):
+        raise DataError(f"it holds {_OBJECTS} alone, whose numbers count things; {_CLASSES} names classes")
+    pictures = [name for name in pictures if name not in set(counted)]
     proper = [name for name in pictures if _home(name) is not None]
     if not pictures:
         raise DataError("there is no .png in it")
@@ -168,6 +173,28 @@ def _decoded(content: bytes, file: str) -> Image.Image:
             if picture.width * picture.height > _MAX_PIXELS:
                 raise DataError(f"{file} declares {picture.width} x {picture.height} pixels; not decoded")
             picture.load()
-            return picture.copy() if picture.mode in ("P", "L", "1") else picture.convert("RGB")
+            return _plain(picture, file)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{file} cannot be decoded: {error}") from None
+
+
+def _plain(picture: Image.Image, file: str) -> Image.Image:
+    """Numbers as grey or indexed pictures, and colours as RGB; what nobody sees has no colour.
+
+    Raises:
+        DataError: It holds numbers above 255, or says that it has to be turned.
+    """
+    if picture.getexif().get(_ORIENTATION, 1) != 1:
+        raise DataError(f"{file} says that it has to be turned (EXIF); save it upright, without that")
+    if picture.mode == "I" or ";16" in picture.mode:
+        values = np.array(picture, np.int64)
+        if values.max(initial=0) > 255 and not np.isin(values, (0, 65535)).all():
+            raise DataError(f"{file} holds the number {values.max()}; labels are 0 to 255")
+        return Image.fromarray(np.minimum(values, 255).astype(np.uint8))
+    if picture.mode == "LA" and picture.getextrema()[1] == (255, 255):
+        return picture.convert("L")
+    if picture.mode in ("RGBA", "LA"):
+        # Painting programs keep the colours of what was rubbed out.
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, picture.convert("RGBA")).convert("RGB")
+    return picture.copy() if picture.mode in ("P", "L", "1") else picture.convert("RGB")

@@ -35,6 +35,7 @@ _LISTS = (*_NAMED, "train.txt", "val.txt", "test.txt")
 _YAML = (".yaml", ".yml")
 _PARTS = ("train", "val", "valid", "test")
 _BOX = 5
+_OVER = 0.02
 
 
 def write(items: Iterable[Labelled], classes: ClassTable, put: Put, shapes: str = "polygons") -> None:
@@ -134,13 +135,19 @@ def _drawn(
                 raise ValueError(
                     f"a number of a class and {len(shares)} numbers; an outline is x and y of every corner"
                 )
-            points = np.asarray(shares, np.float64).reshape(-1, 2) * (width, height)
+            parts = np.asarray(shares, np.float64).reshape(-1, 2)
+            points = parts * (width, height)
             pixels = polygon_mask([points], (height, width))
+            if pixels.any() and (np.abs(parts - 0.5) > 0.5 + _OVER).any():
+                raise ValueError(
+                    "corners lie outside the image: they are shares of its width and height, from 0 to 1"
+                )
             if not float(key).is_integer() or int(float(key)) not in names:
                 known = ", ".join(f"{k} {one}" for k, one in list(names.items())[:5])
                 raise ValueError(f"there is no class {key}; the numbers are {known}, ...")
         except ValueError as error:
             raise DataError(f"{where}: {error or 'cannot be read'}") from None
+        images.tally.outline(points)
         mask[pixels] = label_of(images.classes, names[int(float(key))], where)
         painted = painted or bool(pixels.any())
     return mask, painted

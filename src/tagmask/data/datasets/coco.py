@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.classes import ClassTable, class_table, read_class_file
+from tagmask.data.datasets.coco_places import image_folder, instances_file, listing, roboflow_files
 from tagmask.data.datasets.writing import cache_folder, png_bytes, write_whole
 from tagmask.data.readers.masks import MaskValues
 from tagmask.data.readers.plain import parse_json
 from tagmask.data.readers.regular import read_bytes, read_text
-from tagmask.data.readers.rle import has_region, region_mask
+from tagmask.data.readers.rle import annotated, has_region
 from tagmask.errors import DataError, nearest
 
 __all__ = ["matches", "scan", "semantic_mask"]
@@ -32,12 +33,14 @@ _PART = 5000  # images of "val_part", on which MoRe and AFA look during training
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder holds ``annotations/instances_*.json``."""
-    return any((root / "annotations").glob("instances_*.json"))
+    """Whether a folder holds ``annotations/instances_*.json`` or ``train/_annotations.coco.json``."""
+    return any((root / "annotations").glob("instances_*.json")) or bool(roboflow_files(root))
 
 
 def scan(source: Source) -> Scan:
     """Read an instances file: ``annotations/instances_<split>2014.json``, or ``source.tags`` if it is a json.
+
+    Or ``train/_annotations.coco.json``, ``valid/...`` and ``test/...`` beside the images, as Roboflow has it.
 
     Classes are its categories in id order. An image has the tag of every object on it, crowds included.
     Splits "train" and "val" are the annotated images in the order of their names, as the papers use them;
@@ -50,7 +53,7 @@ def scan(source: Source) -> Scan:
     Raises:
         DataError: The file is missing or no instances file, or a class is unknown.
     """
-    path, base = _instances(source)
+    path, base = instances_file(source)
     index = _index(path)
     every = class_table(index["classes"], path)
     classes = _chosen(source, every)
@@ -62,8 +65,8 @@ def scan(source: Source) -> Scan:
         rows = [row for row in rows if row[1]]
     if split.endswith("_part"):
         rows = rows[:_PART]
-    folder = _image_folder(source.root, base, rows)
-    present = _listing(folder, rows)
+    folder = image_folder(source.root, base, rows, path)
+    present = listing(folder, rows)
     items, problems = [], [Problem(*entry) for entry in index["problems"]]
     for file_name, indices, boxes in rows:
         name = PurePosixPath(file_name).with_suffix("").as_posix()
@@ -80,30 +83,6 @@ def scan(source: Source) -> Scan:
     about = {"kind": "coco", "tags": str(path), "images": str(folder), "masks": seen}
     about |= {"mask values": MaskValues.by_name(classes.names, classes).text()} if source.masks else {}
     return Scan(classes, tuple(items), split, tuple(problems), masks.read, about)
-
-
-def _instances(source: Source) -> tuple[Path, str]:
-    """The json and the split it is about."""
-    wanted = source.split or "train"
-    base = wanted.removesuffix("_all").removesuffix("_part")
-    if source.tags is not None:
-        path = Path(str(source.tags).replace("{split}", base))
-        if path.suffix != ".json":
-            raise DataError(f"COCO tags come from an instances json; got '{source.tags}'")
-        return path, base
-    folder = source.root / "annotations"
-    found = sorted(folder.glob(f"instances_{base}*.json"))
-    if not found and source.split is None:
-        found = sorted(folder.glob("instances_*.json"))
-        base = found[0].stem.removeprefix("instances_").rstrip("0123456789") if found else base
-    if len(found) != 1:
-        known = [p.name for p in sorted(folder.glob("*.json"))]
-        state = "several of" if found else "no"
-        raise DataError(
-            f"{folder} has {state} instances_{base}*.json (it has: {', '.join(known) or 'nothing'}); "
-            "ask for another split or name the file with --tags FILE"
-        )
-    return found[0], base
 
 
 def _index(path: Path) -> dict[str, Any]:
@@ -204,24 +183,6 @@ def _chosen(source: Source, every: ClassTable) -> ClassTable:
     return table
 
 
-def _image_folder(root: Path, base: str, rows: list[Any]) -> Path:
-    full = f"{base}2014"
-    places = (full, f"images/{full}", f"JPEGImages/{full}", f"JPEGImages/{base}", f"images/{base}")
-    folders = [root / place for place in (*places, base, "images", ".")]
-    first = next((f for f in folders if rows and (f / rows[0][0]).is_file()), None)
-    return first or next((f for f in folders if f.is_dir()), root)
-
-
-def _listing(folder: Path, rows: list[Any]) -> set[str]:
-    """Which of the files exist, with one listing per folder instead of one question per file."""
-    parents = {PurePosixPath(row[0]).parent for row in rows}
-    found = set()
-    for parent in parents:
-        inside = folder / parent
-        found |= {(parent / p.name).as_posix() for p in inside.iterdir()} if inside.is_dir() else set()
-    return found
-
-
 class _Masks:
     """Semantic masks of an instances file: painted on first use, then read from the cache."""
 
@@ -290,7 +251,7 @@ def semantic_mask(
         try:
             if not has_region(entry):
                 raise ValueError("it is a box without pixels")
-            region = region_mask(entry["segmentation"], size)
+            region = annotated(entry, size)
             label = position[int(entry["category_id"])] + 1
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: annotation {entry.get('id', number)}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from tagmask.data.classes import ClassTable, class_table, read_class_file
 from tagmask.data.datasets.class_folders import folders_of, pictures_of
 from tagmask.data.datasets.finder import Finder, look_around
 from tagmask.data.datasets.listing import own_file, pictures_below, unique_names
+from tagmask.data.datasets.splits import SPLIT_WORDS, SPLITS, part_folders, part_name
 from tagmask.data.datasets.stacks import one_a_slice
 from tagmask.data.datasets.tagfile import TagRow, file_split, read_tag_file, split_rows
 from tagmask.data.file_names import named_file
@@ -22,7 +24,6 @@ from tagmask.errors import DataError, nearest
 __all__ = ["matches", "scan"]
 
 _TAG_FILES = ("tags.csv", "tags.jsonl", "tags.ndjson", "tags.tsv")
-_SPLITS = ("train", "val", "test")
 _UNTAGGED = "none"
 
 
@@ -71,10 +72,17 @@ def _tag_files(source: Source) -> list[_TagFile]:
     if single is not None:
         return [_TagFile(single, None)]
     found = []
-    for split in dict.fromkeys((*_SPLITS, *filter(None, [source.split]))):
-        path_of = own_file(source.root, [name.replace(".", f"_{split}.") for name in _TAG_FILES])
+    for split in dict.fromkeys((*SPLITS, *([part_name(source.split)] if source.split else []))):
+        path_of = own_file(source.root, _files_of(split))
         found += [] if path_of is None else [_TagFile(path_of, split)]
     return found
+
+
+def _files_of(split: str) -> list[str]:
+    """What a tag file of one part may be called."""
+    return [
+        name.replace(".", f"_{word}.") for word in SPLIT_WORDS.get(split, (split,)) for name in _TAG_FILES
+    ]
 
 
 def _from_rows(source: Source, files: Sequence[_TagFile]) -> Scan:
@@ -118,7 +126,13 @@ def _from_rows(source: Source, files: Sequence[_TagFile]) -> Scan:
     every = rows if not source.tags or "{split}" not in str(source.tags) else None
     unsplit = not any(row.split for row in rows) and file_split(path) is None
     scan = _finish(source, classes, items, split, problems, origin, partial(_look, source, every, finder))
-    return replace(scan, unsplit=unsplit)
+    return replace(scan, unsplit=unsplit, about={**scan.about, **_counted(rows)})
+
+
+def _counted(rows: Sequence[TagRow]) -> dict[str, str]:
+    """How many rows each split has, for people; nothing where none is named."""
+    counts = Counter(row.split for row in rows if row.split)
+    return {"splits": ", ".join(f"{name} {count}" for name, count in counts.items())} if counts else {}
 
 
 def _unasked(rows: Sequence[TagRow], path: Path, source: Source) -> list[Problem]:
@@ -128,8 +142,14 @@ def _unasked(rows: Sequence[TagRow], path: Path, source: Source) -> list[Problem
     found = [
         Problem("image without split", r.image, detail, fatal=False) for r in rows if split and not r.split
     ]
+    for name in sorted({*filter(None, split)} - {*SPLITS}):
+        count = sum(row.split == name for row in rows)
+        detail = (
+            f"{count} images are of this split, which is taught or scored only if it is asked for by name"
+        )
+        found.append(Problem("split of another name", name, detail, fatal=False))
     if source.tags is None and path.stem == "tags":
-        others = [*_TAG_FILES, *(name.replace(".", f"_{s}.") for s in _SPLITS for name in _TAG_FILES)]
+        others = [*_TAG_FILES, *(name for s in SPLITS for name in _files_of(s))]
         beside = [name for name in others if name != path.name and (source.root / name).is_file()]
         found += [
             Problem("tag file not read", n, f"{path.name} is there and counts", fatal=False) for n in beside
@@ -144,6 +164,7 @@ def _look(source: Source, rows: Sequence[TagRow] | None, finder: Finder) -> Sequ
 
 def _of_split(rows: Sequence[TagRow], path: Path, split: str | None) -> tuple[list[TagRow], str]:
     """The rows of a split. Without a split column, a file serves the one its name ends with, or train."""
+    split = split and part_name(split)
     if split in (None, "all"):
         return list(rows), file_split(path) or "all"
     known = {row.split for row in rows if row.split is not None}
@@ -220,7 +241,7 @@ def _from_class_folders(source: Source) -> Scan:
     items = _named(images, tags, root, problems)
     look = partial(_look, source, None, Finder(root))
     scan = _finish(source, classes, items, source.split or "all", problems, "sub-folders", look)
-    return replace(scan, unsplit=not any((source.root / split).is_dir() for split in _SPLITS))
+    return replace(scan, unsplit=not (part_folders(source.root) or part_folders(source.root / "images")))
 
 
 def _finish(

@@ -21,6 +21,7 @@ from tagmask.data.datasets import folder
 from tagmask.data.datasets.class_folders import NO_CLASS
 from tagmask.data.datasets.listing import class_folders, own_file, pictures_below
 from tagmask.data.datasets.shards import names_of, open_shard, unpacked
+from tagmask.data.datasets.splits import SPLIT_WORDS
 from tagmask.data.readers.regular import read_text
 from tagmask.errors import DataError, one_line
 
@@ -28,8 +29,7 @@ __all__ = ["matches", "scan"]
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _TAGS = ("tags", "labels", "label", "classes", "class")
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test"}
-_SPLITS |= dict.fromkeys(("val", "validation", "valid", "dev"), "val")
+_SPLITS = {word: part for part, words in SPLIT_WORDS.items() for word in words} | {"eval": "test"}
 _FOLDERS = ("train", "validation", "test")
 _OWN = ("tags.csv", "tags.jsonl", "tags.ndjson", "tags.tsv")
 

@@ -62,9 +62,13 @@ def _left_out(names: Sequence[str], ending: str) -> str:
 
 
 def class_folders(root: Path) -> list[Path]:
-    """Sub-folders that may be named after a class: not hidden, not those of masks, not tagmask's own."""
+    """Sub-folders that may be named after a class: not hidden, not those of masks, not tagmask's own.
+
+    Nor one called "labels" that holds no picture: YOLO's text files lie in it.
+    """
     found = (p for p in root.iterdir() if p.is_dir() and p.name not in ("images", "masks"))
-    return sorted(p for p in found if not p.name.startswith(".") and not is_output(p))
+    found = (p for p in found if not p.name.startswith(".") and not is_output(p))
+    return sorted(p for p in found if p.name != "labels" or pictures_below(p, root, []))
 
 
 def distrusted(scan: Scan, source: Source) -> Scan:

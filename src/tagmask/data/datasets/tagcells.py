@@ -69,6 +69,8 @@ def _unique(names: Iterable[str]) -> Tags:
 
 
 def _reading(texts: Sequence[tuple[int, str]], known: frozenset[str]) -> _Reading:
+    if not known:
+        _refuse_flags(texts)
     if texts and all(_as_list(text) is not None for _, text in texts):
         return lambda text: _as_list(text) or ()
     lists = [(line, text) for line, text in texts if _as_list(text)]
@@ -119,6 +121,24 @@ def _refuse_both(texts: Sequence[tuple[int, str]], readings: dict[str, _Reading]
         raise DataError(
             f"line {first} holds ';' and line {second} '|': either may separate tags or belong to a name; "
             "use one of them in the whole file, or name the classes in classes.txt"
+        )
+
+
+def _refuse_flags(texts: Sequence[tuple[int, str]]) -> None:
+    """Refuse rows of as many 0 and 1 as there are classes.
+
+    Raises:
+        DataError: They are such.
+    """
+    rows = [[part for part in re.split(r"[\s;|,\[\]]+", text) if part] for _, text in texts]
+    if not all({*row} <= {"0", "1"} for row in rows) or len({len(row) for row in rows}) != 1:
+        return
+    again = next((k for k, row in enumerate(rows) if len({*row}) < len(row)), None)
+    if again is not None:
+        line, text = texts[again]
+        raise DataError(
+            f"line {line}: '{text[:40]}' seems to say for each class whether it is there; write the names of "
+            "the classes that are, for example 'cat dog'"
         )
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tagmask.data.datasets.splits import SPLITS, part_name
 from tagmask.data.datasets.tagcells import join_tags, split_cells
 from tagmask.data.readers.plain import parse_json
 from tagmask.data.readers.regular import open_regular
@@ -17,8 +18,6 @@ from tagmask.data.tables import csv_text, plain_cell
 from tagmask.errors import DataError
 
 __all__ = ["TagRow", "file_split", "read_tag_file", "split_rows", "split_tags", "write_tag_file"]
-
-_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class TagRow:
         line: Line number, 1-based, for messages.
         image: Path of the picture below the image folder, as written.
         tags: Names as a list (JSON lines) or one text still to be split (CSV).
-        split: Value of the split column; None without one.
+        split: Value of the split column, "val" for "Validation" and the like; None without one.
     """
 
     line: int
@@ -92,7 +91,7 @@ def _csv_rows(file: Iterable[str]) -> Iterator[TagRow]:
         row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
         if not row.get("image"):
             raise DataError(f"line {line} names no image")
-        split = row.get("split", "") if "split" in columns else None
+        split = part_name(row.get("split", "")) if "split" in columns else None
         yield TagRow(line, plain_cell(row["image"]), plain_cell(row.get("tags", "")), split)
 
 
@@ -120,7 +119,7 @@ def _json_rows(file: Iterable[str]) -> Iterator[TagRow]:
             tags = tuple(tags)
         if not isinstance(image, str) or not isinstance(tags, (str, tuple)):
             raise DataError(f'line {line} must be like {{"image": "a.jpg", "tags": ["cat", "dog"]}}')
-        yield TagRow(line, image.strip(), tags, str(row["split"]) if row.get("split") else None)
+        yield TagRow(line, image.strip(), tags, part_name(str(row["split"])) if row.get("split") else None)
 
 
 def split_rows(rows: Iterable[TagRow], path: str | Path, known: Iterable[str] = ()) -> list[tuple[str, ...]]:
@@ -166,6 +165,6 @@ def write_tag_file(path: Path, rows: Iterable[tuple[str, Sequence[str], str | No
 
 
 def file_split(path: str | Path) -> str | None:
-    """The split a file's own name speaks of: "val" for ``tags_val.csv``; None if it names none."""
-    last = re.split(r"[_\-.]", Path(path).stem.lower())[-1]
-    return last if last in _SPLITS else None
+    """The split a file's own name speaks of: "val" for ``tags_valid.csv``; None if it names none."""
+    last = part_name(re.split(r"[_\-.]", Path(path).stem.lower())[-1])
+    return last if last in SPLITS else None

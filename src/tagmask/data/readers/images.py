@@ -31,6 +31,7 @@ __all__ = [
     "read_deep",
     "read_image",
     "read_indices",
+    "read_palette",
     "read_picture",
     "read_size",
     "rgb_tensor",
@@ -256,9 +257,22 @@ def read_indices(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.u
         if image.mode not in ("P", "L", "1", "I", "I;16"):
             raise DataError(f"{path} is a {image.mode} picture; a mask is one channel of label numbers")
         values = np.array(image)
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            raise DataError(f"{path} says that it has to be turned (EXIF); save it upright, without that")
     if values.size and (values.max() > 255 or values.min() < 0):
         raise DataError(f"{path} holds label {int(values.max())}; labels are 0 to 255")
     return values.astype(np.uint8)
+
+
+def read_palette(path: str | Path) -> NDArray[np.uint8] | None:
+    """The colours of an indexed picture, (n, 3); None if it is not indexed.
+
+    Raises:
+        DataError: The file is no picture.
+    """
+    with _opened(Path(path), MAX_PIXELS) as image:
+        found = image.getpalette("RGB") if image.mode == "P" else None
+        return None if found is None else np.asarray(found, np.uint8).reshape(-1, 3)
 
 
 def rgb_tensor(pixels: NDArray[np.uint8]) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "count_runs", "decode_counts", "draw_polygon", "format_counts", "has_region", "parse_counts",
+    "annotated", "count_runs", "decode_counts", "draw_polygon", "format_counts", "has_region", "parse_counts",
     "region_mask",
 ]  # fmt: skip
 
@@ -49,6 +49,58 @@ def region_mask(region: Any, size: tuple[int, int]) -> Bools:
     for polygon in region:
         mask |= draw_polygon(polygon, size)
     return mask
+
+
+def annotated(annotation: Mapping[str, Any], size: tuple[int, int]) -> Bools:
+    """Pixels of one annotation, (H, W) bool, see `region_mask`; its "bbox" must not contradict them.
+
+    Args:
+        annotation: With "segmentation".
+        size: (H, W) of the image.
+
+    Raises:
+        ValueError: See `region_mask`; or the box lies elsewhere, but fits if run lengths go along the rows,
+            or begin with set pixels, or if corners are y and x.
+    """
+    region = annotation["segmentation"]
+    mask = region_mask(region, size)
+    box = _declared(annotation.get("bbox"))
+    if box is None or _fits(mask, box):
+        return mask
+    if isinstance(region, Mapping):
+        others = {
+            "its run lengths go along the rows": np.asarray(mask.T.reshape(size)),
+            "its run lengths begin with set pixels": ~mask,
+        }
+    else:
+        turned = [np.reshape(part, (-1, 2))[:, ::-1].reshape(-1).tolist() for part in region]
+        others = {"its corners are y and x": region_mask(turned, size)}
+    for said, other in others.items():
+        if _fits(other, box):
+            raise ValueError(
+                f"it lies outside its bbox {[round(value) for value in box]}, and fits it if {said}; COCO's "
+                "run lengths go down the columns and begin with unset pixels, its corners are x and y"
+            )
+    return mask
+
+
+def _declared(bbox: Any) -> tuple[float, float, float, float] | None:
+    """x, y, width and height; None if they are none."""
+    try:
+        x, y, width, height = (float(value) for value in bbox)
+    except (TypeError, ValueError):
+        return None
+    return (x, y, width, height) if width > 0 and height > 0 else None
+
+
+def _fits(mask: Bools, box: tuple[float, float, float, float]) -> bool:
+    """Whether the smallest box around some pixels is about the declared one."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return False
+    own = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    x, y, width, height = box
+    return all(abs(a - b) <= 2 for a, b in zip(own, (x, y, x + width, y + height), strict=True))
 
 
 def has_region(annotation: Mapping[str, Any]) -> bool:

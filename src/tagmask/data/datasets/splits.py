@@ -1,0 +1,31 @@
+"""What people and programs call the parts of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["SPLITS", "SPLIT_WORDS", "part_folders", "part_name"]
+
+SPLITS = ("train", "val", "test")
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""The words for each part, its own first."""
+_PARTS = {word: part for part, words in SPLIT_WORDS.items() for word in words}
+
+
+def part_name(text: str) -> str:
+    """The part that a word means: "val" for "Validation"; a word of somebody's own as it is."""
+    return _PARTS.get(text.strip().lower(), text)
+
+
+def part_folders(root: Path) -> dict[str, list[Path]]:
+    """The folders that are called like parts, by part; "val" and "valid" are the same."""
+    found: dict[str, list[Path]] = {}
+    for part, words in SPLIT_WORDS.items():
+        folders = [root / word for word in words if (root / word).is_dir()]
+        if folders:
+            found[part] = folders
+    return found
