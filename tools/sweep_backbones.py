@@ -204,6 +204,7 @@ def main() -> int:
             "command": "python tools/sweep_backbones.py --out benchmarks/results/backbones.json",
             "machine": f"{os.cpu_count()}-core CPU, PyTorch {torch.__version__.partition('+')[0]}, "
             f"timm {timm.__version__}",
+            "seed": 0,
             "names": len(endings),
             "seconds": round(time.monotonic() - began),
             "table": rows,
