@@ -96,24 +96,32 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "methods_scenes.json")
     args = parser.parse_args()
-    rows = []
+    task = f"class maps with true tags, best threshold, {UPDATES} updates of 16 crops of {SIZE} px"
+    kept = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+    same = (kept.get("task"), kept.get("seeds")) == (task, args.seeds)
+    rows = {row["method"]: row for row in kept["rows"]} if same else {}
     with tempfile.TemporaryDirectory() as folder:
         data = write_dataset(Path(folder) / "data", SCENES, HELD_OUT, SIZE)
         for method in args.only:
-            rows.append(row(method, args.seeds, data, Path(folder)))
-            print(*rows[-1].values(), flush=True)
+            rows[method] = row(method, args.seeds, data, Path(folder))
+            print(*rows[method].values(), flush=True)
+            write(args.out, task, args.seeds, [rows[name] for name in MODELS if name in rows])
+
+
+def write(place: Path, task: str, seeds: list[int], rows: list[dict[str, Any]]) -> None:
+    """The result file; rows of the same task that were measured before stay in it."""
     record = {
-        "task": f"class maps with true tags, best threshold, {UPDATES} updates of 16 crops of {SIZE} px",
+        "task": task,
         "data": f"{SCENES} generated scenes of {SIZE} px to train on, {HELD_OUT} others to score on",
         "command": "python benchmarks/methods.py",
-        "machine": f"CPU, 1 thread of 2 cores, shared, {platform.machine()}",
+        "machine": f"CPU, 1 thread of 2 cores, crowded by other programs, {platform.machine()}",
         "precision": "fp32",
-        "seeds": args.seeds,
+        "seeds": seeds,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "rows": rows,
-        "settings": {method: json.dumps(MODELS[method]) for method in args.only},
+        "settings": {row["method"]: json.dumps(MODELS[row["method"]]) for row in rows},
     }
-    args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -98,11 +98,11 @@ def train(
         batch_size: Images per update.
         device: "auto", "cpu", "mps", "cuda", "cuda:N" or N.
         precision: fp32, tf32, bf16 or fp16.
-        seed: Everything random follows from it.
+        seed: Random seed.
         recipe: Recipe, YAML file, run folder or settings; "small" if neither it nor a method is named.
         out: Run folder; ``runs/NAME``, or the next free number of it, if None.
         corrections: Corrected masks: folder, .zip or .json.
-        start: Run or model to go on from, instead of a backbone.
+        start: Run or model to continue from, instead of a backbone.
         resume: Go on with an unfinished training in `out`.
         overwrite: Replace a training with other settings in `out`.
         settings: Any setting by its dotted name, for example ``{"train.rate": 0.2}``, or nested.
@@ -178,7 +178,7 @@ def run(
         size: Side of the training views in pixels.
         device: Where to compute.
         precision: How exactly.
-        seed: Everything random follows from it.
+        seed: Random seed.
         out: Run folder; ``runs/<recipe>``, or the next free number of it, if None.
         time: How long recipe "auto" may take: "90s", "10m", "1h".
         has_background: Whether some pixels belong to no class; recipe "auto" decides if None.
@@ -215,7 +215,7 @@ def teach(
     run: str | Path,
     corrections: str | Path | None = None,
     *,
-    seconds: float = 60,
+    seconds: float = 50,
     out: str | Path | None = None,
     device: str | int | None = None,
     precision: str | None = None,
@@ -233,7 +233,7 @@ def teach(
         out: Folder of the new models; ``RUN/taught`` if None.
         device: Where to compute.
         precision: How exactly.
-        seed: Everything random follows from it.
+        seed: Random seed.
         settings: Any setting by its dotted name, for this call.
         progress: Called with what is being done and the share of the time that has passed.
         stop: Asked often; True ends the work, and nothing is saved.

@@ -33,7 +33,7 @@ _POLYGONS = ("coco", "cvat-coco", "labelme", "yolo")
 def export_masks(
     masks: Path, subjects: Subjects, name: str, out: Path, shapes: str | None, display: Display
 ) -> dict[str, Any]:
-    """Write masks as an annotation tool reads them.
+    """Write masks in the format of an annotation tool.
 
     Args:
         masks: Folder of ``<name>.png``.

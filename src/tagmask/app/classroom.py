@@ -43,7 +43,7 @@ class Classroom:
         seconds: Time that a lesson may take.
     """
 
-    def __init__(self, desk: Desk, trained: Trained, compute: Compute, seconds: float = 60) -> None:
+    def __init__(self, desk: Desk, trained: Trained, compute: Compute, seconds: float = 50) -> None:
         self.desk, self.trained, self.compute, self.seconds = desk, trained, compute, seconds
         self._lock = threading.Lock()
         self._state = _State()

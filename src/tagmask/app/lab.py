@@ -41,7 +41,7 @@ class Controls:
     Attributes:
         maps: Kind of maps.
         background: Map values up to this are background, 0 to 1.
-        band: Width of the undecided band around `background`; 0 decides every pixel.
+        band: Width of the ignore band around `background`; 0 decides every pixel.
         method: How labels follow the image.
         iterations: Steps of pixel-adaptive refinement.
     """
@@ -97,7 +97,7 @@ class Lab:
     Args:
         model: Makes the maps.
         segmenter: Makes the masks; the model itself if None.
-        max_side: Images are looked at with at most this longer side.
+        max_side: Images are shrunk to at most this longer side for the model.
     """
 
     def __init__(self, model: Model, segmenter: Model | None = None, max_side: int = 768) -> None:

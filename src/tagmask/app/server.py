@@ -43,7 +43,7 @@ class AppOptions:
         port: Its port; 0 takes a free one.
         allow: Further folders that images may lie in.
         upload_limit: Most megabytes of one upload.
-        max_side: Images are looked at with at most this longer side.
+        max_side: Images are shrunk to at most this longer side for the model.
         device: Where to compute.
     """
 

@@ -13,7 +13,7 @@ __all__ = ["animate"]
 
 Model = Annotated[Path, typer.Argument(help="Run folder or model folder.")]
 Source = Annotated[Path, typer.Argument(help="Folder of frames, GIF or video.")]
-Output = Annotated[Path, typer.Argument(help="Film to write (.gif, .mp4), or a folder for single frames.")]
+Output = Annotated[Path, typer.Argument(help="Video to write (.gif, .mp4), or a folder for single frames.")]
 
 
 @guarded
@@ -25,16 +25,17 @@ def animate(
         str | None, typer.Option("--panels", help="image, map, mask; with commas, side by side.")
     ] = None,
     only: Annotated[
-        str | None, typer.Option("--only", help="Classes whose maps are shown; else those recognised.")
+        str | None,
+        typer.Option("--only", help="Classes whose maps are shown; those recognised if not given."),
     ] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames per second.")] = None,
     every: Annotated[int | None, typer.Option("--every", help="Take every n-th frame only.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Only so many frames.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Stop after this many frames.")] = None,
     device: Device = None,
     precision: Precision = None,
     settings: Set = None,
 ) -> None:
-    """Maps and masks over the frames of a video, as a GIF, a video or single pictures."""
+    """Maps and masks over the frames of a video, as a GIF, a video or single images."""
     from tagmask.config import apply_overrides, validate
     from tagmask.engine.config import RuntimeConfig
     from tagmask.inference.animate import AnimateConfig

@@ -21,7 +21,7 @@ app = App(help="Masks to annotation tools and back.")
 Of = Annotated[
     Path, typer.Argument(help="Run folder, folder written by predict, or a folder of masks with --images.")
 ]
-Images = Annotated[Path | None, typer.Option("--images", help="Folder of the pictures.")]
+Images = Annotated[Path | None, typer.Option("--images", help="Folder of the images.")]
 Format = Annotated[
     str | None,
     typer.Option("--format", help="coco, cvat, cvat-coco, label-studio, labelme, voc, yolo."),
@@ -46,7 +46,7 @@ def export(
     images: Images = None,
     classes: Classes = None,
 ) -> None:
-    """Write masks as an annotation tool reads them."""
+    """Write masks in the format of an annotation tool."""
     from tagmask.annotations.exchange import export_masks
 
     masks = of / what if (of / what).is_dir() else of

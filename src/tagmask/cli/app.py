@@ -18,7 +18,7 @@ Target = Annotated[
 ]
 Allowed = Annotated[
     list[Path] | None,
-    typer.Option("--allow", help="A further folder that images may lie in. May be repeated."),
+    typer.Option("--allow", help="A further folder that images may be in. May be repeated."),
 ]
 
 
@@ -33,11 +33,14 @@ def app_page(
         int, typer.Option("--upload-limit", min=1, max=1024, help="Most megabytes of one upload.")
     ] = 32,
     max_side: Annotated[
-        int, typer.Option("--max-side", min=64, help="Images are looked at with at most this longer side.")
+        int,
+        typer.Option(
+            "--max-side", min=64, help="Images are shrunk to at most this longer side for the model."
+        ),
     ] = 768,
     device: Device = None,
 ) -> None:
-    """A page on this machine: look at maps and masks, move thresholds, accept and reject."""
+    """A page on this machine: look at maps and masks, move thresholds, accept, reject and correct."""
     from tagmask.errors import ConfigError
 
     try:

@@ -58,15 +58,13 @@ Backbone = Annotated[
 ]
 Weights = Annotated[str | None, typer.Option("--weights", help="Pretrained weights: hub, none or a file.")]
 Size = Annotated[int | None, typer.Option("--size", help="Side of the training views in pixels.")]
-Resize = Annotated[
-    int | None, typer.Option("--resize", help="Images become squares of this side before they are looked at.")
-]
+Resize = Annotated[int | None, typer.Option("--resize", help="Resize images to squares of this side first.")]
 MapKind = Annotated[str | None, typer.Option("--map-kind", help="Kind of maps to start from.")]
 Iterations = Annotated[int | None, typer.Option("--iterations", help="Updates of the weights.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images per update.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N.")]
 Precision = Annotated[str | None, typer.Option("--precision", help="fp32, tf32, bf16 or fp16.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Everything random follows from it.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Random seed.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite/--no-overwrite", help="Replace a training in the run folder.")

@@ -61,7 +61,7 @@ def check_data(
         typer.Option("--set", help="data.bands=... or data.range=..., as the run will have them."),
     ] = None,
 ) -> None:
-    """Read every image and mask and report what is wrong, each by name. Exit code 2 if it cannot be used."""
+    """Read every image and mask; report every problem by file name. Exit code 2 if the data is unusable."""
     from tagmask.data.check import check
 
     values = _values(settings or ())
@@ -100,7 +100,7 @@ def download_data(
         bool, typer.Option("--keep-archives/--no-keep-archives", help="Keep the archives after unpacking.")
     ] = False,
 ) -> None:
-    """Fetch a public data set; a broken download goes on where it stopped."""
+    """Fetch a public data set; an interrupted download is resumed."""
     from tagmask.data.datasets.download import download
 
     with _progress("download") as advance:

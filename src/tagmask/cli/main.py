@@ -76,7 +76,7 @@ def common(
 LabelFolder = Annotated[
     Path | None, typer.Option("--labels", help="Folder of label images to learn from, NAME.png each.")
 ]
-Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on with an unfinished training.")]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Resume an unfinished training.")]
 
 
 @app.command()
@@ -105,7 +105,7 @@ def train(
         Path | None, typer.Option("--corrections", help="Corrected masks: folder, .zip or .json.")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--start", help="Run or model to go on from, instead of a backbone.")
+        Path | None, typer.Option("--start", help="Run or model to continue from, instead of a backbone.")
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -172,8 +172,8 @@ def run(
     precision: Precision = None,
     seed: Seed = None,
     out: Out = None,
-    until: Annotated[str | None, typer.Option("--until", help="Last step to do.")] = None,
-    first: Annotated[str | None, typer.Option("--from", help="First step to do.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Last step to run.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="First step to run.")] = None,
     time: Annotated[
         str | None, typer.Option("--time", help="How long recipe auto may take: 90s, 10m, 1h.")
     ] = None,
@@ -191,9 +191,9 @@ def run(
     ] = False,
     settings: Set = None,
 ) -> None:
-    """All steps of a run, from train to report. Steps that are done are not done again.
+    """Run all steps, from train to report; completed steps are skipped.
 
-    With a folder of images alone, recipe auto finds its settings from them, their tags and the machine.
+    With a folder of images alone, recipe auto chooses its settings from images, tags and machine.
     """
     from tagmask.pipeline.flags import background_settings, data_first
     from tagmask.pipeline.order import choose_steps
@@ -237,7 +237,7 @@ def set_values(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     values: Annotated[list[str], typer.Argument(metavar="A.B=C...", help="Settings and their new values.")],
 ) -> None:
-    """Change settings of a run for good; the flags of a single step count for that call only."""
+    """Change settings of a run permanently; the flags of a single step count for that call only."""
     from tagmask.pipeline.settings import change_settings
 
     for line in change_settings(run, values):
@@ -247,7 +247,7 @@ def set_values(
 @app.command()
 @guarded
 def check(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Whether everything that a run's steps made is there and unchanged; exit code 3 if not."""
+    """Check that everything a run's steps made is there and unchanged; exit code 3 if not."""
     from tagmask.pipeline.changes import check_run
     from tagmask.pipeline.config import read_config
 
@@ -287,7 +287,7 @@ def show(
 @app.command()
 @guarded
 def version() -> None:
-    """Versions of tagmask and of what it stands on."""
+    """Versions of tagmask and its main dependencies."""
     from importlib.metadata import version as installed
 
     show_line(f"tagmask {__version__}", tagmask=__version__)

@@ -1,4 +1,4 @@
-"""``tagmask predict``: any pictures to masks."""
+"""``tagmask predict``: masks for images, archives or videos."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ Engine = Literal["single", "ray"]
 def predict(
     model: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
     inputs: Annotated[
-        list[str], typer.Argument(help="Pictures, folders, 'patterns/*.jpg', zip archives, videos.")
+        list[str], typer.Argument(help="Images, folders, 'patterns/*.jpg', zip archives, videos.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for masks, overlays and the summary.")],
     tags: Annotated[Path | None, typer.Option("--tags", help="Tag file; restricts the classes.")] = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Resize factors, with commas.")] = None,
     crf: Annotated[str | None, typer.Option("--crf", help="Clean masks by this CRF.")] = None,
     max_side: Annotated[
-        int | None, typer.Option("--max-side", help="Shrink larger pictures to this side; no tiles.")
+        int | None, typer.Option("--max-side", help="Shrink larger images to this side; no tiles.")
     ] = None,
-    tile: Annotated[int | None, typer.Option("--tile", help="Side of the tiles of large pictures.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures at once.")] = None,
+    tile: Annotated[int | None, typer.Option("--tile", help="Side of the tiles of large images.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per batch.")] = None,
     every: Annotated[int | None, typer.Option("--every", help="Every n-th frame of videos.")] = None,
     engine: Annotated[
-        Engine, typer.Option("--engine", help="ray: many workers, for millions of pictures.")
+        Engine, typer.Option("--engine", help="ray: many workers, for millions of images.")
     ] = "single",
     address: Annotated[str, typer.Option("--address", help="Of Ray: local, auto or ray://...")] = "local",
     workers: Annotated[int | None, typer.Option("--workers", help="Workers of Ray.")] = None,
@@ -57,7 +57,7 @@ def predict(
     precision: Precision = None,
     settings: Set = None,
 ) -> None:
-    """Any pictures to masks. Exit code 3 if some inputs failed."""
+    """Predict masks for images, archives or videos. Exit code 3 if some inputs failed."""
     from tagmask.config import apply_overrides, validate
     from tagmask.engine.config import RuntimeConfig
     from tagmask.inference.predict import PredictConfig

@@ -66,7 +66,7 @@ def do_steps(
         settings: What was given to ``--set``.
         out: Run folder; named after the base if None.
         steps: Which steps.
-        resume: Go on with an unfinished training.
+        resume: Resume an unfinished training.
         overwrite: Replace a training with other settings.
         keep_settings: Write the settings into the run folder.
         budget: Time that recipe "auto" may take, as people write it.

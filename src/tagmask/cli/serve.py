@@ -12,12 +12,12 @@ from tagmask.cli.manner import App
 
 __all__ = ["app"]
 
-app = App(help="A model behind the tools that people already have open.")
+app = App(help="A model for the tools that people already have open.")
 
 
 @app.callback()
 def common() -> None:
-    """A model behind the tools that people already have open."""
+    """A model for the tools that people already have open."""
 
 
 @app.command("label-studio")
@@ -25,7 +25,7 @@ def common() -> None:
 def label_studio(
     folder: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
     url: Annotated[
-        str, typer.Option("--url", help="Address of Label Studio; pictures are fetched from it alone.")
+        str, typer.Option("--url", help="Address of Label Studio; images are fetched from it alone.")
     ] = "http://localhost:8080",
     token: Annotated[
         str | None,
@@ -35,7 +35,9 @@ def label_studio(
     ] = None,
     images_from: Annotated[
         list[str] | None,
-        typer.Option("--images-from", help="A further address that pictures may lie at. May be repeated."),
+        typer.Option(
+            "--images-from", help="A further address that images may be fetched from. May be repeated."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -51,10 +53,10 @@ def label_studio(
     ] = 10,
     fit_seconds: Annotated[
         float, typer.Option("--fit-seconds", min=1, help="Time that a training may take.")
-    ] = 60,
+    ] = 50,
     device: Device = None,
 ) -> None:
-    """A machine learning backend for Label Studio: predicts, and learns from what is corrected."""
+    """A machine learning backend for Label Studio: predicts, and learns from corrections."""
     from tagmask.errors import ConfigError
 
     try:

@@ -182,7 +182,7 @@ def segment(
     resize: Resize = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Resize factors, with commas.")] = None,
     flip: Annotated[
-        bool | None, typer.Option("--flip/--no-flip", help="Add the mirrored view, or do not.")
+        bool | None, typer.Option("--flip/--no-flip", help="Whether to add the mirrored view.")
     ] = None,
     crf: Annotated[str | None, typer.Option("--crf", help="Clean masks by this CRF.")] = None,
     device: Device = None,
@@ -190,7 +190,7 @@ def segment(
     out: Out = None,
     settings: Set = None,
 ) -> None:
-    """Images to masks."""
+    """Predict masks for the images of a run."""
     flags = data_flags(data, tags, classes, None, kind) | compute_flags(device, precision, None)
     flags |= {
         "segment.size": resize,
@@ -243,6 +243,6 @@ def review(
 
 @guarded
 def report(run: RunFolder, data: Data = None, settings: Set = None) -> None:
-    """Write one page about a run."""
+    """Write the report of a run as one page."""
     folder = do_step("report", run, data_flags(data, None, None, None, None), settings)
     show_line(f"report: {folder / 'report.html'}")

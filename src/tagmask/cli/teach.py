@@ -25,7 +25,9 @@ def teach(
             "--corrections", help="Corrected masks: folder, .zip or .json; those of the app if not given."
         ),
     ] = None,
-    time: Annotated[str, typer.Option("--time", help="How long it may take: 60s, 5m.")] = "60s",
+    time: Annotated[
+        str, typer.Option("--time", help="How long it may learn: 50s, 5m; loading and saving come on top.")
+    ] = "50s",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the new models; RUN/taught.")] = None,
     device: Device = None,
     precision: Precision = None,

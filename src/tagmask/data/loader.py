@@ -64,7 +64,7 @@ def train_batches(
         dataset: Images and tags.
         view: Random training view, see `tagmask.data.transforms.base.make_view`.
         batch_size: Images per process and step.
-        seed: Everything random follows from it, the step, and the place in the batch.
+        seed: Random seed; combined with the step and the place in the batch.
         start_step: First step, for resuming.
         num_workers: Processes that read ahead; 0 reads in this one.
         rank: Number of this process.

@@ -20,7 +20,7 @@ class RuntimeConfig(Config):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """bf16 and fp16 compute in half precision where it is safe; weights stay fp32."""
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
-    """Everything random follows from it."""
+    """Random seed."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; the environment decides if not given. Bit-equal runs need the same number."""
     deterministic: bool = False

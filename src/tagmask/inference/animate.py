@@ -54,7 +54,7 @@ class AnimateConfig(Config):
     every: int = Field(default=1, ge=1)
     """Take every n-th frame only."""
     limit: int | None = Field(default=None, ge=1)
-    """Only so many frames."""
+    """Stop after this many frames."""
 
 
 def animate(

@@ -1,4 +1,4 @@
-"""Any pictures to masks: files, folders, archives, films, of any size; what is broken is named and left."""
+"""Masks for images, archives and videos of any size; unreadable inputs are listed and skipped."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def tags_of(samples: Any, field: str, root: str | Path) -> Mapping[str, list[str
     Args:
         samples: A data set or a view of one.
         field: Holds Classifications, or a Classification; samples without are left out.
-        root: Folder of the pictures.
+        root: Folder of the images.
 
     Raises:
         DataError: A picture lies elsewhere.

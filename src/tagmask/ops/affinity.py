@@ -87,7 +87,7 @@ def transition(
     Args:
         affinity: Non-negative pair affinities, (B, N, N).
         mask: Pairs the walk may use, bool, (N, N) or (B, N, N); all of them if None.
-        power: Exponent of each entry; large values silence weak pairs.
+        power: Exponent of each entry; large values suppress weak pairs.
         epsilon: Added to each column sum; above 0 the mass of weakly connected positions shrinks.
         doublings: How often the matrix is squared, for walks of 2**doublings steps.
 

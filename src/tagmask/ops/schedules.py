@@ -40,7 +40,7 @@ def cosine_by_epoch(
 
     The originals step their schedule after an epoch with that epoch's own number, so the first two epochs
     share the lowest rate and every later one uses the value meant for the epoch before (MCTformer, WeakTr,
-    AReAM); `lag` 0 mends that. The cosine does not subtract the warm-up.
+    AReAM); `lag` 0 fixes this. The cosine does not subtract the warm-up.
 
     Args:
         step: 0-based update.

@@ -55,7 +55,7 @@ def localize(
         kind: Kind of data: "folder", "voc", "coco" or "auto".
         split: Part of the data to use.
         maps: Kinds of maps to make.
-        resize: Images become squares of this side before they are looked at.
+        resize: Resize images to squares of this side first.
         device: "auto", "cpu", "mps", "cuda", "cuda:N" or N.
         precision: fp32, tf32, bf16 or fp16.
         out: Run folder for the results; the run itself if it is one.
@@ -184,7 +184,7 @@ def segment(
         split: Part of the data to use.
         tags: Tags of the images.
         classes: Class names.
-        resize: Images become squares of this side before they are looked at.
+        resize: Resize images to squares of this side first.
         scales: Resize factors of the views.
         flip: Add the mirrored view.
         crf: Clean masks by this CRF.

@@ -132,4 +132,4 @@ SEGMENT = Step(
     smaller="Lower segment.size or leave out the largest of segment.scales, or use --precision bf16",
     by_hand=True,
 )
-"""Images to masks."""
+"""Predict masks for the images of a run."""

@@ -39,7 +39,7 @@ class WalkConfig(Config):
     power: float | None = Field(default=None, gt=0)
     """If set, background is (1 - largest map) to this power instead; PSA 16."""
     beta: float = Field(default=8.0, gt=0)
-    """Power of the affinities: large values silence weak ones. TransCAM 14."""
+    """Power of the affinities: large values suppress weak ones. TransCAM 14."""
     steps: int = Field(default=64, ge=0)
     """Length of the walk; PSA 256, TransCAM 128."""
     edges: Literal["published", "full"] = "published"

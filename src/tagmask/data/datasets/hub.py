@@ -47,7 +47,7 @@ def _fetched(name: str) -> Path:
     try:
         # Plain files in a folder of their own: the hub's cache consists of links, which data may not have.
         snapshot_download(name, repo_type="dataset", local_dir=target, allow_patterns=list(_WANTED))
-    except Exception as error:  # the hub's client raises types of its own and of what it stands on
+    except Exception as error:  # the hub's client raises types of its own and of its dependencies
         raise DataError(
             f"hf:{name} is no folder here and cannot be fetched ({type(error).__name__}: "
             f"{one_line(error)[:200]}); check the name, or fetch it elsewhere and give hf:FOLDER"

@@ -70,7 +70,7 @@ class Backend:
         compute: Compute,
         shelf: Shelf,
         images: Images,
-        seconds: float = 60,
+        seconds: float = 50,
         after: int = 10,
         say: Callable[[str], None] = _LOG.info,
     ) -> None:

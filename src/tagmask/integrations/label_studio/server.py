@@ -58,7 +58,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 9090
     after: int = 10
-    seconds: float = 60
+    seconds: float = 50
     device: str | None = None
 
 
