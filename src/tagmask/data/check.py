@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.datasets.given import Tags, tag_file
 from tagmask.data.holdout import FEWEST, hold_out
 from tagmask.data.levels import Bands, PixelRange, Reading, choose_reading
-from tagmask.data.readers.images import read_image
+from tagmask.data.readers.images import read_image, turned_unseen
 from tagmask.data.tag_notes import tag_notes
 from tagmask.errors import DataError, UserError
 from tagmask.names import deprecated
@@ -226,6 +227,10 @@ def _look(
         found.append(Problem("unusable mask", item.name, str(error)))
         return found, size, 0
     found += _compare(item, mask, size, scan)
+    with suppress(DataError):  # what Pillow does not read has no such tag
+        if turned_unseen(item.image):
+            detail = "its EXIF tag turns it; its mask is taken to fit the upright picture, as viewers show it"
+            found.append(Problem("image turned by its camera", item.name, detail, fatal=False))
     return found, size, 1
 
 

@@ -59,6 +59,19 @@ def test_other_boxes_say_nothing(desk, segmentation, bbox):
     assert desk.take() == {"im0": {0: 2000, 1: 400}}
 
 
+def test_what_models_found_and_xml_are_said(desk, capsys):
+    content = coco([("im0.png", 60, 40)], [])
+    content["annotations"] = [{**entry([CORNERS], BBOX), "score": 0.4}]
+    desk.write("a.json", content)
+    desk.take()
+    assert "1 annotations of a.json carry a score" in capsys.readouterr().err
+    path = desk.root / "cvat"
+    path.mkdir()
+    (path / "annotations.xml").write_text("<annotations/>")
+    with pytest.raises(DataError, match="XML is not read"):
+        desk.take(path)
+
+
 def test_the_panoptic_form_is_named(desk):
     content = coco([("im0.png", 60, 40)], [])
     content["annotations"] = [{"image_id": 1, "file_name": "im0.png", "segments_info": [{"category_id": 1}]}]

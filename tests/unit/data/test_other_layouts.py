@@ -15,7 +15,7 @@ from tagmask.data.parts import DataConfig, Parts
 from tagmask.data.readers.images import read_indices
 from tagmask.errors import DataError
 from tests.unit.annotations.scenario import BOX, MASK, coco
-from tests.unit.data.test_meaning import fatal, notes, pictures, tags
+from tests.unit.data.test_meaning import fatal, mask, notes, pictures, tags
 
 
 def picture(path, value=90):
@@ -154,6 +154,18 @@ def test_colours_of_somebodys_own_say_nothing(tmp_path):
         (tmp_path / "masks").mkdir(exist_ok=True)
         image.save(tmp_path / "masks" / f"{k}.png")
     assert check(tmp_path).ok  # the tags agree with the numbers
+
+
+def test_pictures_turned_without_a_trace_are_said_where_there_are_masks(tmp_path):
+    pictures(tmp_path, "0.png", "1.png")
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    Image.open(tmp_path / "images" / "1.png").save(tmp_path / "images" / "1.png", exif=turned)
+    tags(tmp_path, "0.png,cat", "1.png,cat")
+    assert notes(check(tmp_path), "image turned by its camera") == {}
+    for k in range(2):
+        mask(tmp_path, str(k), 0, 1)
+    assert list(notes(check(tmp_path), "image turned by its camera")) == ["1"]
 
 
 def test_a_mask_that_says_it_is_turned_is_refused(tmp_path):

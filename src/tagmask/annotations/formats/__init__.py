@@ -78,6 +78,10 @@ def detect(tree: Tree) -> str:
     if ".txt" in by_ending:
         return "yolo"
     endings = ", ".join(sorted(filter(None, by_ending))) or "no files"
+    if ".xml" in by_ending:
+        raise DataError(
+            "XML is not read: VOC's holds boxes; export CVAT's as 'Segmentation mask 1.1' or 'COCO 1.0'"
+        )
     raise DataError(
         f"this is none of the formats {', '.join(names())} (found {endings}); name it with --format"
     )

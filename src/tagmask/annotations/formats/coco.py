@@ -135,6 +135,11 @@ def _read_document(content: Mapping[str, Any], images: Images, file: str) -> Ite
                     f"{file}: annotation {annotation.get('id')} is of image {number}, which it does not list"
                 )
             by_image[number].append(annotation)
+        scored = sum("score" in annotation for annotation in content["annotations"])
+        if scored:
+            images.tally.said.append(
+                f"{scored} annotations of {file} carry a score: a model made them, nobody drew them"
+            )
         for image in content["images"]:
             yield from _read_image(image, by_image[image["id"]], categories, images, file)
     except (KeyError, TypeError, AttributeError) as error:

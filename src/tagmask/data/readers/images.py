@@ -35,6 +35,7 @@ __all__ = [
     "read_picture",
     "read_size",
     "rgb_tensor",
+    "turned_unseen",
 ]
 
 MAX_PIXELS = 80_000_000
@@ -157,6 +158,17 @@ def is_eight_bit(path: str | Path) -> bool:
     except DataError:
         return False
     return True
+
+
+def turned_unseen(path: str | Path) -> bool:
+    """Whether a picture is turned or mirrored by its EXIF tag in a way that its size does not show.
+
+    Raises:
+        DataError: The file is no picture.
+    """
+    with _opened(Path(path), MAX_PIXELS) as image:
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
+        return orientation in (2, 3, 4) or (orientation in (5, 6, 7, 8) and image.width == image.height)
 
 
 def read_image(
