@@ -18,7 +18,8 @@ from PIL import Image
 from tagmask.data.datasets.scenes import render
 from tagmask.engine.config import RuntimeConfig
 from tagmask.inference.pictures import Broken, each_picture
-from tagmask.inference.ray_worker import Job, Plan, Worker, _Tries, read_notes
+from tagmask.inference.place import Place
+from tagmask.inference.ray_worker import Job, Plan, Worker, _Tries, read_note
 from tagmask.inference.remote import Item, list_items, read_item
 from tagmask.inference.writer import PredictConfig
 from tests.cli import tagmask
@@ -138,7 +139,7 @@ def test_containers_that_are_none_are_named(tmp_path, name):
 
 
 def test_a_worker_does_chunks_and_does_none_twice(finished, pictures, single, tmp_path):
-    plan = Plan(tmp_path / "bulk")
+    plan = Plan(Place(tmp_path))
     worker = Worker(job(finished, tmp_path))
     plan.write(chunks(list_items([str(pictures)])), worker.key)
     count = len(plan.keys)
@@ -154,15 +155,15 @@ def test_a_worker_does_chunks_and_does_none_twice(finished, pictures, single, tm
     damaged, gone = sorted(made)[:2]
     damaged.write_bytes(bytes(damaged.stat().st_size))
     gone.unlink()
-    assert [plan.is_done(key, tmp_path) for key in plan.keys].count(False) == 1
+    assert [plan.is_done(key) for key in plan.keys].count(False) == 1
     for index in range(count):
         worker({"chunk": np.array([index])})
     assert masks(tmp_path) == masks(single)
     assert {path for path in made if path.stat().st_mtime_ns != made[path]} == {damaged, gone}
-    plan.note(plan.keys[1]).write_text('{"name": "cut o')
-    assert not plan.is_done(plan.keys[1], tmp_path)
+    (tmp_path / plan.note(plan.keys[1])).write_text('{"name": "cut o')
+    assert not plan.is_done(plan.keys[1])
     assert worker({"chunk": np.array([1])})["images"][0] == told[1]["images"][0]
-    assert plan.is_done(plan.keys[1], tmp_path)
+    assert plan.is_done(plan.keys[1])
 
 
 def test_a_picture_on_which_workers_die_is_put_aside(finished, pictures, tmp_path, monkeypatch):
@@ -174,21 +175,21 @@ def test_a_picture_on_which_workers_die_is_put_aside(finished, pictures, tmp_pat
         return read_item(item, *how)
 
     monkeypatch.setattr(ray_worker, "read_item", poisoned)
-    plan, worker = Plan(tmp_path / "bulk"), Worker(job(finished, tmp_path))
+    plan, worker = Plan(Place(tmp_path)), Worker(job(finished, tmp_path))
     plan.write(chunks(list_items([str(pictures)])), worker.key)
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
             worker({"chunk": np.array([0])})
     told = worker({"chunk": np.array([0])})
     assert (told["images"][0], told["failed"][0]) == (7, 1)
-    rows, failed = read_notes(plan.note(plan.keys[0]))
+    rows, failed, _ = read_note(plan.place, plan.note(plan.keys[0]))
     assert len(rows) == 7
     assert failed == [(str(pictures / "a" / "004.png"), "the worker that took it died, more than once")]
-    assert _Tries(tmp_path / "bulk" / "tries" / plan.keys[0], "another").count == 1
+    assert _Tries(plan.place, f"bulk/tries/{plan.keys[0]}", "another").count == 1
 
 
 def test_a_full_disk_ends_the_run_with_one_line(finished, pictures, tmp_path, monkeypatch):
-    plan, worker = Plan(tmp_path / "bulk"), Worker(job(finished, tmp_path))
+    plan, worker = Plan(Place(tmp_path)), Worker(job(finished, tmp_path))
     plan.write(chunks(list_items([str(pictures)])), worker.key)
 
     def full(*_):

@@ -35,7 +35,7 @@ def predict(
     inputs: Annotated[
         list[str], typer.Argument(help="Images, folders, 'patterns/*.jpg', zip archives, videos.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for masks, overlays and the summary.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for masks, overlays and the summary.")],
     tags: Annotated[Path | None, typer.Option("--tags", help="Tag file; restricts the classes.")] = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Resize factors, with commas.")] = None,
     crf: Annotated[str | None, typer.Option("--crf", help="Clean masks by this CRF.")] = None,
@@ -50,6 +50,12 @@ def predict(
     ] = "single",
     address: Annotated[str, typer.Option("--address", help="Of Ray: local, auto or ray://...")] = "local",
     workers: Annotated[int | None, typer.Option("--workers", help="Workers of Ray.")] = None,
+    chunk: Annotated[
+        int | None, typer.Option("--chunk", help="Pictures a worker of Ray takes at once.")
+    ] = None,
+    shards: Annotated[
+        bool, typer.Option("--shards", help="Of Ray: the masks of a chunk as one tar archive.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite/--no-overwrite", help="Replace masks of other settings.")
     ] = False,
@@ -60,6 +66,7 @@ def predict(
     """Predict masks for images, archives or videos. Exit code 3 if some inputs failed."""
     from tagmask.config import apply_overrides, validate
     from tagmask.engine.config import RuntimeConfig
+    from tagmask.errors import ConfigError
     from tagmask.inference.predict import PredictConfig
     from tagmask.inference.predict import predict as run
     from tagmask.models.trained import load_trained
@@ -72,24 +79,29 @@ def predict(
     where = validate(RuntimeConfig, {k: v for k, v in compute.items() if v is not None}, "predict")
     trained = load_trained(model)
     if engine == "ray":
-        who = {"address": address, "workers": workers}
+        who = {"address": address, "workers": workers, "chunk": chunk, "shards": shards}
         figures = _bulk(config, who, model, where, inputs, out, overwrite)
     else:
-        figures = run(config, trained, where.create(), new_display(), inputs, out, overwrite)
+        if "://" in out or shards or chunk:
+            raise ConfigError(
+                "--shards, --chunk and a URL as --out need --engine ray; add it or leave them out"
+            )
+        figures = run(config, trained, where.create(), new_display(), inputs, Path(out), overwrite)
     before = f", {figures['before']} of them done before" if figures["before"] else ""
     show_line(f"{out}: masks of {figures['images']} images{before}", out=out, **figures)
     _judge(out, trained.classes.names)
     if figures["failed"]:
-        show_line(f"{figures['failed']} inputs failed, see {out / 'failed.csv'}", error=True)
+        show_line(f"{figures['failed']} inputs failed, see {out.rstrip('/')}/failed.csv", error=True)
         raise typer.Exit(PARTLY)
 
 
-def _judge(out: Path, names: Sequence[str]) -> None:
+def _judge(out: str, names: Sequence[str]) -> None:
     """What can be said of the masks, below them."""
-    from tagmask.inference.summary import read_rows
+    from tagmask.inference.place import Place
+    from tagmask.inference.summary import each_row
     from tagmask.review.predicted import judge_rows
 
-    told = judge_rows(read_rows(out), names, str(out))
+    told = judge_rows(each_row(Place(out)), names, out)
     if told is not None:
         show_verdict(told.as_json())
 
@@ -100,7 +112,7 @@ def _bulk(
     model: Path,
     where: RuntimeConfig,
     inputs: list[str],
-    out: Path,
+    out: str,
     overwrite: bool,
 ) -> dict[str, Any]:
     from tagmask.config import validate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,11 @@ class ClassTable:
 
 def class_palette() -> NDArray[np.uint8]:
     """RGB of every label value, (256, 3): black, then `CLASS_COLOURS` over and over, VOC's border for 255."""
+    return _made_palette().copy()
+
+
+@lru_cache(maxsize=1)
+def _made_palette() -> NDArray[np.uint8]:
     palette = np.zeros((256, 3), np.uint8)
     colours = [[int(text[i : i + 2], 16) for i in (1, 3, 5)] for text in CLASS_COLOURS]
     palette[1:] = np.resize(np.asarray(colours, np.uint8), (255, 3))

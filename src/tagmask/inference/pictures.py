@@ -32,6 +32,7 @@ __all__ = [
     "own_folders",
     "renamed",
     "stem",
+    "whole_name",
 ]
 
 OUTPUTS = ("masks", "overlays", "confidence", "polygons", "bulk")
@@ -193,13 +194,26 @@ def _from_file(path: Path, file: str, options: _Options, alone: bool) -> Iterato
     elif suffix in VIDEO_SUFFIXES or (alone and suffix == ".gif" and _moves(path)):
         yield from _from_film(path, file, stamp, options)
     else:
-        kind, name = whole_kind(path), stem(file)
-        if kind == "series" and not alone:
-            # All of its files are one thing, which is called like their folder.
-            folder = PurePosixPath(file).parent
-            name = stem(f"{folder if folder.parts else path.parent.name}.x")
+        kind = whole_kind(path)
+        name = whole_name(path, file, kind, alone)
         read = partial(read_by, options.reading, path, options.max_pixels)
         yield Picture(name, file, str(path), stamp, read, kind)
+
+
+def whole_name(path: Path, file: str, kind: str, alone: bool) -> str:
+    """Name of a picture, or of what is predicted in one go.
+
+    Args:
+        path: The file.
+        file: Its path below what was named.
+        kind: See `tagmask.inference.reading.whole_kind`.
+        alone: Whether somebody named this very file.
+    """
+    if kind != "series" or alone:
+        return stem(file)
+    # All of its files are one thing, which is called like their folder.
+    folder = PurePosixPath(file).parent
+    return stem(f"{folder if folder.parts else path.parent.name}.x")
 
 
 def stem(file: str) -> str:

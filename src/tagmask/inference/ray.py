@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -22,11 +21,12 @@ from tagmask.engine.log import Display
 from tagmask.engine.signals import StopSignal
 from tagmask.errors import ConfigError, DataError, one_line, printable
 from tagmask.inference.pictures import Broken
-from tagmask.inference.ray_worker import Job, Plan, Worker, read_notes
+from tagmask.inference.place import Place
+from tagmask.inference.ray_worker import Job, Plan, Worker, read_note
 from tagmask.inference.summary import check_key, table_head, table_row
 from tagmask.inference.writer import PredictConfig, begin, work_key
 from tagmask.models.trained import load_trained
-from tagmask.store.files import atomic_write, clear_partial, exclusive, write_json
+from tagmask.store.files import clear_partial, exclusive
 
 __all__ = ["BulkConfig", "bulk"]
 
@@ -43,6 +43,11 @@ class BulkConfig(Config):
     """Processes with a model each; one a GPU, or one for two cores, if not given."""
     chunk: int = Field(default=64, ge=1)
     """Pictures a worker takes at a time; what a kill can cost."""
+    shards: bool = False
+    """Write the files of a chunk as one tar archive (WebDataset) to ``shards/``; always so behind a URL.
+    Millions of small files are slow on every disk, and dear in every store."""
+    patience: float = Field(default=300.0, ge=0)
+    """Seconds for which a worker waits where the disk is full or the store does not answer."""
 
 
 def bulk(
@@ -52,7 +57,7 @@ def bulk(
     where: RuntimeConfig,
     display: Display,
     inputs: Sequence[str],
-    out: Path,
+    out: Path | str,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write what `tagmask.inference.predict.predict` writes, by many workers.
@@ -68,7 +73,7 @@ def bulk(
         where: Device, precision and threads of every worker.
         display: Progress with rate and time left.
         inputs: See `tagmask.inference.remote.list_items`.
-        out: The folder; on several machines all of them must see it.
+        out: The folder, a path or a URL; on several machines all of them must see it.
         overwrite: Replace what other settings or another model wrote there.
 
     Returns:
@@ -79,19 +84,27 @@ def bulk(
         UserError: Ray is missing or cannot be reached, or settings, model or folder do not allow it.
     """
     trained = load_trained(model)
-    probe = begin(config, trained, where.create(), out, lambda row: None, lambda source, reason: None)
+    place = Place(out)
+    shards = bulk_config.shards or place.folder is None
+    nowhere = place.folder or Path("nowhere")
+    probe = begin(config, trained, where.create(), nowhere, lambda row: None, lambda source, reason: None)
     key = work_key(probe, trained)
     _import_ray()
-    with exclusive(out):
-        clear_partial(out)
-        check_key(out, key, overwrite)
-        with atomic_write(out / "classes.txt") as target:
-            target.write_text(class_file(trained.classes.names), encoding="utf-8", newline="")
+    with _held(place):
+        if not check_key(place, key, overwrite):
+            for name in sorted(place.names("shards")):
+                place.remove(name)
+        place.write("classes.txt", class_file(trained.classes.names).encode())
         broken: list[tuple[str, str]] = []
-        plan = Plan(out / "bulk")
-        plan.write(_chunks(inputs, out, bulk_config.chunk, broken), key)
-        pending = [i for i, chunk in enumerate(plan.keys) if not plan.is_done(chunk, out)]
-        job = Job(model.absolute(), out.absolute(), config, where, uuid.uuid4().hex)
+        plan = Plan(place)
+        # Chunks done as files are none of those wanted as archives.
+        plan.write(_chunks(inputs, place.folder, bulk_config.chunk, broken), f"{key}{' shards' * shards}")
+        noted = place.names("bulk/done")
+        pending = [
+            i for i, one in enumerate(plan.keys) if plan.note(one) not in noted or not plan.is_done(one)
+        ]
+        target = out if place.folder is None else place.folder.absolute()
+        job = Job(model.absolute(), target, config, where, uuid.uuid4().hex, shards, bulk_config.patience)
         started = time.monotonic()
         total = sum(plan.sizes)
         before = total - sum(plan.sizes[i] for i in pending)
@@ -100,17 +113,29 @@ def bulk(
                 for images, failed in _run(job, bulk_config, pending):
                     task.advance(images + failed)
                     stop.check("prediction stopped; finished chunks are kept")
-        clear_partial(out)  # what killed workers had begun
         seconds = time.monotonic() - started
-        figures = _finish(out, plan, broken, trained.classes)
+        figures = _finish(plan, broken, trained.classes)
         rate = (total - before) / seconds if pending else 0.0
         figures |= {"before": before, "images_per_second": rate}
-        write_json(out / "bulk" / "bulk.json", {**figures, "seconds": seconds, "listed": total})
+        text = json.dumps({**figures, "seconds": seconds, "listed": total}, indent=2)
+        place.write("bulk/bulk.json", f"{text}\n".encode())
     return figures
 
 
+@contextmanager
+def _held(place: Place) -> Iterator[None]:
+    """Hold a folder on disk, without what killed writers have left; stores behind URLs have no locks."""
+    if place.folder is None:
+        yield
+        return
+    with exclusive(place.folder):
+        clear_partial(place.folder)
+        yield
+        clear_partial(place.folder)
+
+
 def _chunks(
-    inputs: Sequence[str], out: Path, size: int, broken: list[tuple[str, str]]
+    inputs: Sequence[str], out: Path | None, size: int, broken: list[tuple[str, str]]
 ) -> Iterator[list[Any]]:
     from tagmask.inference.remote import list_items
 
@@ -200,24 +225,24 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _finish(out: Path, plan: Plan, broken: list[tuple[str, str]], classes: Any) -> dict[str, Any]:
+def _finish(plan: Plan, broken: list[tuple[str, str]], classes: Any) -> dict[str, Any]:
     """Gather the notes into the files that `predict` writes, one chunk in memory at a time."""
     images, failures = 0, list(broken)
     with (
-        atomic_write(out / "summary.jsonl") as lines,
-        atomic_write(out / "summary.csv") as table,
+        plan.place.writing("summary.jsonl") as lines,
+        plan.place.writing("summary.csv") as table,
         lines.open("w", encoding="utf-8") as text,
         table.open("w", encoding="utf-8", newline="") as cells,
     ):
         cells.write(csv_text([table_head(classes)]))
         for key in plan.keys:
-            rows, failed = read_notes(plan.note(key))
-            failures += failed
-            images += len(rows)
-            for row in rows:
+            note = read_note(plan.place, plan.note(key))
+            failures += note.failed
+            images += len(note.rows)
+            for row in note.rows:
                 text.write(f"{json.dumps(row)}\n")
                 cells.write(csv_text([table_row(row, classes)]))
-    with atomic_write(out / "failed.csv") as target, target.open("w", encoding="utf-8", newline="") as file:
-        file.write(csv_text([("source", "reason"), *failures]))
-    shutil.rmtree(out / "bulk" / "tries", ignore_errors=True)
+    plan.place.write("failed.csv", csv_text([("source", "reason"), *failures]).encode())
+    for name in plan.place.names("bulk/tries"):
+        plan.place.remove(name)
     return {"images": images, "failed": len(failures)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +17,20 @@ from numpy.typing import NDArray
 from tagmask.engine.config import RuntimeConfig
 from tagmask.errors import UserError
 from tagmask.inference.pictures import Picture
+from tagmask.inference.place import Place
 from tagmask.inference.remote import Item, read_item
+from tagmask.inference.shard import Ahead, Shard
 from tagmask.inference.summary import is_whole_row
+from tagmask.inference.whole import take_whole
 from tagmask.inference.writer import PredictConfig, begin, finish_all, take, work_key
 from tagmask.models.trained import load_trained
-from tagmask.store.files import atomic_write, digest, write_json
+from tagmask.store.files import PerhapsLater, digest
 
-__all__ = ["Job", "Plan", "Worker", "read_notes"]
+__all__ = ["Job", "Note", "Plan", "Worker", "read_note"]
 
 _CAREFUL = 3
 _POISON = 2
+_PAUSE = 5.0
 
 
 @dataclass(frozen=True)
@@ -33,38 +39,55 @@ class Job:
 
     Attributes:
         model: Model folder, seen by all machines.
-        out: Output folder, seen by all machines.
+        out: Output folder, seen by all machines; a path or a URL.
         config: How pictures are predicted.
         runtime: Where.
         session: Differs between starts of the program.
+        shards: Whether the files of a chunk become one tar archive.
+        patience: Seconds for which a full disk, or a store that does not answer, is waited for.
     """
 
     model: Path
-    out: Path
+    out: Path | str
     config: PredictConfig
     runtime: RuntimeConfig
     session: str
+    shards: bool = False
+    patience: float = 0.0
+
+
+class Note(NamedTuple):
+    """What is known of a finished chunk.
+
+    Attributes:
+        rows: Figures of its pictures.
+        failed: (source, reason) of those that could not be done.
+        shard: Name, size and stamp of its archive; None if there is none.
+    """
+
+    rows: list[dict[str, Any]]
+    failed: list[tuple[str, str]]
+    shard: list[Any] | None = None
 
 
 class Plan:
-    """The chunks of a run on disk: ``plan.jsonl``, a line each, and where every line starts.
+    """The chunks of a run: ``bulk/plan.jsonl``, a line each, and where every line starts.
 
     Args:
-        folder: The run's folder ``bulk``.
+        place: Output folder.
 
     Attributes:
         keys: Of every chunk, a digest of its items, the model and the settings.
         sizes: Of every chunk, the number of its items.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.keys: list[str] = []
         self.sizes: list[int] = []
-        self._starts = folder / "plan.npy"
-        self._file = folder / "plan.jsonl"
+        self._starts: NDArray[np.int64] | None = None
 
-    def write(self, chunks: Iterator[list[Item]], key: str) -> None:
+    def write(self, chunks: Iterator[Sequence[Item]], key: str) -> None:
         """Write the plan.
 
         Args:
@@ -72,51 +95,65 @@ class Plan:
             key: Digest of model and settings.
         """
         starts = [0]
-        with atomic_write(self._file) as target, target.open("wb") as file:
+        with self.place.writing("bulk/plan.jsonl") as target, target.open("wb") as file:
             for items in chunks:
-                rows = [list(asdict(item).values()) for item in items]
+                rows = [astuple(item) for item in items]
                 self.keys.append(digest([key, rows]))
                 file.write(json.dumps([self.keys[-1], rows]).encode() + b"\n")
                 starts.append(file.tell())
                 self.sizes.append(len(items))
-        with atomic_write(self._starts) as target, target.open("wb") as file:
-            np.save(file, np.asarray(starts, np.int64))
+        content = io.BytesIO()
+        np.save(content, np.asarray(starts, np.int64))
+        self.place.write("bulk/plan.npy", content.getvalue())
 
     def chunk(self, index: int) -> tuple[str, list[Item]]:
         """Key and items of a chunk."""
-        starts = np.load(self._starts, mmap_mode="r")
-        with self._file.open("rb") as file:
-            file.seek(int(starts[index]))
-            key, rows = json.loads(file.read(int(starts[index + 1] - starts[index])))
+        if self._starts is None:
+            self._starts = np.load(io.BytesIO(self.place.read("bulk/plan.npy")))
+        start, end = map(int, self._starts[index : index + 2])
+        key, rows = json.loads(self.place.read("bulk/plan.jsonl", start, end))
         return key, [Item(*row) for row in rows]
 
-    def note(self, key: str) -> Path:
-        """The file that says a chunk is done."""
-        return self.folder / "done" / key[:2] / f"{key}.jsonl"
+    def note(self, key: str) -> str:
+        """Name of the file that says a chunk is done."""
+        return f"bulk/done/{key[:2]}/{key}.jsonl"
 
-    def told(self, key: str) -> tuple[list[dict[str, Any]], list[tuple[str, str]]] | None:
-        """What the note of a chunk says, see `read_notes`; None if there is none that can be read."""
+    def told(self, key: str) -> Note | None:
+        """What the note of a chunk says; None if there is none that can be read."""
         try:
-            return read_notes(self.note(key))
+            return read_note(self.place, self.note(key))
         except (OSError, ValueError, TypeError):
             return None
 
-    def is_done(self, key: str, out: Path) -> bool:
-        """Whether a chunk was done, and what it made below `out` is whole."""
+    def is_done(self, key: str) -> bool:
+        """Whether a chunk was done, and what it made is whole."""
         told = self.told(key)
-        return told is not None and all(is_whole_row(out, row) for row in told[0])
+        return told is not None and all(self.whole(row, told) for row in told.rows)
+
+    def whole(self, row: Mapping[str, Any], told: Note) -> bool:
+        """Whether what became of a picture is there, as its chunk's note has it."""
+        if "shard" in row:
+            return told.shard is not None and self.place.state(told.shard[0]) == told.shard[1:]
+        return self.place.folder is not None and is_whole_row(self.place.folder, row)
 
 
-def read_notes(path: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Figures of the finished pictures of a chunk, and what failed."""
-    rows, failed = [], []
-    for line in path.read_text(encoding="utf-8").splitlines():
+def read_note(place: Place, name: str) -> Note:
+    """What a finished chunk has left.
+
+    Raises:
+        OSError: It has left nothing.
+        ValueError: The note is damaged.
+    """
+    rows, failed, shard = [], [], None
+    for line in place.read(name).decode().splitlines():
         row = json.loads(line)
         if "failed" in row:
             failed.append(tuple(row["failed"]))
-        else:
+        elif "name" in row:
             rows.append(row)
-    return rows, failed
+        else:
+            shard = row["shard"]
+    return Note(rows, failed, shard)
 
 
 class Worker:
@@ -127,7 +164,7 @@ class Worker:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job, self._plan = job, Plan(job.out / "bulk")
+        self._job, self._plan = job, Plan(Place(job.out))
         trained = load_trained(job.model)
         self._rows: list[dict[str, Any]] = []
         self._failed: list[tuple[str, str]] = []
@@ -135,7 +172,7 @@ class Worker:
             job.config,
             trained,
             job.runtime.create(),
-            job.out,
+            self._plan.place.folder or Path("nowhere"),
             self._rows.append,
             lambda source, reason: self._failed.append((source, reason)),
         )
@@ -147,58 +184,95 @@ class Worker:
         for index in batch["chunk"].tolist():
             error = ""
             try:
-                self._chunk(index)
-            except UserError as problem:
+                self._patiently(index)
+            except (UserError, OSError) as problem:
                 error = str(problem)
             images.append(len(self._rows))
             failed.append(len(self._failed))
             errors.append(error)
         return {"images": np.array(images), "failed": np.array(failed), "error": np.array(errors)}
 
+    def _patiently(self, index: int) -> None:
+        """A chunk; what a full disk prevents is tried again for a while."""
+        end = time.monotonic() + self._job.patience
+        while True:
+            try:
+                return self._chunk(index)
+            except PerhapsLater:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(_PAUSE)
+
     def _chunk(self, index: int) -> None:
         self._rows.clear()
         self._failed.clear()
         self._work.waiting.clear()
+        self._work.shard = Shard() if self._job.shards else None
         key, items = self._plan.chunk(index)
-        note = self._plan.note(key)
         if (told := self._plan.told(key)) is not None:
-            whole, self._failed[:] = [row for row in told[0] if is_whole_row(self._job.out, row)], told[1]
-            self._rows.extend(whole)
-            finished = {row["source"] for row in whole} | {source for source, _ in told[1]}
+            whole = [row for row in told.rows if self._plan.whole(row, told)]
+            # The files of an archive are whole together or not at all.
+            kept = whole if len(whole) == len(told.rows) or not self._job.shards else []
+            self._rows.extend(kept)
+            self._failed.extend(told.failed)
+            finished = {row["source"] for row in kept} | {source for source, _ in told.failed}
             items = [item for item in items if item.source not in finished]
             if not items:
                 return
-        tries = _Tries(self._plan.folder / "tries" / key, self._job.session)
-        if tries.count < _CAREFUL:
-            for item in items:
-                take(self._work, self._picture(item))
-            finish_all(self._work)
-        else:
-            # Somebody here may be what kills the workers: one at a time, and remember which.
-            for item in items:
-                if tries.deaths(item.name) >= _POISON:
-                    self._failed.append((item.source, "the worker that took it died, more than once"))
-                    continue
-                tries.holding(item.name)
-                take(self._work, self._picture(item))
-                finish_all(self._work)
-        with atomic_write(note) as target, target.open("w", encoding="utf-8") as file:
-            file.writelines(f"{json.dumps(row)}\n" for row in self._rows)
-            file.writelines(f"{json.dumps({'failed': one})}\n" for one in self._failed)
+        tries = _Tries(self._plan.place, f"bulk/tries/{key}", self._job.session)
+        try:
+            self._predict(items, tries)
+            self._leave(index, key)
+        except PerhapsLater:
+            tries.forget()  # that was no death
+            raise
         tries.forget()
 
-    def _picture(self, item: Item) -> Picture:
-        read = partial(read_item, item, self._job.config.max_pixels, self._work.reading)
-        return Picture(item.name, item.file, item.source, item.stamp, read)
+    def _predict(self, items: Sequence[Item], tries: _Tries) -> None:
+        ahead, careful = Ahead(items), tries.count >= _CAREFUL
+        for item in items:
+            if careful and tries.deaths(item.name) >= _POISON:
+                self._failed.append((item.source, "the worker that took it died, more than once"))
+                continue
+            if careful:
+                # Somebody here may be what kills the workers: one at a time, and remember which.
+                tries.holding(item.name)
+            picture = self._picture(item, ahead)
+            if not item.kind:
+                take(self._work, picture)
+            elif self._job.shards:
+                self._work.failed(item.source, f"is a {item.kind}, which no shard holds; leave out --shards")
+            else:
+                take_whole(self._work, picture)
+            if careful:
+                finish_all(self._work)
+        finish_all(self._work)
+
+    def _leave(self, index: int, key: str) -> None:
+        """Put the archive in its place, if there is one, and then the note."""
+        place = self._plan.place
+        lines: list[dict[str, Any]] = [{"failed": one} for one in self._failed]
+        if self._work.shard is not None and self._work.shard.files:
+            name = f"shards/{index:06d}-{key[:12]}.tar"
+            place.write(name, self._work.shard.content())
+            for row in self._rows:
+                row["shard"] = name
+            lines.append({"shard": [name, *(place.state(name) or ())]})
+        text = "".join(f"{json.dumps(line)}\n" for line in [*self._rows, *lines])
+        place.write(self._plan.note(key), text.encode())
+
+    def _picture(self, item: Item, ahead: Ahead) -> Picture:
+        read = partial(read_item, item, self._job.config.max_pixels, self._work.reading, ahead)
+        return Picture(item.name, item.file, item.source, item.stamp, read, item.kind)
 
 
 class _Tries:
     """How often workers have died on a chunk since the program started, and what they held then."""
 
-    def __init__(self, path: Path, session: str) -> None:
-        self._path = path
+    def __init__(self, place: Place, name: str, session: str) -> None:
+        self._place, self._name = place, name
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
+            known = json.loads(place.read(name))
         except (OSError, ValueError):
             known = {}
         if known.get("session") != session:
@@ -220,7 +294,7 @@ class _Tries:
         self._write()
 
     def forget(self) -> None:
-        self._path.unlink(missing_ok=True)
+        self._place.remove(self._name)
 
     def _write(self) -> None:
-        write_json(self._path, self._known)
+        self._place.write(self._name, json.dumps(self._known).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,11 +25,17 @@ from tagmask.inference.pictures import (
     own_folders,
     renamed,
     stem,
+    whole_name,
 )
-from tagmask.inference.reading import read_by
+from tagmask.inference.place import open_system, passing, stamp_of
+from tagmask.inference.reading import one_of_each_series, read_by, whole_kind
+from tagmask.inference.shard import Ahead
 from tagmask.inference.video import VIDEO_SUFFIXES
+from tagmask.store.files import PerhapsLater
 
 __all__ = ["Item", "list_items", "read_item"]
+
+_HERE = "is read in parts and needs a disk; copy it to one first"
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,14 @@ class Item(Named):
         member: Its path in a zip archive.
         start: Its first byte in a tar shard; -1 elsewhere.
         length: Its bytes in a tar shard.
+        kind: What is predicted in one go, see `tagmask.inference.reading.whole_kind`; "" for a picture.
     """
 
     url: str
     member: str = ""
     start: int = -1
     length: int = 0
+    kind: str = ""
 
 
 def list_items(inputs: Sequence[str], out: Path | None = None) -> Iterator[Item | Broken]:
@@ -77,7 +86,7 @@ def _words(error: Exception) -> str:
 
 
 def _from_input(given: str, skip: tuple[Path, ...]) -> Iterator[Item | Broken]:
-    system, path = _open_system(given)
+    system, path = open_system(given)
     local = "://" not in given
     if local and not Path(given).exists() and is_pattern(given):
         yield from _from_pattern(given, skip)
@@ -94,12 +103,12 @@ def _from_input(given: str, skip: tuple[Path, ...]) -> Iterator[Item | Broken]:
         tree = FolderTree(Path(given), skip)
         for name, reason in tree.refused:
             yield Broken(str(tree.root / name), reason)
-        for name in tree.names:
+        for name in one_of_each_series(tree.names):
             yield from _one(str(tree.root / name), name, _local_stamp(tree.root / name))
     elif not local and system.isdir(path):
         for one, info in sorted(system.find(path, detail=True).items()):
             file = PurePosixPath(one).relative_to(PurePosixPath(path)).as_posix()
-            yield from _one(str(system.unstrip_protocol(one)), file, _stamp(info))
+            yield from _one(str(system.unstrip_protocol(one)), file, stamp_of(info))
     elif local and (unread := irregular(Path(given))) is not None:
         yield Broken(given, unread)
     elif not local and not system.exists(path):
@@ -119,30 +128,15 @@ def _from_pattern(given: str, skip: tuple[Path, ...]) -> Iterator[Item | Broken]
         yield from _from_file(str(root / name), name, {})
 
 
-def _open_system(url: str) -> tuple[Any, str]:
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{url} cannot be opened: {error}") from None
-    return system, str(path)
-
-
 def _local_stamp(path: Path) -> str:
     state = path.stat()
     return f"{state.st_size}-{state.st_mtime_ns}"
 
 
-def _stamp(info: Mapping[str, Any]) -> str:
-    date = next(
-        (info[key] for key in ("ETag", "etag", "mtime", "LastModified", "created") if key in info), ""
-    )
-    return f"{info.get('size')}-{date}"
-
-
 def _from_file(url: str, file: str, info: Mapping[str, Any]) -> Iterator[Item | Broken]:
     suffix = PurePosixPath(file).suffix.lower()
     local = "://" not in url
-    stamp = _local_stamp(Path(url)) if local else _stamp(info)
+    stamp = _local_stamp(Path(url)) if local else stamp_of(info)
     if suffix == ".zip":
         tree = _zip(url)
         for name, reason in tree.refused:
@@ -164,8 +158,10 @@ def _one(url: str, file: str, stamp: str, named: bool = False) -> Iterator[Item 
         yield Broken(url, "is a film; leave out --engine ray for films")
     elif suffix in FOREIGN_SUFFIXES:
         yield Broken(url, foreign(suffix))
-    elif named or suffix in IMAGE_SUFFIXES:
-        yield Item(stem(file), file, url, stamp, url)
+    elif (kind := whole_kind(Path(url))) and "://" in url:
+        yield Broken(url, f"is a {kind}, which {_HERE}")
+    elif named or kind in ("volume", "series", "slide") or suffix in IMAGE_SUFFIXES:
+        yield Item(whole_name(Path(url), file, kind, named), file, url, stamp, url, kind=kind)
 
 
 def _from_shard(url: str, stamp: str) -> Iterator[Item | Broken]:
@@ -212,14 +208,16 @@ def _listed(base: str, path: str, name: str | None) -> Item | Broken:
         return Broken(path, "is a path with '..'; a manifest names what lies below it, or absolute places")
     url = path if "://" in path or Path(path).is_absolute() else f"{base}/{path}"
     try:
-        system, place = _open_system(url)
+        system, place = open_system(url)
         if "://" not in url and (reason := irregular(Path(url))) is not None:
             return Broken(url, reason)
-        stamp = _local_stamp(Path(url)) if "://" not in url else _stamp(system.info(place))
+        stamp = _local_stamp(Path(url)) if "://" not in url else stamp_of(system.info(place))
     except (OSError, ConfigError) as error:
         return Broken(url, f"cannot be read ({getattr(error, 'strerror', None) or error})")
     file = path if url != path else PurePosixPath(place).name
-    return Item(stem(f"{name}.x") if name else stem(file), file, url, stamp, url)
+    if (kind := whole_kind(Path(url))) and "://" in url:
+        return Broken(url, f"is a {kind}, which {_HERE}")
+    return Item(stem(f"{name}.x") if name else stem(file), file, url, stamp, url, kind=kind)
 
 
 @lru_cache(maxsize=8)
@@ -227,13 +225,16 @@ def _zip(url: str) -> ZipTree:
     return ZipTree(Path(url), None if "://" not in url else fsspec.open(url, "rb").open())
 
 
-def read_item(item: Item, max_pixels: int, reading: Reading | None = None) -> AnyPicture:
+def read_item(
+    item: Item, max_pixels: int, reading: Reading | None = None, ahead: Ahead | None = None
+) -> AnyPicture:
     """Decode the picture at a place.
 
     Args:
         item: The place.
         max_pixels: Larger declared sizes are refused.
         reading: How files become levels; None for 8-bit pictures.
+        ahead: Reads the pictures of a shard many at a time.
 
     Raises:
         DataError: It cannot be read or decoded.
@@ -244,14 +245,26 @@ def read_item(item: Item, max_pixels: int, reading: Reading | None = None) -> An
         if item.member:
             content = _zip(item.url).read(item.member)
         else:
-            content = _bytes(item)
+            content = _bytes(item) if ahead is None or item.start < 0 else ahead.content(item)
     except UserError:
         raise
     except Exception as error:  # every file system behind fsspec raises types of its own
-        raise DataError(
+        raise (PerhapsLater if "://" in item.url and passing(error) else DataError)(
             f"{item.source} cannot be read ({type(error).__name__}: {str(error)[:200]})"
         ) from None
+    if "://" in item.url and item.start < 0 and _is_scene(item.url, content):
+        raise DataError(f"{item.source} is a scene, which {_HERE}")
     return read_by(reading, item.source, max_pixels, content=content)
+
+
+def _is_scene(url: str, content: bytes) -> bool:
+    suffix = PurePosixPath(url).suffix.lower()
+    if suffix not in (".tif", ".tiff"):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"picture{suffix}"
+        copy.write_bytes(content)
+        return whole_kind(copy) == "scene"
 
 
 def _bytes(item: Item) -> bytes:

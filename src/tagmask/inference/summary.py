@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,16 +17,17 @@ from tagmask.data.datasets.tagcells import join_tags
 from tagmask.data.tables import csv_text
 from tagmask.errors import ConfigError, DataError
 from tagmask.inference.pictures import Named
-from tagmask.store.files import atomic_write, write_json
+from tagmask.inference.place import Place
+from tagmask.store.files import atomic_write
 from tagmask.store.ledger import FileState, file_state, is_whole
 
 __all__ = [
     "Counts",
     "Summary",
     "check_key",
+    "each_row",
     "files_of",
     "is_whole_row",
-    "read_rows",
     "row_of",
     "row_of_counts",
     "table_head",
@@ -151,17 +152,16 @@ def is_whole_row(folder: Path, row: Mapping[str, Any], outputs: Sequence[Path] |
     return bool(known) and all(path in known and is_whole(path, known[path]) for path in wanted)
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The figures of every picture that a folder of predictions holds.
+def each_row(place: Place) -> Iterator[dict[str, Any]]:
+    """The figures of every picture that a folder of predictions holds, one after the other.
 
     Raises:
         DataError: ``summary.jsonl`` cannot be read.
     """
-    file = folder / "summary.jsonl"
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+        yield from (json.loads(line) for line in place.lines("summary.jsonl") if line.strip())
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}); predict again") from None
+        raise DataError(f"{place}/summary.jsonl cannot be read ({error}); predict again") from None
 
 
 class Summary:
@@ -192,7 +192,7 @@ class Summary:
         self._stream: IO[str] | None = None
 
     def _earlier(self, key: str, overwrite: bool) -> dict[str, dict[str, Any]]:
-        if not check_key(self._folder, key, overwrite):
+        if not check_key(Place(self._folder), key, overwrite):
             return {}
         rows = {}
         lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.is_file() else []
@@ -273,25 +273,24 @@ def table_row(row: Mapping[str, Any], classes: ClassTable) -> list[Any]:
     return [*(plain[key] for key in _HEAD), *(row["classes"].get(name, 0) for name in classes.names)]
 
 
-def check_key(folder: Path, key: str, overwrite: bool) -> bool:
+def check_key(place: Place, key: str, overwrite: bool) -> bool:
     """Whether a folder holds masks of this model and these settings; notes that it does from now on.
 
     Raises:
         ConfigError: It holds masks of others, and they shall not be replaced.
     """
-    note = folder / "predict.json"
     same = False
-    if note.is_file():
+    if place.state("predict.json") is not None:
         try:
-            same = json.loads(note.read_text(encoding="utf-8"))["key"] == key
+            same = json.loads(place.read("predict.json"))["key"] == key
         except (OSError, ValueError, KeyError, TypeError):
             same = False
         if not same and not overwrite:
             raise ConfigError(
-                f"{folder} holds masks of another model, other settings or other tags; choose another "
+                f"{place} holds masks of another model, other settings or other tags; choose another "
                 "--out, or replace them with --overwrite"
             )
-    write_json(note, {"key": key})
+    place.write("predict.json", (json.dumps({"key": key}, indent=2) + "\n").encode())
     return same
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,12 @@ from tagmask.errors import DataError, UserError, nearest
 from tagmask.inference.crf import crf_preset
 from tagmask.inference.pictures import Picture
 from tagmask.inference.predictor import Prediction, Predictor, Use, remembered_use
+from tagmask.inference.shard import Shard
 from tagmask.inference.summary import files_of, row_of
 from tagmask.models.trained import Trained
 from tagmask.report.panels import label_picture
-from tagmask.store.files import NameRefused, atomic_write, digest, file_for
-from tagmask.store.labels import write_mask
+from tagmask.store.files import NameRefused, PerhapsLater, atomic_write, digest, file_for
+from tagmask.store.labels import mask_bytes
 
 __all__ = [
     "PredictConfig",
@@ -98,6 +100,7 @@ class Work:
         done: Told the figures of every finished picture, when all its files are there.
         failed: Told (source, reason) of everything that could not be done.
         reading: How files become levels; None for 8-bit pictures.
+        shard: Takes the files instead of the folder.
     """
 
     config: PredictConfig
@@ -108,6 +111,7 @@ class Work:
     done: Callable[[dict[str, Any]], None]
     failed: Callable[[str, str], None]
     reading: Reading | None = None
+    shard: Shard | None = None
     waiting: dict[tuple[int, int], list[tuple[Picture, AnyPicture]]] = field(default_factory=dict)
 
 
@@ -197,6 +201,8 @@ def take(work: Work, picture: Picture) -> None:
     """Decode a picture; predict it at once if it is large, else when its batch is full."""
     try:
         image = picture.read()
+    except PerhapsLater:
+        raise  # it is not the picture's fault
     except UserError as error:
         work.failed(picture.source, str(error))
         return
@@ -263,15 +269,23 @@ def allowed(work: Work, picture: Picture) -> Tensor:
 
 
 def _write(work: Work, picture: Picture, image: AnyPicture, found: Prediction) -> None:
-    write_mask(file_for(work.out / "masks", picture.name, ".png"), found.mask, work.classes.palette)
+    made = [("masks", ".png", mask_bytes(found.mask, work.classes.palette))]
     if work.config.confidence:
-        write_mask(file_for(work.out / "confidence", picture.name, ".png"), found.confidence)
+        made.append(("confidence", ".png", mask_bytes(found.confidence)))
     if work.config.overlays:
-        with atomic_write(file_for(work.out / "overlays", picture.name, ".jpg")) as target:
-            overlay(image, found.mask).save(target, format="JPEG", quality=88)
+        buffer = io.BytesIO()
+        overlay(image, found.mask).save(buffer, format="JPEG", quality=88)
+        made.append(("overlays", ".jpg", buffer.getvalue()))
     # The row comes last: it says that everything else is there.
     known = known_tags(work, picture)
     row = row_of(picture, found.mask, found.confidence, work.classes, known, found.tiles)
+    if work.shard is not None:
+        paths = [work.shard.add(where, picture.name, ending, content) for where, ending, content in made]
+        work.done(row | {"files": {path: work.shard.files[path] for path in paths}})
+        return
+    for folder, ending, content in made:
+        with atomic_write(file_for(work.out / folder, picture.name, ending)) as target:
+            target.write_bytes(content)
     work.done(row | files_of(work.out, outputs(work, picture)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tagmask.review.verdict import Facts, Level, Verdict
@@ -14,7 +14,7 @@ _FULL = 0.98
 _UNSURE = 0.3
 
 
-def judge_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str], folder: str) -> Verdict | None:
+def judge_rows(rows: Iterable[Mapping[str, Any]], names: Sequence[str], folder: str) -> Verdict | None:
     """Words and a level for masks of pictures that nobody tagged, or whose tags restricted them.
 
     Args:
@@ -26,14 +26,17 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str], folder: 
     Returns:
         The verdict; None without pictures.
     """
-    if not rows:
+    count, sums, seen = 0, [0, 0, 0, 0], set[str]()
+    for row in rows:  # millions of them, perhaps, so none is kept
+        count += 1
+        sums[0] += not row["classes"]
+        sums[1] += sum(row["classes"].values()) > _FULL
+        sums[2] += row["unsure"] > _UNSURE
+        sums[3] += any("no pixel of the tag" in w for w in row["warnings"])
+        seen.update(row["classes"])
+    if not count:
         return None
-    count = len(rows)
-    empty = sum(not row["classes"] for row in rows) / count
-    full = sum(sum(row["classes"].values()) > _FULL for row in rows) / count
-    unsure = sum(row["unsure"] > _UNSURE for row in rows) / count
-    missed = sum(any("no pixel of the tag" in w for w in row["warnings"]) for row in rows) / count
-    seen = {name for row in rows for name in row["classes"]}
+    empty, full, unsure, missed = (one / count for one in sums)
     bad: list[str] = []
     doubtful: list[str] = []
     good: list[str] = []

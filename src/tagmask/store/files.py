@@ -20,6 +20,7 @@ from tagmask.errors import DataError, UserError, printable
 
 __all__ = [
     "NameRefused",
+    "PerhapsLater",
     "atomic_write",
     "clear_partial",
     "digest",
@@ -35,11 +36,16 @@ _NAMES = (
     errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.ELOOP,
 )  # fmt: skip
 """What systems answer to a name that cannot be written, whatever the disk."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class NameRefused(DataError):
     """One name cannot be written; others in the same folder can."""
+
+
+class PerhapsLater(DataError):
+    """A write failed as it may not a minute later: the disk is full, or the place cannot be reached."""
 
 
 @contextmanager
@@ -71,8 +77,7 @@ def atomic_write(path: Path, error: type[UserError] = DataError) -> Iterator[Pat
             os.fsync(file.fileno())
         os.replace(target, path)
     except OSError as problem:
-        kind = NameRefused if problem.errno in _NAMES and issubclass(NameRefused, error) else error
-        raise kind(_explain(path, problem)) from None
+        raise _kind(problem, error)(_explain(path, problem)) from None
     finally:
         with suppress(OSError):
             target.unlink(missing_ok=True)
@@ -89,6 +94,11 @@ def _claim(target: Path) -> None:
         except (FileExistsError, FileNotFoundError):
             if attempt + 1 == _ATTEMPTS:
                 raise
+
+
+def _kind(problem: OSError, error: type[UserError]) -> type[UserError]:
+    known = NameRefused if problem.errno in _NAMES else PerhapsLater if problem.errno in _NO_ROOM else error
+    return known if issubclass(known, error) else error
 
 
 def _explain(path: Path, problem: OSError) -> str:

@@ -1,0 +1,308 @@
+"""A million pictures through Ray, from and to an S3 store, with broken ones, killed workers and a full disk.
+
+    pip install s3fs 'moto[s3,server]'
+    mkdir disk && sudo mount -t tmpfs -o size=6g tmpfs disk
+    python benchmarks/bulk_million.py --disk disk --out benchmarks/results/bulk_million.json
+
+The store is moto's server, whose objects lie on `--disk`, a small file system of their own: it is filled for
+a minute in the middle of the run. All workers are killed at once before that. One picture in a hundred cannot
+be decoded. Pictures are few and small under a million names: the way is looked at, not the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+import torch
+from PIL import Image
+
+from tagmask.data.classes import ClassTable
+from tagmask.data.datasets.scenes import CLASSES, render
+from tagmask.models.trained import build_method, save_method
+
+SIDE, DISTINCT, PER_SHARD = 32, 500, 1000
+VIT = f"vit:patch=8,dim=32,depth=3,heads=2,size={SIDE}"
+FLAGS = [
+    "--engine=ray", f"--chunk={PER_SHARD}", "--device=cpu", "--scales=1", "--batch-size=100",
+    "--set=flip=none", "--set=overlays=false", "--set=confidence=false",
+]  # fmt: skip
+KILL_AT, FULL_AT, FULL_SECONDS = 0.3, 0.6, 60.0
+
+
+@dataclass
+class Seen:
+    """What was seen of a run while it went on.
+
+    Attributes:
+        rows: Time, finished chunks and memory of all processes in MiB, every few seconds.
+        cpu: Processor seconds of every process.
+        killed: Workers that were killed.
+        full: Seconds after the start at which the disk was filled and cleared.
+        starts: How often the command was given.
+    """
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    cpu: dict[int, float] = field(default_factory=dict)
+    killed: int = 0
+    full: tuple[float, float] | None = None
+    starts: int = 0
+
+
+def is_poison(number: int) -> bool:
+    return number * 7919 % 100 == 13
+
+
+def name_of(number: int) -> str:
+    return f"{number // PER_SHARD:04d}/{number:07d}"
+
+
+def bodies() -> tuple[list[bytes], list[bytes]]:
+    """Pictures, and what is none: cut off, text, nothing at all."""
+    found = []
+    for number in range(DISTINCT):
+        buffer = io.BytesIO()
+        picture = Image.fromarray(render(number, 0, size=64).image).resize((SIDE, SIDE))
+        picture.save(buffer, "JPEG", quality=80)
+        found.append(buffer.getvalue())
+    return found, [found[0][: len(found[0]) // 2], b"no picture", b""]
+
+
+def upload(system: Any, count: int) -> None:
+    """Tar shards under ``bulk/in``."""
+    good, bad = bodies()
+    for first in range(0, count, PER_SHARD):
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w") as shard:
+            for number in range(first, min(first + PER_SHARD, count)):
+                body = bad[number % len(bad)] if is_poison(number) else good[number % DISTINCT]
+                entry = tarfile.TarInfo(f"{name_of(number)}.jpg")
+                entry.size = len(body)
+                shard.addfile(entry, io.BytesIO(body))
+        system.pipe_file(f"bulk/in/{first // PER_SHARD:05d}.tar", content.getvalue())
+
+
+def make_model(folder: Path) -> None:
+    torch.manual_seed(0)
+    method = build_method("more", {"backbone": VIT, "weights": "none", "decoder_width": 32}, len(CLASSES))
+    save_method(folder, method.eval(), "more", ClassTable(tuple(CLASSES)), {}, {})
+
+
+def family(root: int) -> Iterator[tuple[int, str, float, float]]:
+    """(process, name, MiB not shared with others, processor seconds) of a process and all it started."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, ValueError):
+            continue
+        parents.setdefault(parent, []).append(int(entry.name))
+    todo, tick = [root], os.sysconf("SC_CLK_TCK")
+    while todo:
+        pid = todo.pop()
+        todo += parents.get(pid, [])
+        try:
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            used = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        except OSError:
+            continue
+        pss = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+        yield pid, name, pss / 1024, sum(map(int, used)) / tick
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte on a file system."""
+    with (disk / "filler").open("wb", buffering=0) as file:
+        piece = bytes(1 << 20)
+        try:
+            while True:
+                file.write(piece)
+        except OSError:
+            pass
+
+
+def watch(
+    process: subprocess.Popen[str], system: Any, disk: Path, chunks: int, seen: Seen, began: float
+) -> None:
+    """Look at memory and progress until the end; kill the workers and fill the disk when it is time."""
+    while process.poll() is None:
+        found = list(family(process.pid))
+        workers = [pid for pid, name, *_ in found if name.startswith("ray::MapWorker")]
+        done, now = len(system.find("bulk/out/bulk/done")), time.monotonic() - began
+        sizes = {"driver": 0.0, "workers": 0.0, "ray": 0.0}
+        for pid, _, size, cpu in found:
+            part = "driver" if pid == process.pid else "workers" if pid in workers else "ray"
+            sizes[part] += size
+            seen.cpu[pid] = max(cpu, seen.cpu.get(pid, 0.0))
+        row = {"seconds": round(now, 1), "chunks": done, **{k: round(v, 1) for k, v in sizes.items()}}
+        seen.rows.append({**row, "all": round(sum(sizes.values()), 1)})
+        if not seen.killed and done >= KILL_AT * chunks and workers:
+            for pid in workers:
+                os.kill(pid, signal.SIGKILL)
+            seen.killed = len(workers)
+        if seen.full is None and done >= FULL_AT * chunks:
+            fill(disk)
+            seen.full = (now, now)
+        if (disk / "filler").exists() and seen.full is not None and now > seen.full[0] + FULL_SECONDS:
+            (disk / "filler").unlink()
+            seen.full = (seen.full[0], now)
+        time.sleep(4)
+    (disk / "filler").unlink(missing_ok=True)
+
+
+def label(model: Path, workers: int, system: Any, disk: Path, chunks: int) -> tuple[Seen, float, str]:
+    """Give the command until it is through; what was seen, seconds, what it said at the end."""
+    command = [sys.executable, "-m", "tagmask", "predict", str(model), "s3://bulk/in/*.tar"]
+    command += ["--out", "s3://bulk/out", *FLAGS, f"--workers={workers}"]
+    seen, began, code, said = Seen(), time.monotonic(), -1, ""
+    while code not in (0, 3):
+        seen.starts += 1
+        with tempfile.TemporaryFile("w+") as told:
+            process = subprocess.Popen(command, stderr=told, stdout=told, text=True)
+            watch(process, system, disk, chunks, seen, began)
+            code, said = process.wait(), _read(told)
+        print(f"exit code {code}: {said[-400:]}", flush=True)
+        if code not in (0, 3) and seen.starts == 5:
+            sys.exit("it ended five times")
+    return seen, time.monotonic() - began, said
+
+
+def _read(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
+
+
+def completeness(system: Any, count: int) -> dict[str, Any]:
+    """Every picture once, as a mask or as a failure; pictures of one body have one mask."""
+    masks: Counter[str] = Counter()
+    bytes_of: dict[int, set[str]] = {}
+    for shard in sorted(system.find("bulk/out/shards")):
+        with tarfile.open(fileobj=io.BytesIO(system.cat_file(shard))) as archive:
+            for entry in archive:
+                name = entry.name.removeprefix("masks/").removesuffix(".png")
+                masks[name] += 1
+                content = archive.extractfile(entry)
+                assert content is not None
+                body = int(name[-7:]) % DISTINCT
+                bytes_of.setdefault(body, set()).add(hashlib.sha256(content.read()).hexdigest())
+    listed: Counter[str] = Counter()
+    with system.open("bulk/out/summary.jsonl", "rb") as lines:
+        for line in lines:
+            listed[json.loads(line)["name"]] += 1
+    with system.open("bulk/out/failed.csv", "r", newline="") as file:
+        failed = Counter(row["source"].rsplit(":", 1)[1].removesuffix(".jpg") for row in csv.DictReader(file))
+    wanted = {name_of(number) for number in range(count) if not is_poison(number)}
+    broken = {name_of(number) for number in range(count) if is_poison(number)}
+    twice = sum(n > 1 for found in (masks, listed, failed) for n in found.values())
+    return {
+        "images": count,
+        "lost": len(wanted - masks.keys()) + len(wanted - listed.keys()) + len(broken - failed.keys()),
+        "twice": twice + len(masks.keys() & failed.keys()),
+        "masks": len(masks),
+        "failed": len(failed),
+        "never_listed": len((masks.keys() | failed.keys()) - wanted - broken),
+        "bodies_with_more_than_one_mask": sum(len(found) > 1 for found in bytes_of.values()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--disk", type=Path, required=True, help="a small file system for the store")
+    parser.add_argument("--server", default="moto_server -H 127.0.0.1 -p {port}", help="how it is started")
+    parser.add_argument("--port", type=int, default=9123)
+    parser.add_argument("--price", type=float, default=0.04, help="of a core for an hour")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    endpoint = f"http://127.0.0.1:{args.port}"
+    os.environ |= {"OMP_NUM_THREADS": "1", "AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+    # Objects of more than a few bytes lie in files on the small disk.
+    place = {"TMPDIR": str(args.disk), "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": "4096"}
+    words = shlex.split(args.server.format(port=args.port))
+    server = subprocess.Popen(
+        words, env={**os.environ, **place}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        system = fsspec.filesystem("s3", use_listings_cache=False)
+        _answering(system, server)
+        system.mkdir("bulk")
+        upload(system, args.images)
+        print("uploaded", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            make_model(Path(folder) / "model")
+            chunks = -(-args.images // PER_SHARD)
+            seen, seconds, said = label(Path(folder) / "model", args.workers, system, args.disk, chunks)
+        told = completeness(system, args.images)
+        bulk = json.loads(system.cat_file("bulk/out/bulk/bulk.json"))
+    finally:
+        server.terminate()
+        server.wait()
+    cpu, busy = sum(seen.cpu.values()), [r for r in seen.rows if 0.05 < r["chunks"] / chunks < 0.97]
+    million = cpu * 1e6 / args.images / 3600
+    result = {
+        **told,
+        "peak_gb": round(max(row["all"] for row in seen.rows) * 2**20 / 1e9, 3),
+        "mib": {
+            f"{part}, {when}": busy[int(share * len(busy))][part]
+            for part in ("driver", "workers", "all")
+            for when, share in (("at a quarter", 0.25), ("at three quarters", 0.75))
+        },
+        "seconds": round(seconds, 1),
+        "images_per_second": round(args.images / seconds, 1),
+        "images_per_second_of_last_start": round(bulk["images_per_second"], 1),
+        "processor_seconds": round(cpu, 1),
+        "workers_killed_at_once": seen.killed,
+        "disk_full_seconds": round(seen.full[1] - seen.full[0], 1) if seen.full else 0,
+        "starts": seen.starts,
+        "core_hours_per_million": round(million, 3),
+        "cost_per_million": f"{million * args.price:.3f} at {args.price} for an hour of a core",
+        "command": f"python benchmarks/bulk_million.py --images {args.images} --workers {args.workers} "
+        "--disk DISK --out ...",
+        "machine": f"{os.cpu_count()}-core CPU, {platform.machine()}, shared with other work and the store",
+        "network": f"MoRe, {VIT}, pictures of {SIDE} x {SIDE}, one view, masks only",
+        "seed": 0,
+        "seconds_chunks_mib": [
+            [row["seconds"], row["chunks"], row["all"]] for row in seen.rows[:: max(1, len(seen.rows) // 40)]
+        ],
+        "versions": {name: version(name) for name in ("torch", "ray", "s3fs", "tagmask")},
+        "said": said.strip().splitlines()[-1][:200] if said.strip() else "",
+    }
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+def _answering(system: Any, server: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            system.ls("", refresh=True)
+            return
+        except Exception:
+            time.sleep(0.5)
+    sys.exit("the store does not answer")
+
+
+if __name__ == "__main__":
+    main()
