@@ -308,3 +308,29 @@ def test_a_random_draw_to_check_and_doubted_tags_as_cards(page, finished):
     assert {path: sorted(path.read_text().split()) for path in before} == {
         path: sorted(content.decode().split()) for path, content in before.items()
     }
+
+
+def test_from_other_machines_the_page_opens_by_its_token_only(page, finished, tmp_path):
+    browser, _ = page
+    with served(finished, "--host", "0.0.0.0", "--out", str(tmp_path / "out")) as url:
+        bare, token = url.split("/?token=")
+        bare = f"http://127.0.0.1:{bare.rsplit(':', 1)[1]}"
+        # Without it, or with another: a line of text and nothing of the page.
+        for path in ("/", f"/?token={token[:-1]}", "/api/run", "/static/main.js"):
+            browser.driver.get(bare + path)
+            assert browser.text("body") == "open the address that tagmask printed, with its token", path
+            assert not browser.run("return Boolean(window.tagmask)"), path
+        browser.open(f"{bare}/?token={token}")
+        assert browser.run("return location.href").startswith(f"{bare}/")
+        assert token not in browser.run("return location.href")
+        assert "of 16" in browser.text("#place")
+        browser.press("a")
+        browser.saved()
+        # From now on this browser has it; a script in the page cannot read it.
+        browser.open(f"{bare}/")
+        assert "1 of 16 decided" in browser.text("#counts")
+        assert token not in browser.run("return document.cookie")
+        browser.driver.delete_all_cookies()
+        browser.driver.get(f"{bare}/")
+        assert "with its token" in browser.text("body")
+    assert list((tmp_path / "out" / "reviewed").rglob("*.png"))
