@@ -204,3 +204,47 @@ def test_notes_of_archives_tell_rows_failures_and_the_archive(places):
         place.write("note", "".join(f"{json.dumps(line)}\n" for line in lines).encode())
         note = read_note(place, "note")
         assert note == ([{"name": "a"}], [("b", "why")], ["s.tar", 3, "x"])
+
+
+def test_scenes_keep_their_grid_in_a_bulk_run_and_are_named_where_they_cannot(inputs, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.3, 0, 5e5, 0, -0.3, 5e6)}
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    head = {"driver": "GTiff", "height": 40, "width": 24, "count": 3, "dtype": "uint8"}
+    with rasterio.open(folder / "a.tif", "w", **head, **place) as file:
+        file.write(np.full((3, 40, 24), 200, np.uint8))
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(folder / "b.png")
+    fsspec.filesystem("memory").pipe("/places/a.tif", (folder / "a.tif").read_bytes())
+    items = [item for item in list_items([str(folder)]) if isinstance(item, Item)]
+    assert [item.kind for item in items] == ["scene", ""]
+    for shards in (False, True):
+        out = tmp_path / f"out-{shards}"
+        job = Job(inputs / "model", out, CONFIG, RuntimeConfig(device="cpu", threads=1), "s", shards)
+        plan, one = Plan(Place(out)), Worker(job)
+        plan.write(iter([items]), one.key)
+        assert told(one, 0) == ((1, 1, "") if shards else (2, 0, ""))
+        _, failed, _ = read_note(plan.place, plan.note(plan.keys[0]))
+        if shards:
+            assert failed == [(str(folder / "a.tif"), "is a scene, which no shard holds; leave out --shards")]
+            continue
+        with rasterio.open(out / "masks" / "a.tif") as made:
+            assert (made.crs, made.transform) == (place["crs"], place["transform"])
+            assert made.shape == (40, 24)
+        assert (out / "masks" / "b.png").is_file()
+        assert plan.is_done(plan.keys[0])
+    (there,) = list_items(["memory://places/a.tif"])
+    with pytest.raises(DataError, match="is a scene, which is read in parts and needs a disk; copy it"):
+        read_item(there, 10**6)
+
+
+def test_series_and_volumes_are_listed_once_and_refused_behind_urls(tmp_path):
+    for name in ("scan/1.dcm", "scan/2.dcm", "head.nii.gz"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+        fsspec.filesystem("memory").pipe(f"/places/in/{name}", b"x")
+    found = list(list_items([str(tmp_path / "in")]))
+    assert sorted((one.name, one.kind) for one in found) == [("head", "volume"), ("scan", "series")]
+    for one in list_items(["memory://places/in"]):
+        assert "copy it to one first" in one.reason, one
+    fsspec.filesystem("memory").rm("/places", recursive=True)
