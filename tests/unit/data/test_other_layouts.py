@@ -81,15 +81,20 @@ def test_parts_are_never_classes(tmp_path):
         open_dataset(tmp_path)
 
 
-def test_roboflows_coco_folders_are_read(tmp_path):
+def test_roboflows_coco_folders_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for part in ("train", "valid", "test"):
         for k in range(2):
             picture(tmp_path / part / f"{part}{k}.jpg")
-        found = [(f"{part}{k}.jpg", 60, 40) for k in range(2)]
+        picture(tmp_path / part / "new.jpg")
+        found = [*((f"{part}{k}.jpg", 60, 40) for k in range(2)), ("seen.jpg", 60, 40)]
         content = coco(found, [(1, 1, [BOX]), (2, 2, [BOX])], ((0, "pets"), (1, "dog"), (2, "cat")))
         content["categories"][1]["supercategory"] = content["categories"][2]["supercategory"] = "pets"
         (tmp_path / part / "_annotations.coco.json").write_text(json.dumps(content))
-    assert check(tmp_path).kind == "coco"
+    report = check(tmp_path)
+    assert report.kind == "coco"
+    assert list(notes(report, "image without annotation")) == ["1 images"]
+    assert notes(report, "image that is not listed")["1 images"].startswith("new.jpg")
     assert (names(tmp_path, "train"), names(tmp_path, "val")) == (["train0", "train1"], ["valid0", "valid1"])
     data = open_dataset(tmp_path, split="test", masks=True)
     assert (data.classes.names, len(data)) == (("dog", "cat"), 2)

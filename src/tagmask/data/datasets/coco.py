@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import pairwise
@@ -18,6 +18,7 @@ from tagmask.data.base import Item, Problem, Scan, Source
 from tagmask.data.classes import ClassTable, class_table, read_class_file
 from tagmask.data.datasets.coco_places import image_folder, instances_file, listing, roboflow_files
 from tagmask.data.datasets.writing import cache_folder, png_bytes, write_whole
+from tagmask.data.readers.images import IMAGE_SUFFIXES
 from tagmask.data.readers.masks import MaskValues
 from tagmask.data.readers.plain import parse_json
 from tagmask.data.readers.regular import read_bytes, read_text
@@ -68,6 +69,7 @@ def scan(source: Source) -> Scan:
     folder = image_folder(source.root, base, rows, path)
     present = listing(folder, rows)
     items, problems = [], [Problem(*entry) for entry in index["problems"]]
+    problems += _unlooked(index["images"], present, split)
     for file_name, indices, boxes in rows:
         name = PurePosixPath(file_name).with_suffix("").as_posix()
         if file_name not in present:
@@ -83,6 +85,22 @@ def scan(source: Source) -> Scan:
     about = {"kind": "coco", "tags": str(path), "images": str(folder), "masks": seen}
     about |= {"mask values": MaskValues.by_name(classes.names, classes).text()} if source.masks else {}
     return Scan(classes, tuple(items), split, tuple(problems), masks.read, about)
+
+
+def _unlooked(images: Sequence[Any], present: Collection[str], split: str) -> Iterator[Problem]:
+    """Notes on pictures that nobody annotated: those of the file, and those beside the others."""
+    bare = 0 if split.endswith("_all") else sum(not row[1] for row in images)
+    if bare:
+        detail = (
+            "the file lists them, and nothing on them: left out (the split NAME_all takes them as negatives)"
+        )
+        yield Problem("image without annotation", f"{bare} images", detail, fatal=False)
+    listed = {row[0] for row in images}
+    more = [n for n in present if n not in listed and PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES]
+    if more:
+        yield Problem(
+            "image that is not listed", f"{len(more)} images", f"{min(more)}, ...: left out", fatal=False
+        )
 
 
 def _index(path: Path) -> dict[str, Any]:
