@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tagmask.config import Config, Scales
 from tagmask.errors import ConfigError
 from tagmask.ops.multiscale import in_small_calls, multi_scale, view_sizes
+from tagmask.ops.pooling import SoftPooling
 from tagmask.types import Batch, OptimPlan, SegmentationPlan, StepResult, ViewPlan
 
 __all__ = ["Method", "MethodConfig", "SegmentationViews", "in_mode", "ordered"]
@@ -168,6 +169,18 @@ class Method(nn.Module, ABC):
     def classify(self, images: Tensor) -> Tensor:
         """Class logits (B, K) for images (B, 3, H, W) in [0, 1]."""
         raise AttributeError(f"{type(self).__name__} has no image classifier")
+
+    def head_tokens(self, images: Tensor) -> dict[str, Tensor]:
+        """What linear classifiers on a backbone that stands still read, {head: (B, N, D)}; empty if none do."""
+        return {}
+
+    def head_reading(self, head: str) -> tuple[SoftPooling, bool]:
+        """How a head's map becomes a logit, and whether it has a bias."""
+        raise AttributeError(f"{type(self).__name__} has no head '{head}'")
+
+    def set_head(self, head: str, weight: Tensor, bias: Tensor) -> None:
+        """Give a head that was fitted elsewhere its weights (K, D) and bias (K,)."""
+        raise AttributeError(f"{type(self).__name__} has no head '{head}'")
 
     def segment(self, images: Tensor) -> Tensor:
         """Segmentation logits (B, K + 1, h', w') for images (B, 3, H, W) in [0, 1]."""

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -70,8 +70,8 @@ class MoReConfig(MethodConfig):
     aux_norm: bool = False
     """Whether these patches are normed first; without it the raw residual stream is read."""
     pooling: Literal["max"] | SoftPooling = "max"
-    """From patches to class logits: "max" of the features as released, or "mean", "top" (strongest fifth) or
-    "lse" of the class map, which let more of an object learn."""
+    """From patches to class logits: "max" of the features as released, or "mean", "top" (strongest fifth),
+    "tenth" or "lse" of the class map, which let more of an object learn."""
     aux_pooling: Literal["max"] | SoftPooling = "max"
     """The same for the auxiliary classifier."""
     graph: bool = True
@@ -534,6 +534,30 @@ class MoRe(Method):
     def classify(self, images: Tensor) -> Tensor:
         """Class logits (B, K) of the main classifier for images (B, 3, H, W) in [0, 1]."""
         return self.logits(self.encoder(images).patches)
+
+    def head_tokens(self, images: Tensor) -> dict[str, Tensor]:
+        """Tokens of both classifiers, those of the auxiliary one normalised; none if the backbone learns."""
+        config = self.config
+        if config.train_blocks != 0 or not config.aux_norm or "max" in (config.pooling, config.aux_pooling):
+            return {}
+        out = self.encoder(images, hidden=(self.aux_block,))
+        hidden = self.encoder.to_map(out.hidden[self.aux_block], out.grid).flatten(2).transpose(1, 2)
+        tokens = F.layer_norm(hidden.float(), hidden.shape[2:], eps=1e-6)
+        return {"classifier": out.patches.flatten(2).transpose(1, 2), "aux_classifier": tokens}
+
+    def head_reading(self, head: str) -> tuple[SoftPooling, bool]:
+        """Only the auxiliary classifier has a bias: the one of the norm in front of it."""
+        aux = head == "aux_classifier"
+        return cast(SoftPooling, self.config.aux_pooling if aux else self.config.pooling), aux
+
+    @torch.no_grad()
+    def set_head(self, head: str, weight: Tensor, bias: Tensor) -> None:
+        """Weights (K, D) and bias (K,) of a classifier; the auxiliary one keeps its bias in its norm."""
+        self.get_submodule(head).weight.copy_(weight[:, :, None, None])  # type: ignore[operator]
+        if head == "aux_classifier":
+            self.aux_norm.weight.fill_(1.0)  # type: ignore[operator]
+            shift = torch.linalg.pinv(weight.double()) @ bias.double()
+            self.aux_norm.bias.copy_(shift)  # type: ignore[operator]
 
     def class_tokens(self, images: Tensor) -> Tensor:
         """Class tokens (B, K, D) behind the graph for images (B, 3, H, W) in [0, 1]."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["SoftPooling", "ranked_pool", "soft_pool"]
 
-SoftPooling = Literal["mean", "top", "lse"]
+SoftPooling = Literal["mean", "top", "tenth", "lse"]
 
 
 def ranked_pool(maps: Tensor, decay: float = 0.996) -> Tensor:
@@ -34,8 +34,8 @@ def soft_pool(maps: Tensor, how: SoftPooling, share: float = 0.2, sharpness: flo
 
     Args:
         maps: (B, K, h, w).
-        how: "mean"; "top", the mean of the strongest `share`; or "lse", log-mean-exp (Pinheiro and Collobert,
-            CVPR 2015).
+        how: "mean"; "top", the mean of the strongest `share`; "tenth", of the strongest tenth; or "lse",
+            log-mean-exp (Pinheiro and Collobert, CVPR 2015).
         share: Part of the places "top" averages, in (0, 1].
         sharpness: Of "lse": towards 0 it is the mean, towards infinity the maximum.
 
@@ -48,13 +48,14 @@ def soft_pool(maps: Tensor, how: SoftPooling, share: float = 0.2, sharpness: flo
     values = maps.flatten(2).float()
     if how == "mean":
         return values.mean(2)
-    if how == "top":
+    if how in ("top", "tenth"):
+        share = 0.1 if how == "tenth" else share
         if torch.compiler.is_exporting():
             return _top_traced(values, share)
         return values.topk(max(int(values.shape[2] * share), 1), dim=2).values.mean(2)
     if how == "lse":
         return ((values * sharpness).logsumexp(2) - _places(values).log().float()) / sharpness
-    raise ValueError(f"pooling must be mean, top or lse, got {how!r}")
+    raise ValueError(f"pooling must be mean, top, tenth or lse, got {how!r}")
 
 
 def _places(values: Tensor) -> Tensor:

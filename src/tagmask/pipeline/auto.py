@@ -25,6 +25,7 @@ __all__ = ["Decision", "Settled", "parse_time", "run_settings", "settle"]
 _LOOKED_AT = 64
 _SIDES = (224, 320)
 _UPDATES = (200, 400)
+_VIEWS = (100, 240)
 _FEWEST = 40
 _CROWDED = 0.4
 
@@ -204,10 +205,12 @@ def _sizes(train: TagDataset) -> list[Decision]:
 
 
 def _updates(train: TagDataset) -> list[Decision]:
-    fewest, most = _UPDATES
-    count = max(fewest, min(most, 10 * round(3 * len(train) / 160)))
-    reason = f"{len(train)} images, about three looks at each, {fewest} to {most} updates"
-    return [Decision("train.iterations", count, reason), Decision("student.train.iterations", count, reason)]
+    wanted = 10 * round(3 * len(train) / 160)
+    found = []
+    for key, (fewest, most) in (("train.iterations", _VIEWS), ("student.train.iterations", _UPDATES)):
+        reason = f"{len(train)} images, about three looks at each, {fewest} to {most} batches"
+        found.append(Decision(key, max(fewest, min(most, wanted)), reason))
+    return found
 
 
 def _background(train: TagDataset) -> list[Decision]:
@@ -220,7 +223,12 @@ def _background(train: TagDataset) -> list[Decision]:
     if min(counts) == 0 or mean < 2 or mean < _CROWDED * classes:
         return []
     reason = f"every image is tagged, with {mean:.1f} of {classes} classes on average (or give --background)"
-    values = {"refine.fit": False, "refine.background": 0.0, "refine.method": "none"}
+    values = {
+        "refine.fit": False,
+        "refine.background": 0.0,
+        "refine.method": "none",
+        "train.heads.whiten": 0.0,
+    }
     return [Decision(key, value, reason) for key, value in values.items()]
 
 

@@ -84,6 +84,11 @@ def check_training(config: TrainConfig, name: str, context: Context) -> None:
     """
     kind = methods.get(name)
     make_view(config.view, config.size, **config.view_settings)
+    if config.heads is not None and (config.corrections or config.start):
+        raise ConfigError(
+            "train.heads fits classifiers to tags from nothing; it goes with neither train.start nor "
+            "train.corrections (tagmask teach learns from corrections)"
+        )
     for what in ("labels", "corrections", "start"):
         path = getattr(config, what)
         if path is not None and not path.exists():

@@ -19,6 +19,7 @@ from tagmask.errors import CheckpointError, ConfigError
 from tagmask.methods.base import Method
 from tagmask.models.trained import load_trained, save_method
 from tagmask.steps.base import Context, Step, data_checksum, plain
+from tagmask.steps.classifiers import fit_classifiers
 from tagmask.steps.fitting import (
     Job,
     Plan,
@@ -45,7 +46,6 @@ from tagmask.training.validate import validate_method
 from tagmask.types import OptimPlan
 
 __all__ = ["TRAIN", "TrainConfig", "train"]
-
 
 _NOT_SHOWN = ("lr", "grad_norm", "skipped", "steps_per_second")
 
@@ -85,6 +85,8 @@ def train(plan: Plan, context: Context) -> dict[str, Any]:
         UserError: Corrections or images cannot be read, or the disk refuses.
     """
     job, config, runtime, method = plan.job, plan.job.config, context.runtime, plan.method
+    if config.heads:
+        return fit_classifiers(plan, config.heads, context)
     corrections = read_corrections(config, context, plan.dataset, method)
     dataset = plan.dataset if corrections is None else corrections.dataset
     aside = kept_aside(context, method, dataset)

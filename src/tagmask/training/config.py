@@ -10,6 +10,7 @@ from pydantic import Field
 from tagmask.config import Config
 from tagmask.inference.given_views import GivenViews
 from tagmask.inference.views import MapConfig
+from tagmask.training.heads import HeadsConfig
 from tagmask.training.loop import LoopSettings
 
 __all__ = ["TrainConfig"]
@@ -45,6 +46,9 @@ class TrainConfig(Config):
     """Corrected images per micro-batch and process."""
     corrections_weight: float = Field(default=1.0, ge=0)
     """Factor of their loss."""
+    heads: HeadsConfig | None = None
+    """Fit the linear classifiers of a backbone that stands still to the tokens of iterations x batch_size
+    views at once, instead of by updates."""
     start: Path | None = None
     """Run or model folder whose weights training starts from, instead of the pretrained backbone."""
     rate: float = Field(default=1.0, gt=0)

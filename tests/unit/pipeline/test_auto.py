@@ -37,7 +37,7 @@ def test_sizes_and_updates_follow_the_data_and_are_kept_in_the_settings(things):
     settled = auto.settle({"data.root": str(things)})
     config = settled.config
     assert config.localize.size == config.segment.size == 320
-    assert config.train.iterations == config.student.train.iterations == 200
+    assert (config.train.iterations, config.student.train.iterations) == (100, 200)
     assert config.refine.fit
     assert {"localize.size", "segment.size", "train.iterations"} <= set(config.decided)
     assert "300 pixels" in config.decided["localize.size"]

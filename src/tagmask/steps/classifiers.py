@@ -1,0 +1,124 @@
+"""A training without updates: the backbone stands still, and its classifiers are fitted to its tokens."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from tagmask.data.loader import TrainBatches, train_batches
+from tagmask.engine.log import CsvLog
+from tagmask.engine.signals import StopSignal
+from tagmask.errors import ConfigError
+from tagmask.methods.base import Method
+from tagmask.models.trained import save_method
+from tagmask.steps.base import Context
+from tagmask.steps.fitting import Plan, kept_aside
+from tagmask.training.config import TrainConfig
+from tagmask.training.heads import HeadsConfig, TokenBank, fit_head
+from tagmask.training.padding import on_patches
+from tagmask.training.tag_scores import score_tags
+
+__all__ = ["fit_classifiers"]
+
+
+def fit_classifiers(plan: Plan, settings: HeadsConfig, context: Context) -> dict[str, Any]:
+    """Compute the tokens of ``iterations x batch_size`` views once, fit every linear head to all of them.
+
+    Writes ``train/log.csv`` and ``model/``. Stopped, it begins again: the tokens are not kept.
+
+    Args:
+        plan: What `prepare_training` gave.
+        settings: How the heads are fitted.
+        context: The run.
+
+    Returns:
+        Figures worth keeping: updates, views and, if images are kept aside, scores of their tags.
+
+    Raises:
+        ConfigError: The method has no linear heads, or its backbone learns.
+        Stopped: A stop signal came; nothing was written.
+        UserError: Images cannot be read, or the disk refuses.
+    """
+    job, method, runtime = plan.job, plan.method.to(context.runtime.device), context.runtime
+    dataset, config = plan.dataset, plan.job.config
+    aside = kept_aside(context, method, dataset)
+    bank = _collect(plan, context)
+    log = CsvLog(context.out / "train" / "log.csv") if runtime.is_main else None
+    for head in sorted(bank.tokens):
+        figures: dict[int, float] = {}
+        weight, bias = fit_head(
+            bank.tokens[head][: bank.used],
+            bank.tags[: bank.used],
+            *method.head_reading(head),
+            settings,
+            runtime.seed,
+            runtime.device,
+            figures.__setitem__,
+        )
+        if not bool(torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+            raise ConfigError(
+                f"the classifier '{head}' became infinite; the weights or the data are broken, or "
+                "train.heads.rate is too high"
+            )
+        method.set_head(head, weight, bias)
+        if log is not None:
+            for step, loss in figures.items():
+                log.write(step, {head: loss})
+    method.eval()
+    if runtime.is_main:
+        extra = {"use": job.use, "step": config.iterations, "chosen": "last", "doubts": []} | dataset.pixels
+        save_method(context.out / "model", method, job.name, dataset.classes, {}, extra)
+    runtime.barrier()
+    results: dict[str, Any] = {"iterations": config.iterations, "views": bank.used}
+    if aside is not None:
+        results["tags"] = score_tags(method, aside, runtime, context.display, config.tag_side)
+    return results
+
+
+def _collect(plan: Plan, context: Context) -> TokenBank:
+    """Tokens of the views that updates would have seen; every process computes all."""
+    config, method, runtime = plan.job.config, plan.method.eval(), context.runtime
+    bank: TokenBank | None = None
+    batches = _batches(plan, config, context)
+    whole = map(partial(on_patches, multiple=method.side_multiple), batches)
+    with StopSignal() as stop, context.display.task("train", config.iterations) as task:
+        for _, batch in zip(range(config.iterations), whole, strict=False):
+            batch = batch.to(runtime.device)
+            with runtime.predicting():
+                found = method.head_tokens(batch.images)
+            _refuse_none(found, method)
+            bank = bank or TokenBank.sized(found, batch.tags, config.iterations * config.batch_size)
+            bank.add(found, batch.tags)
+            task.advance()
+            stop.check("train stopped; it begins again, for tokens are not kept")
+            if bank.full:
+                break
+    if batches.broken:
+        names = ", ".join(sorted(batches.broken)[:5])
+        context.display.say(f"{len(batches.broken)} images cannot be read and are left out: {names}")
+    if bank is None:  # iterations is at least 1, so the loader gave nothing
+        raise ConfigError("there is no image to learn from")
+    return bank
+
+
+def _batches(plan: Plan, config: TrainConfig, context: Context) -> TrainBatches:
+    return train_batches(
+        plan.dataset,
+        plan.view,
+        config.batch_size,
+        context.runtime.seed,
+        num_workers=config.workers or 0,
+        max_side=config.max_side,
+        broken_limit=config.broken_limit,
+    )
+
+
+def _refuse_none(found: dict[str, Any], method: Method) -> None:
+    if not found:
+        raise ConfigError(
+            f"train.heads: {type(method).__name__} with these settings has no linear classifiers on a "
+            "backbone that stands still; use method more with model.train_blocks=0, model.aux_norm=true and poolings "
+            "mean, top, tenth or lse, or leave train.heads out"
+        )
