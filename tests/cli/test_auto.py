@@ -86,3 +86,10 @@ def demo_masks_and_tags():
         return judge(Facts(60, 0.0, 0.0, 0.0, agreement=agreement(tags, found)), "x")
 
     return made
+
+
+def test_a_student_that_cannot_be_built_is_refused_before_anything_is_learned(toy, tmp_path):
+    result = tagmask("run", toy, "--out", tmp_path / "x", *TINY, "--set=student.model.train_blocks=4")
+    assert result.exit_code == 2
+    assert "train_blocks is 4, the backbone has 2" in result.stderr
+    assert not (tmp_path / "x" / "train").exists()

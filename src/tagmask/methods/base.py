@@ -171,7 +171,7 @@ class Method(nn.Module, ABC):
         raise AttributeError(f"{type(self).__name__} has no image classifier")
 
     def head_tokens(self, images: Tensor) -> dict[str, Tensor]:
-        """What linear classifiers on a backbone that stands still read, {head: (B, N, D)}; empty if none do."""
+        """What linear classifiers on a backbone that stands still read, {head: (B, N, D)}; else empty."""
         return {}
 
     def head_reading(self, head: str) -> tuple[SoftPooling, bool]:

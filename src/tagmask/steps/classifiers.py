@@ -119,6 +119,6 @@ def _refuse_none(found: dict[str, Any], method: Method) -> None:
     if not found:
         raise ConfigError(
             f"train.heads: {type(method).__name__} with these settings has no linear classifiers on a "
-            "backbone that stands still; use method more with model.train_blocks=0, model.aux_norm=true and poolings "
-            "mean, top, tenth or lse, or leave train.heads out"
+            "backbone that stands still; use method more with model.train_blocks=0, model.aux_norm=true and "
+            "poolings mean, top, tenth or lse, or leave train.heads out"
         )

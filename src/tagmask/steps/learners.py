@@ -11,6 +11,7 @@ from pydantic import Field
 from tagmask import methods
 from tagmask.config import Config
 from tagmask.errors import ConfigError
+from tagmask.models.trained import build_method
 from tagmask.steps.areas import match_area
 from tagmask.steps.base import Context, Step, data_checksum, plain
 from tagmask.steps.fitting import Job, Plan, check_training, prepare_training, taught_part
@@ -60,6 +61,10 @@ def _learner(name: str) -> Step:
     def check(config: Learner | None, context: Context) -> None:
         learner = given(config)
         check_training(learner.train, learner.method, context)
+        if learner.checkpoint is None:
+            # Hours before it is its turn: a network that cannot be built is seen now.
+            classes = context.data.open("train").num_classes
+            build_method(learner.method, network(learner, context.settings), classes, f"{name}.model")
 
     def decides(config: Learner | None, settings: Settings) -> dict[str, Any]:
         learner, runtime = given(config), settings.runtime
