@@ -36,7 +36,7 @@ from tagmask.training.tokens import Cut, TokenStore, find_encoder
 __all__ = ["teach"]
 
 _FEW = 20
-"""With fewer corrections every one is held back once, in one of two halves."""
+"""With fewer corrections every one is held back once, in one of two halves, and learning lasts longer."""
 _SHARES = (1.0, 0.5, 0.25)  # of the way from the old weights to those learned from few corrections
 _BATCH, _BESIDE = 12, 4
 _KEEP = 4
@@ -165,9 +165,9 @@ def _teach(
         cut.go(start, cut.weights(), share)
     counts = len(known), len(beside), sum(map(len, folds)), work.updates
     result = Taught(None, before, after, *counts, time.monotonic() - work.began)
-    if not better:
-        return result
-    return dataclasses.replace(result, trained=_as_trained(cut.close(), trained, result))
+    return (
+        dataclasses.replace(result, trained=_as_trained(cut.close(), trained, result)) if better else result
+    )
 
 
 def _as_trained(method: Method, before: Trained, result: Taught) -> Trained:
@@ -236,7 +236,7 @@ def _learn(work: _Work, cut: Cut, names: Sequence[str], others: Sequence[str], u
     for param in (*cut.upper, *cut.heads):
         param.requires_grad_(True)
     rng, begin = np.random.default_rng((config.seed, 3)), work.spent
-    count = min(config.updates, 20 + config.epochs * len(rows) // _BATCH)
+    count = min(config.updates, (60 if len(names) < _FEW else 20) + config.epochs * len(rows) // _BATCH)
     for update in range(count):
         done = max(update / count, (work.spent - begin) / max(until - begin, 1e-6))
         if done >= 1:
