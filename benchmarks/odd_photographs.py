@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -65,8 +65,10 @@ def answers(
     }
 
 
-def measure(method: Any, data: TagDataset, indices: range, compute: Compute) -> dict[str, dict[str, float]]:
-    """{what: {way: mean IoU}} over some images with tags."""
+def measure(
+    method: Any, data: TagDataset, indices: range, compute: Compute
+) -> Iterator[tuple[int, dict[str, dict[str, float]]]]:
+    """How many images with tags were seen, and {what: {way: mean IoU}} over them, every few images."""
     counts: dict[str, dict[str, ConfusionMatrix]] = {}
     for done, index in enumerate(indices, start=1):
         tags = data.items[index].tags
@@ -78,12 +80,14 @@ def measure(method: Any, data: TagDataset, indices: range, compute: Compute) -> 
             for what, preds in answers(method, image, tags, compute, way).items():
                 matrix = counts.setdefault(what, {}).setdefault(way, ConfusionMatrix(data.num_classes + 1))
                 matrix.update(preds=preds, target=torch.from_numpy(truth.copy()))
-        if done % 10 == 0:
-            print(f"{done} of {len(indices)}", flush=True)
-    return {
-        what: {way: round(float(matrix.compute().miou), 4) for way, matrix in rows.items()}
-        for what, rows in counts.items()
-    }
+        if done % 4 == 0 or done == len(indices):
+            yield (
+                done,
+                {
+                    what: {way: round(float(matrix.compute().miou), 4) for way, matrix in rows.items()}
+                    for what, rows in counts.items()
+                },
+            )
 
 
 def main() -> None:
@@ -98,19 +102,23 @@ def main() -> None:
     data, compute = open_dataset(given.data, split="val", masks=True), Compute.choose("cpu", "bf16")
     method = tagmask.load(given.run, device="cpu").method.eval()
     indices = range(0, len(data), given.every)
-    found = measure(method, data, indices, compute)
-    record = {
+    for done, found in measure(method, data, indices, compute):
+        given.out.write_text(json.dumps(record(given, done, found), indent=1) + "\n", encoding="utf-8")
+        print(done, json.dumps(found), flush=True)
+
+
+def record(given: argparse.Namespace, images: int, found: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """The result file; complete however early the measurement is stopped."""
+    return {
         "task": "mIoU of one model on photographs at their own sizes; maps and labels know the tags",
         "command": f"python benchmarks/odd_photographs.py RUN DATA --every {given.every}",
         "note": given.note,
         "machine": f"CPU, 1 thread of {os.cpu_count()} cores, shared; PyTorch {torch.__version__}",
         "precision": "bf16",
         "seed": 0,
-        "images": len(indices),
+        "images": f"the first {images} of every {given.every}th for scoring",
         "scores": found,
     }
-    given.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
