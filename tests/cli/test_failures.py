@@ -221,6 +221,20 @@ def test_too_little_memory_or_address_space_is_one_line_that_says_what_to_raise(
     assert "ulimit -v" in done.stderr
 
 
+@pytest.mark.parametrize(("limit", "code"), [(1 << 62, 1), (1 << 20, 2), (-1, 1)])
+def test_what_fails_near_a_limit_of_the_address_space_fails_by_it(monkeypatch, limit, code):
+    resource = pytest.importorskip("resource")
+
+    def short(*_):
+        raise SystemError("error return without exception set")
+
+    monkeypatch.setattr("tagmask.cli.show.describe", short)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    done = tagmask("show", "more")
+    assert done.exit_code == code
+    assert ("ulimit -v" in done.stderr) == (code == 2)
+
+
 def test_a_seed_that_no_generator_takes_is_a_setting_error(tmp_path, toy):
     done = tagmask(*train_args(toy, tmp_path / "o", 1, "--seed=18446744073709551621"))
     fails(done, "runtime.seed", "9223372036854775807")

@@ -14,6 +14,7 @@ import typer
 
 from tagmask.cli.complete import backbones, known_methods, known_recipes
 from tagmask.cli.manner import manner, new_display, show_line, verbose_log
+from tagmask.engine.memory import near_limit
 from tagmask.errors import ProcessError, UserError, in_commands, printable
 
 __all__ = [
@@ -136,7 +137,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if code is not None:
         return f"{error}; {_how_to_go_on()}", code
     reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError) or any(words in reason for words in _NO_MEMORY):
+    if isinstance(error, MemoryError) or any(words in reason for words in _NO_MEMORY) or near_limit():
         advice = "close other programs, make pictures or batches smaller, or raise the limit of this shell"
         return f"error: memory ran out ({reason[:200]}); {advice} (ulimit -v) or container", USER_ERROR
     return f"internal error: {type(error).__name__}: {reason} (TAGMASK_DEBUG=1 shows where)", INTERNAL

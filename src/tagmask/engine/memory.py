@@ -1,11 +1,15 @@
-"""What happens to the memory a training on the CPU frees."""
+"""Memory on the CPU: what happens to that which a training frees, and whether a limit is reached."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
+from pathlib import Path
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["keep_freed_memory", "near_limit"]
+
+_NEAR = 0.75
 
 # Numbers of mallopt(3): how much is kept at the end of the heap, how much it grows by, what is mapped apart.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -31,3 +35,20 @@ def keep_freed_memory() -> bool:
     wanted = ((_MMAP_THRESHOLD, _APART), (_TRIM_THRESHOLD, _KEPT), (_TOP_PAD, _STEP))
     accepted = [mallopt(number, value) == 1 for number, value in wanted]
     return all(accepted)
+
+
+def near_limit() -> bool:
+    """Whether this process has come near a limit of its address space (``ulimit -v``).
+
+    Libraries that get no memory there fail in many ways, and few of them say why.
+    """
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit == resource.RLIM_INFINITY:
+            return False
+        found = re.search(r"VmPeak:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))
+    except (ImportError, OSError):  # another system
+        return False
+    return found is not None and 1024 * int(found[1]) > _NEAR * limit
