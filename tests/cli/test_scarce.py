@@ -83,3 +83,19 @@ def test_shared_memory_of_64_kilobytes(toy, tmp_path):
     line = refused([*alone, sys.executable, "-m", "tagmask", *arguments])
     assert "/dev/shm" in line
     assert "train.workers=0" in line
+
+
+@pytest.mark.parametrize("kilobytes", [3_400_000, 3_600_000])
+def test_a_training_in_a_limited_shell_works_or_says_what_is_too_low(toy, tmp_path, kilobytes):
+    before, limit = spent(), kilobytes * 1024
+    done = subprocess.run(
+        [sys.executable, "-m", "tagmask", *map(str, train_args(toy, tmp_path / "o", 2))],
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    if done.returncode:
+        assert done.returncode == 2, done.stderr
+        assert "ulimit -v" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+        assert spent() - before < SECONDS
