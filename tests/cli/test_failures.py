@@ -221,12 +221,18 @@ def test_too_little_memory_or_address_space_is_one_line_that_says_what_to_raise(
     assert "ulimit -v" in done.stderr
 
 
-@pytest.mark.parametrize(("limit", "code"), [(1 << 62, 1), (1 << 20, 2), (-1, 1)])
-def test_what_fails_near_a_limit_of_the_address_space_fails_by_it(monkeypatch, limit, code):
+@pytest.mark.parametrize(
+    ("limit", "error", "code"),
+    [
+        (1 << 62, ValueError("x"), 1), (1 << 62, SystemError("returned NULL"), 2),
+        (1 << 20, ValueError("x"), 2), (-1, SystemError("returned NULL"), 1),
+    ],
+)  # fmt: skip
+def test_what_fails_near_a_limit_of_the_address_space_fails_by_it(monkeypatch, limit, error, code):
     resource = pytest.importorskip("resource")
 
     def short(*_):
-        raise SystemError("error return without exception set")
+        raise error
 
     monkeypatch.setattr("tagmask.cli.show.describe", short)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))

@@ -137,7 +137,9 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if code is not None:
         return f"{error}; {_how_to_go_on()}", code
     reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError) or any(words in reason for words in _NO_MEMORY) or near_limit():
+    # A SystemError is a library that failed and does not know how: where there is a limit, by the limit.
+    limited = near_limit(0 if isinstance(error, SystemError) else 0.75)
+    if limited or isinstance(error, MemoryError) or any(words in reason for words in _NO_MEMORY):
         advice = "close other programs, make pictures or batches smaller, or raise the limit of this shell"
         return f"error: memory ran out ({reason[:200]}); {advice} (ulimit -v) or container", USER_ERROR
     return f"internal error: {type(error).__name__}: {reason} (TAGMASK_DEBUG=1 shows where)", INTERNAL

@@ -9,8 +9,6 @@ from pathlib import Path
 
 __all__ = ["keep_freed_memory", "near_limit"]
 
-_NEAR = 0.75
-
 # Numbers of mallopt(3): how much is kept at the end of the heap, how much it grows by, what is mapped apart.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 # glibc accepts no larger limit for what is mapped apart than 32 MiB.
@@ -37,10 +35,13 @@ def keep_freed_memory() -> bool:
     return all(accepted)
 
 
-def near_limit() -> bool:
+def near_limit(share: float = 0.75) -> bool:
     """Whether this process has come near a limit of its address space (``ulimit -v``).
 
     Libraries that get no memory there fail in many ways, and few of them say why.
+
+    Args:
+        share: Of the limit; so much it has had at once.
     """
     try:
         import resource
@@ -51,4 +52,4 @@ def near_limit() -> bool:
         found = re.search(r"VmPeak:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))
     except (ImportError, OSError):  # another system
         return False
-    return found is not None and 1024 * int(found[1]) > _NEAR * limit
+    return found is not None and 1024 * int(found[1]) > share * limit
