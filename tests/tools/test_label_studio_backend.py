@@ -6,10 +6,11 @@ import base64
 import http.client
 import http.server
 import json
+import socket
 import threading
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import numpy as np
@@ -283,6 +284,20 @@ def test_a_hundred_megabytes_are_not_taken(url):
     answer = connection.getresponse()
     assert (answer.status, "at most 32 MB" in json.load(answer)["error"]) == (413, True)
     connection.close()
+    assert call(f"{url}/health")[0] == 200
+
+
+def test_a_hundred_megabytes_without_a_length_are_cut_off(url):
+    host, port = url.removeprefix("http://").split(":")
+    chunk, answer = b"100000\r\n" + b"x" * (1 << 20) + b"\r\n", b""
+    with socket.create_connection((host, int(port)), 60) as line:
+        line.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with suppress(OSError):  # the server hangs up
+            for _ in range(100):
+                line.sendall(chunk)
+        with suppress(OSError):
+            answer = line.recv(4096)
+    assert not answer or answer.startswith(b"HTTP/1.1 413"), answer
     assert call(f"{url}/health")[0] == 200
 
 

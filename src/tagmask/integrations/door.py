@@ -8,6 +8,7 @@ import hmac
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["Door", "read_object"]
@@ -60,14 +61,15 @@ class Door:
 
         async def noted(message: MutableMapping[str, Any]) -> None:
             nonlocal begun
+            if taken > self.limit and not begun:
+                return  # whatever the application says of a body that was cut off
             begun = True
             await send(message)
 
-        try:
+        with suppress(_TooLarge):
             await self.app(scope, counted, noted)
-        except _TooLarge:
-            if not begun:
-                await _answer(send, 413, self._too_large())
+        if taken > self.limit and not begun:
+            await _answer(send, 413, self._too_large())
 
     def _refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:
         host = re.sub(r":\d+$", "", headers.get("host", ""))
