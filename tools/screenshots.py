@@ -22,6 +22,7 @@ from pathlib import Path
 
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).parent.parent
 WIDTH, HEIGHT = 1024, 860
@@ -63,12 +64,16 @@ def local_page(run: Path) -> Iterator[str]:
         program.wait(30)
 
 
-def shoot(driver: webdriver.Chrome, address: str, file: Path, wait: float = 1.0) -> None:
-    """The first screen of a page as PNG."""
+def shoot(driver: webdriver.Chrome, address: str, file: Path, ready: str = "true") -> None:
+    """The first screen of a page as PNG, once a condition of the page holds and its pictures are there."""
     driver.get(address)
-    time.sleep(wait)
+    loaded = "[...document.images].every(one => one.loading === 'lazy' || one.complete)"
+    WebDriverWait(driver, 120).until(lambda page: page.execute_script(f"return {ready} && {loaded}"))
+    time.sleep(2)
     picture = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
-    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(128).save(file, optimize=True)
+    shot = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    # Colours stand for classes, so none may be merged with a near one.
+    shot.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, optimize=True)
     print(file)
 
 
@@ -77,12 +82,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder with report.html and review/")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument(
+        "--image", help="The image that the local page shows; the most doubtful one if not given."
+    )
     args = parser.parse_args()
     with browser() as driver:
         for name, page in (("report", "report.html"), ("review", "review/index.html")):
             shoot(driver, (args.run / page).resolve().as_uri(), args.out / f"screen-{name}.png")
         with local_page(args.run) as address:
-            shoot(driver, address, args.out / "screen-app.png", wait=5.0)
+            shown = f"{address}/?image={args.image}" if args.image else address
+            shoot(driver, shown, args.out / "screen-app.png", "Boolean(window.tagmask?.item)")
 
 
 if __name__ == "__main__":

@@ -132,9 +132,9 @@ def test_a_walk_from_the_worst_image_to_the_next_model(page, finished, tmp_path)
     )
     worst = browser.run("return tagmask.list.found.map(e => e.name)")
     assert worst == [name for name in queue(finished) if name in worst]
-    masks, drawn = finished / "reviewed" / "masks", worst[:4]
+    masks, drawn = finished / "reviewed" / "masks", worst[:5]
     browser.run("tagmask.open(arguments[0])", drawn[0])
-    for name in drawn[:2]:  # the brush, in class 2
+    for name in drawn[:3]:  # the brush, in class 2
         browser.place(name)
         browser.press("b2")
         browser.draw((0.25, 0.5), (0.75, 0.5))
@@ -142,7 +142,7 @@ def test_a_walk_from_the_worst_image_to_the_next_model(page, finished, tmp_path)
         mask = read_mask(masks / f"{name}.png")
         assert (mask.shape, mask[32, 20:44].tolist()) == ((64, 64), [2] * 24)
         browser.press("j")
-    for name in drawn[2:]:  # scribbles: the rest stays unknown
+    for name in drawn[3:]:  # scribbles: the rest stays unknown
         browser.place(name)
         if not browser.run("return document.getElementById('scribbles').checked"):
             browser.press("s")
@@ -156,21 +156,21 @@ def test_a_walk_from_the_worst_image_to_the_next_model(page, finished, tmp_path)
         assert (mask == 255).mean() > 0.5
         browser.press("j")
     # One stroke more, taken back.
-    browser.run("tagmask.open(arguments[0])", drawn[3])
-    browser.place(drawn[3])
-    before = read_mask(masks / f"{drawn[3]}.png")
+    browser.run("tagmask.open(arguments[0])", drawn[4])
+    browser.place(drawn[4])
+    before = read_mask(masks / f"{drawn[4]}.png")
     browser.press("3")
     browser.draw((0.1, 0.8), (0.9, 0.8))
     browser.saved()
-    assert not np.array_equal(before, read_mask(masks / f"{drawn[3]}.png"))
+    assert not np.array_equal(before, read_mask(masks / f"{drawn[4]}.png"))
     browser.press("u")
     browser.saved()
-    assert np.array_equal(before, read_mask(masks / f"{drawn[3]}.png"))
+    assert np.array_equal(before, read_mask(masks / f"{drawn[4]}.png"))
     # Spread over the whole image: kept as a mended mask.
     browser.press("t")
     browser.until(lambda: browser.run("return tagmask.shown().id") == "corrected", "the spread strokes")
     browser.saved()
-    assert set(np.unique(read_mask(masks / f"{drawn[3]}.png"))) == {0, 1}
+    assert set(np.unique(read_mask(masks / f"{drawn[4]}.png"))) == {0, 1}
 
     browser.run("document.getElementById('open-export').click()")
     browser.run("document.getElementById('export-now').click()")
@@ -179,7 +179,7 @@ def test_a_walk_from_the_worst_image_to_the_next_model(page, finished, tmp_path)
     with zipfile.ZipFile(file) as archive:
         (annotations,) = [json.loads(archive.read(n)) for n in archive.namelist() if n.endswith(".json")]
     assert {Path(one["file_name"]).stem for one in annotations["images"]} >= set(drawn)
-    record = json.loads((finished / "reviewed" / "decisions" / f"{drawn[2]}.json").read_text())
+    record = json.loads((finished / "reviewed" / "decisions" / f"{drawn[3]}.json").read_text())
     assert (record["verdict"], record["kept"]) == ("accepted", "scribbles")
     # The model learns from them; whether it got better is the lesson's to say.
     browser.run("document.getElementById('open-teach').click()")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import threading
 import zipfile
 
@@ -13,13 +14,18 @@ from PIL import Image
 from tagmask.app.chores import Chores
 from tagmask.app.decisions import Decision, Decisions
 from tagmask.app.desk import Desk
-from tagmask.app.lab import Controls
+from tagmask.app.lab import Controls, Lab
+from tagmask.app.library import Folders, Library
 from tagmask.app.pack import pack, unpack
 from tagmask.app.pictures import shrunk_maps, thumbnail
 from tagmask.data.classes import class_palette
+from tagmask.data.readers.regular import Inside
 from tagmask.errors import ConfigError, DataError, UserError
+from tagmask.pipeline.config import read_config
 from tagmask.store.labels import read_mask, write_mask
 from tests.app.conftest import CLASSES, CONTROLS, ME, QUEUE, picture
+
+server = pytest.importorskip("tagmask.app.server", reason="the extra app is not installed")
 
 
 def table(path):
@@ -187,6 +193,25 @@ def test_no_file_outside_the_folders_is_read(desk, run, tmp_path):
     for name in ("../../etc/passwd", "/etc/passwd", "..\\x", ""):
         with pytest.raises(DataError, match="no image"):
             opened(desk, name)
+
+
+def test_a_linked_image_folder_opens_once_its_target_is_allowed(model, toy, run, tmp_path, monkeypatch):
+    root, away = shutil.copytree(toy, tmp_path / "data"), tmp_path / "disk" / "photographs"
+    away.parent.mkdir()
+    (root / "images").rename(away)
+    (root / "images").symlink_to(away)
+    config = read_config(None, {"data.root": root})
+    said: list[str] = []
+    assert server._images(config, CLASSES, said.append)[0] is None
+    assert f"TAGMASK_ALLOW={away}; or start the app with --allow and that folder" in said[0]
+    monkeypatch.setenv("TAGMASK_ALLOW", str(away))
+    dataset, _ = server._images(config, CLASSES, said.append)
+    library = Library(dataset, run, Folders.of([run, root, *Inside(()).roots]))
+    assert library.elsewhere() == ()
+    shown = Desk(Lab(model, max_side=48), library, run, tmp_path / "inbox").picture(ME, "00012")
+    assert shown[:2] == b"\xff\xd8"
+    assert len(said) == 1
+    assert Library(dataset, run, Folders.of([run, root])).elsewhere() == (away.resolve(),)
 
 
 def test_nothing_is_written_through_a_link(desk, run, tmp_path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tagmask.store.labels import read_mask, write_mask
 from tests.cli import tagmask
 
 
@@ -74,3 +76,44 @@ def test_a_run_without_masks_and_images_without_tags_are_reviewed_too(
     rows = table(tmp_path / "r" / "review" / "queue.csv")
     assert len(rows) == 16
     assert "untagged" not in rows[0]
+
+
+@pytest.fixture(scope="module")
+def checked(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which a person kept ten masks, five of them mended."""
+    run = tmp_path_factory.mktemp("checked") / "run"
+    shutil.copytree(finished, run)
+    assert tagmask("segment", run, "--set", "segment.split=both").exit_code == 0
+    for number, path in enumerate(sorted((run / "masks").glob("*.png"))[:10]):
+        mask = read_mask(path)
+        mask[: 8 * (number % 2)] = 1
+        write_mask(run / "reviewed" / "masks" / path.name, mask)
+    return run
+
+
+def test_the_verdict_knows_what_checked_masks_say_until_the_masks_change(checked: Path):
+    assert "masks checked" not in (checked / "verdict.json").read_text()
+    assert tagmask("review", checked, "--set", "review.split=both").exit_code == 0
+    trust = json.loads((checked / "review" / "trust.json").read_text())
+    done = tagmask("run", checked, "--set", "segment.split=both")
+    assert done.exit_code == 0, done.stderr
+    told = json.loads((checked / "verdict.json").read_text())
+    assert told["facts"]["checked"] == [10, trust["iou"], trust["low"], trust["high"]]
+    assert any(line.startswith("10 masks checked: mean IoU of an image") for line in told["lines"])
+    assert tagmask("run", checked, "--set", "segment.scales=[0.5]").exit_code == 0
+    assert "masks checked" not in (checked / "verdict.json").read_text()
+
+
+def test_a_prediction_gets_the_iou_that_checked_masks_foretell(checked: Path, toy: Path, tmp_path: Path):
+    pictures = [str(path) for path in sorted((toy / "images").iterdir())[:3]]
+    done = tagmask("predict", checked, *pictures, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "10 checked masks of run: the masks of these pictures have a predicted IoU of" in done.stdout
+    assert "on average, from masks that a person checked" in done.stdout
+    rows = table(tmp_path / "out" / "summary.csv")
+    assert len(rows) == 3
+    for row in rows:
+        assert 0 <= float(row["iou low"]) <= float(row["iou"]) <= float(row["iou high"]) <= 1
+    plain = tagmask("predict", checked / "model", *pictures, "--out", tmp_path / "plain")
+    assert plain.exit_code == 0, plain.stderr
+    assert "iou" not in table(tmp_path / "plain" / "summary.csv")[0]

@@ -20,6 +20,7 @@ from tagmask.app.routes import Routes
 from tagmask.app.scales import tag_files
 from tagmask.data import TagDataset
 from tagmask.data.parts import Parts
+from tagmask.data.readers.regular import ALLOW, Inside
 from tagmask.engine.compute import Compute
 from tagmask.engine.listen import is_loopback, listen, shown_host
 from tagmask.engine.runtime import Runtime
@@ -117,7 +118,7 @@ def _prepare(
     model = Model(trained, runtime)
     marker = trained if config.student is None else models.segmenter()
     segmenter = model if config.student is None else Model(marker, runtime)
-    roots = [folder, *options.allow]
+    roots = [folder, *options.allow, *Inside(()).roots]
     roots += [root for root in (config.data.root, config.data.val_root) if root is not None]
     dataset, parts = _images(config, trained.classes.names, say)
     library = Library(dataset, folder, Folders.of(roots), parts)
@@ -148,7 +149,8 @@ def _images(
         if dataset.classes.names != names:
             raise ConfigError("the run's images have other classes than its model")
     except UserError as error:
-        say(f"no queue, only uploads: {error}")
+        hint = "; or start the app with --allow and that folder" if ALLOW in str(error) else ""
+        say(f"no queue, only uploads: {error}{hint}")
         return None, {}
     if known.find("auto") == "train":
         return dataset, {}

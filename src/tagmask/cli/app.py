@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,7 @@ def app_page(
     device: Device = None,
 ) -> None:
     """A page on this machine: look at maps and masks, move thresholds, accept, reject and correct."""
+    from tagmask.data.readers.regular import ALLOW
     from tagmask.errors import ConfigError
 
     try:
@@ -51,5 +53,9 @@ def app_page(
         raise ConfigError(
             "the page needs a web server; install it with: pip install 'tagmask[app]'"
         ) from None
+    if allow:
+        # The data set is opened by what every command goes by.
+        known = os.environ.get(ALLOW, "")
+        os.environ[ALLOW] = os.pathsep.join([*map(str, allow), *filter(None, [known])])
     options = AppOptions(host, port, tuple(allow or ()), upload_limit, max_side, device)
     serve(folder, out, options, show_line)

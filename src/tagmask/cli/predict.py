@@ -87,6 +87,10 @@ def predict(
                 "--shards, --chunk and a URL as --out need --engine ray; add it or leave them out"
             )
         figures = run(config, trained, where.create(), new_display(), inputs, Path(out), overwrite)
+        if (model / "reviewed").is_dir():
+            from tagmask.pipeline.trusted import expect
+
+            show_line(expect(model, config, trained, where.create(), Path(out)))
     before = f", {figures['before']} of them done before" if figures["before"] else ""
     show_line(f"{out}: masks of {figures['images']} images{before}", out=out, **figures)
     _judge(out, trained.classes.names)

@@ -31,6 +31,7 @@ FEWEST = 10
 _LEVEL = 0.9
 _PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0)
 _POINT = 0.01
+_AS_IT_WAS = 0.9999
 _TWO_SIDED = 1.645
 
 Floats = NDArray[np.float64]
@@ -132,7 +133,9 @@ def calibrate(
     low, high = max(mean - margin, 0.0), min(mean + margin, 1.0)
     classes = class_trust(rows, known, overlaps, num_classes, seed)
     settled = _settled(spread, len(known), len(rows))
-    return Trust(found, classes, len(known), mean, low, high, settled, level, _doubt(known, len(rows)))
+    unchanged = sum(one.iou > _AS_IT_WAS for one in overlaps)
+    doubt = " ".join(filter(None, (_doubt(known, len(rows)), _lenient(unchanged, len(known)))))
+    return Trust(found, classes, len(known), mean, low, high, settled, level, doubt)
 
 
 def random_order(names: Sequence[str]) -> list[str]:
@@ -234,4 +237,14 @@ def _doubt(known: Sequence[int], images: int) -> str:
     if len(known) == images or abs(place - 0.5) < 3 * usual:
         return ""
     which = "worst" if place < 0.5 else "best"
-    return f"Mostly the {which} masks were checked, so this may be far off: check some at random"
+    return f"Mostly the {which} masks were checked, so this may be far off: check some at random."
+
+
+def _lenient(unchanged: int, checked: int) -> str:
+    """A mask that is accepted as it is counts as right in every pixel, which only the person can know."""
+    if 2 * unchanged <= checked:
+        return ""
+    return (
+        f"{unchanged} of them were accepted as they are and count as 100 %; where that meant good enough, "
+        "the figures are too high by what mending would have changed."
+    )

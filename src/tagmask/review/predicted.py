@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tagmask.review.verdict import Facts, Level, Verdict
+from tagmask.review.verdict import BAD_IOU, LOW_IOU, Facts, Level, Verdict
 
 __all__ = ["judge_rows"]
 
@@ -19,14 +19,15 @@ def judge_rows(rows: Iterable[Mapping[str, Any]], names: Sequence[str], folder: 
 
     Args:
         rows: Figures of the pictures as in ``summary.jsonl``: "classes" (name to share of the picture),
-            "unsure" (share of unsure pixels), "warnings".
+            "unsure" (share of unsure pixels), "warnings", and "expected" (predicted IoU and its interval)
+            where masks of the run were checked.
         names: All classes of the model.
         folder: Where the masks are, for the next step.
 
     Returns:
         The verdict; None without pictures.
     """
-    count, sums, seen = 0, [0, 0, 0, 0], set[str]()
+    count, sums, seen, known = 0, [0, 0, 0, 0], set[str](), [0, 0.0]
     for row in rows:  # millions of them, perhaps, so none is kept
         count += 1
         sums[0] += not row["classes"]
@@ -34,6 +35,9 @@ def judge_rows(rows: Iterable[Mapping[str, Any]], names: Sequence[str], folder: 
         sums[2] += row["unsure"] > _UNSURE
         sums[3] += any("no pixel of the tag" in w for w in row["warnings"])
         seen.update(row["classes"])
+        if "expected" in row:
+            known[0] += 1
+            known[1] += row["expected"][0]
     if not count:
         return None
     empty, full, unsure, missed = (one / count for one in sums)
@@ -52,6 +56,10 @@ def judge_rows(rows: Iterable[Mapping[str, Any]], names: Sequence[str], folder: 
     told(unsure, 0.3, 0.7, f"{100 * unsure:.0f} % are unsure about a third of their pixels or more")
     if missed:
         told(missed, 0.2, 0.5, f"{100 * missed:.0f} % show no pixel of one of their tags")
+    if known[0]:
+        mean = known[1] / known[0]
+        words = f"predicted IoU {100 * mean:.0f} % on average, from masks that a person checked"
+        (bad if mean < BAD_IOU else doubtful if mean < LOW_IOU else good).append(words)
     never = tuple(name for name in names if name not in seen)
     if count >= _ENOUGH and never and seen:
         doubtful.append(f"in no mask: {', '.join(never)}")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tagmask.errors import DataError
 
-__all__ = ["Facts", "Verdict", "judge", "lines_of", "read_verdict"]
+__all__ = ["BAD_IOU", "LOW_IOU", "Facts", "Verdict", "judge", "lines_of", "read_verdict"]
 
 Level = Literal["usable", "doubtful", "bad"]
 
@@ -18,6 +18,9 @@ _BLIND, _WEAK = 0.6, 0.75
 _BY_CHANCE, _LOOSE = 0.15, 0.4
 _MOST = 0.9
 _MARGIN = 1.1
+BAD_IOU, LOW_IOU = 0.4, 0.6
+"""Mean IoU of an image, background included, below which masks are bad, or doubtful; an empty mask of a small
+thing has nearly 0.5."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Facts:
         edges: Edge evidence of the outlines by what was cut: "masks", "labels", "box" (the first tag in the
             middle of the image); empty where there is no background.
         confused: Pairs of classes that tags cannot tell apart, or that no image lacks, in words.
+        checked: How many masks a person checked, and what they say of the mean IoU of an image: it and both
+            ends of its interval; None where too few are checked, or the masks were made anew since.
     """
 
     images: int
@@ -48,6 +53,7 @@ class Facts:
     tag_auc: float | None = None
     edges: Mapping[str, float] = field(default_factory=dict)
     confused: tuple[str, ...] = ()
+    checked: tuple[int, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,10 @@ def _findings(facts: Facts) -> tuple[list[str], list[str], list[str]]:
             f"classes in masks and tags agree {100 * facts.agreement:.0f} % better than chance (100: always)"
         )
         told(facts.agreement, _BY_CHANCE, _LOOSE, words)
+    if facts.checked is not None:
+        count, iou, low, high = facts.checked
+        words = f"{count} masks checked: mean IoU of an image {100 * iou:.0f} %"
+        told(iou, BAD_IOU, LOW_IOU, f"{words} ({100 * low:.0f} to {100 * high:.0f})")
     surplus = facts.empty - facts.untagged
     words = f"{100 * facts.empty:.0f} % of {facts.images} masks are empty"
     if facts.untagged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from tagmask.config import Config
 from tagmask.data import TagDataset
 from tagmask.data.loader import eval_images
 from tagmask.data.parts import Part
-from tagmask.errors import UserError
+from tagmask.data.readers.regular import read_text
+from tagmask.errors import DataError, UserError
 from tagmask.inference.views import tag_chances
 from tagmask.metrics.tags import multilabel_f1
 from tagmask.review.verdict import Facts, judge
@@ -72,7 +74,20 @@ def _segments(context: Context) -> bool:
 def _reads(config: VerdictConfig, context: Context) -> dict[str, Any]:
     manifest = context.manifest
     found = {name: manifest.checksum(context.folder / name) for name in ("masks", "labels")}
-    return {**found, "data": data_checksum(context, config.split)}
+    return {**found, "data": data_checksum(context, config.split), "checked": _checked(context)}
+
+
+def _checked(context: Context) -> tuple[int, float, float, float] | None:
+    """What the last review found out from checked masks, if the masks are still those it looked at."""
+    path, manifest = context.folder / "review" / "trust.json", context.manifest
+    seen = manifest.steps.get("review", {}).get("inputs", {}).get("masks")
+    if not path.is_file() or seen != manifest.checksum(context.folder / "masks"):
+        return None
+    try:
+        told = json.loads(read_text(path))
+        return int(told["checked"]), float(told["iou"]), float(told["low"]), float(told["high"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it and run review again") from None
 
 
 def _prepare(config: VerdictConfig, context: Context) -> _Plan:
@@ -152,6 +167,7 @@ def _facts(plan: _Plan, context: Context, seen: _Seen) -> Facts:
         tag_auc=_ranked(plan.dataset, context, tags) if every else None,
         edges={what: sum(v) / len(v) for what, v in seen.edges.items()},
         confused=_untold(tags, names),
+        checked=_checked(context),
     )
 
 

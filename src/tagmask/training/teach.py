@@ -4,8 +4,9 @@ The lower blocks of the network stay as they are, so what they make of each view
 the last blocks and the decoder learn from there. Images that nobody corrected may come along with the labels
 that the run gave them, at less weight, and where a method has a classifier it must go on saying what it said:
 both keep what was learned before (Li and Hoiem, "Learning without Forgetting", ECCV 2016). Some corrections
-are held back; the new model is given only if it does better on those. Few are soon learned by heart: then the
-weights go only as far as serves those held back (Wortsman et al., "Robust fine-tuning", CVPR 2022).
+are held back; the new model is given only if it does better on those, and its weights go only as far from
+the old ones as serves them: few images, or few strokes, are soon learned by heart (Wortsman et al., "Robust
+fine-tuning", CVPR 2022).
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from tagmask.training.tokens import Cut, TokenStore, find_encoder
 
 __all__ = ["teach"]
 
-_FEW = 20
-"""With fewer corrections every one is held back once, in one of two halves, and learning lasts longer."""
-_SHARES = (1.0, 0.5, 0.25)  # of the way from the old weights to those learned from few corrections
+_FEW = (
+    20  # with fewer corrections every one is held back once, in one of two halves, and learning lasts longer
+)
+_SHARES = (1.0, 0.5, 0.25)  # of the way from the old weights to those learned
 _BATCH, _BESIDE = 12, 4
-_KEEP = 4
-"""Every so many updates the classifier is asked what it says now."""
+_KEEP = 4  # every so many updates the classifier is asked what it says now
 _READING = 0.4
 """Share of the time in which views are read and go through the lower blocks."""
 _NEEDED = 0.001
@@ -101,8 +102,7 @@ def teach(
         seconds: Time that all of it may take.
         compute: Device and precision; chosen by the machine if None.
         config: How.
-        progress: Called with what is being done ("reading", "learning", "checking") and the share of the
-            time that has passed.
+        progress: Called with what is done ("reading", "learning", "checking") and the share of time passed.
         stop: Asked often; True ends the work.
 
     Raises:
@@ -144,25 +144,28 @@ def _teach(
     start = cut.weights()
     few = len(known) < _FEW
     folds = [shuffled[0::2], shuffled[1::2]] if few else [shuffled[: max(len(known) // 5, 1)]]
-    old = ConfusionMatrix(work.classes + 1)
-    new = {share: ConfusionMatrix(work.classes + 1) for share in (_SHARES if few else _SHARES[:1])}
+    old, learned = ConfusionMatrix(work.classes + 1), start
+    new = {share: ConfusionMatrix(work.classes + 1) for share in _SHARES}
     for number, held in enumerate(folds):
         # With few corrections two halves check each other, and a third training learns from all of them.
         until = _READING + (1 - _READING) * (number + 1) / (len(folds) + few)
+        began = work.spent
         _count(work, cut, held, old)
+        # What is checked afterwards takes as long for every share.
+        until -= len(new) * (work.spent - began)
         _learn(work, cut, [name for name in shuffled if name not in held], beside, until)
         learned = cut.weights()
         for share, matrix in new.items():
             cut.go(start, learned, share)
             _count(work, cut, held, matrix)
-        if few:
-            cut.go(start, learned, 0.0)
+        cut.go(start, start, 0.0)
     before = float(old.compute().miou)
     after, share = max((float(matrix.compute().miou), share) for share, matrix in new.items())
     better = after >= before + _NEEDED
     if few and better:
         _learn(work, cut, shuffled, beside, 1.0)
-        cut.go(start, cut.weights(), share)
+        learned = cut.weights()
+    cut.go(start, learned, share)
     counts = len(known), len(beside), sum(map(len, folds)), work.updates
     result = Taught(None, before, after, *counts, time.monotonic() - work.began)
     return (
@@ -269,7 +272,7 @@ def _chances(work: _Work, cut: Cut) -> Tensor | None:
     assert store is not None  # something was read
     for first in range(0, store.used, _BATCH):
         work.tell("reading")
-        kept, _ = store.get(list(range(first, min(first + _BATCH, store.used))), work.compute.device)
+        kept, _ = store.get([*range(first, min(first + _BATCH, store.used))], work.compute.device)
         try:
             with work.compute.predicting():
                 found.append(cut.upon(cut.method.classify, kept, work.side).float().sigmoid().clone())
@@ -289,11 +292,10 @@ def _forgotten(work: _Work, cut: Cut, store: TokenStore, rows: NDArray[np.int64]
 
 def _count(work: _Work, cut: Cut, names: Sequence[str], matrix: ConfusionMatrix) -> None:
     """Count what the method says about whole pictures against their corrections."""
-    store = work.store
-    assert store is not None  # something was read
+    assert work.store is not None  # something was read
     for name in names:
         work.tell("checking")
-        kept, labels = store.get(work.rows[name][:1], work.compute.device)
+        kept, labels = work.store.get(work.rows[name][:1], work.compute.device)
         with work.compute.predicting():
             logits = cut.upon(cut.method.segment, kept, work.side)
             found = resize_bilinear(logits.float(), (work.side, work.side)).argmax(1)

@@ -56,6 +56,16 @@ def test_intervals_hold_for_the_others_and_classes_are_near():
     assert max(errors) < 0.05
 
 
+@pytest.mark.parametrize(("unchanged", "said"), [(25, False), (26, True), (50, True)])
+def test_masks_accepted_as_they_are_are_counted_and_said(unchanged, said):
+    rows, overlaps, _ = run(250, 4)
+    checked = draw(rows, overlaps, 50, 4)
+    for name in list(checked)[:unchanged]:
+        checked[name] = Overlap(1.0, {0: (1.0, 1.0, 1.0)})
+    trust = calibrate(rows, checked, 2)
+    assert (f"{unchanged} of them were accepted as they are and count as 100 %" in trust.text) is said
+
+
 def test_the_mean_has_an_interval_and_a_rule_when_to_stop():
     rows, overlaps, _ = run(2000, 3)
     few, many = (calibrate(rows, draw(rows, overlaps, count, 1), 2) for count in (20, 200))

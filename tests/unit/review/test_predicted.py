@@ -43,6 +43,14 @@ def test_what_is_wrong_is_said(rows, level, words):
     assert any(words in line for line in told.lines)
 
 
+@pytest.mark.parametrize(("iou", "level"), [(0.8, "usable"), (0.5, "doubtful"), (0.2, "bad")])
+def test_what_checked_masks_say_counts(iou, level):
+    rows = [{**one, "expected": [iou, iou - 0.1, iou + 0.1]} for one in GOOD]
+    told = judge_rows(rows, ("cat", "dog"), "out")
+    assert told.level == level
+    assert f"predicted IoU {100 * iou:.0f} % on average, from masks that a person checked" in told.lines
+
+
 def test_land_cover_without_background_is_no_fault():
     told = judge_rows([row({"cat": 0.5, "dog": 0.5})] * 24, ("cat", "dog"), "out")
     assert told.level == "usable"

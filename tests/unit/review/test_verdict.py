@@ -36,6 +36,12 @@ def test_good_masks_are_usable():
         ({"empty": 0.3}, "doubtful", "30 % of 100 masks are empty"),
         ({"never": ("cow",)}, "doubtful", "tagged but in no mask: cow"),
         ({"edges": {"masks": 0.1, "box": 0.2}}, "doubtful", "no better than a box"),
+        (
+            {"checked": (50, 0.55, 0.5, 0.6)},
+            "doubtful",
+            "50 masks checked: mean IoU of an image 55 % (50 to 60)",
+        ),
+        ({"checked": (50, 0.3, 0.25, 0.35)}, "bad", "mean IoU of an image 30 %"),
     ],
 )
 def test_what_is_wrong_is_said_first(change, level, words):
