@@ -71,9 +71,7 @@ def shoot(driver: webdriver.Chrome, address: str, file: Path, ready: str = "true
     WebDriverWait(driver, 120).until(lambda page: page.execute_script(f"return {ready} && {loaded}"))
     time.sleep(2)
     picture = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
-    shot = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
-    # Colours stand for classes, so none may be merged with a near one.
-    shot.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, optimize=True)
+    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").save(file, optimize=True)
     print(file)
 
 

@@ -38,6 +38,7 @@ def kind_title(what: str) -> str:
         "cam": "CAM",
         "lam": "LAM",
         "aux_cam": "auxiliary CAM",
+        "attention_cam": "attention CAM",
         "label": "pseudo labels",
         "walk": "random walk",
     }
