@@ -36,9 +36,7 @@ from tagmask.training.tokens import Cut, TokenStore, find_encoder
 
 __all__ = ["teach"]
 
-_FEW = (
-    20  # with fewer corrections every one is held back once, in one of two halves, and learning lasts longer
-)
+_FEW = 20  # fewer corrections are each held back once, in one of two halves, and learned from longer
 _SHARES = (1.0, 0.5, 0.25)  # of the way from the old weights to those learned
 _BATCH, _BESIDE = 12, 4
 _KEEP = 4  # every so many updates the classifier is asked what it says now
@@ -168,9 +166,8 @@ def _teach(
     cut.go(start, learned, share)
     counts = len(known), len(beside), sum(map(len, folds)), work.updates
     result = Taught(None, before, after, *counts, time.monotonic() - work.began)
-    return (
-        dataclasses.replace(result, trained=_as_trained(cut.close(), trained, result)) if better else result
-    )
+    made = _as_trained(cut.close(), trained, result) if better else None
+    return dataclasses.replace(result, trained=made)
 
 
 def _as_trained(method: Method, before: Trained, result: Taught) -> Trained:
