@@ -21,6 +21,8 @@ _MARGIN = 1.1
 BAD_IOU, LOW_IOU = 0.4, 0.6
 """Mean IoU of an image, background included, below which masks are bad, or doubtful; an empty mask of a small
 thing has nearly 0.5."""
+_BEHIND, _FAR_BEHIND = 0.2, 0.35
+"""How much less masks know of the tags than the classifier that learned beside them."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,11 @@ def _findings(facts: Facts) -> tuple[list[str], list[str], list[str]]:
         count, iou, low, high = facts.checked
         words = f"{count} masks checked: mean IoU of an image {100 * iou:.0f} %"
         told(iou, BAD_IOU, LOW_IOU, f"{words} ({100 * low:.0f} to {100 * high:.0f})")
+    behind = _behind(facts)
+    if behind > _BEHIND:
+        (bad if behind > _FAR_BEHIND else doubtful).append(
+            "masks show far less of the tags than the classifier knows: the decoder needs more updates"
+        )
     surplus = facts.empty - facts.untagged
     words = f"{100 * facts.empty:.0f} % of {facts.images} masks are empty"
     if facts.untagged:
@@ -168,8 +175,17 @@ def _findings(facts: Facts) -> tuple[list[str], list[str], list[str]]:
     return bad, doubtful, good
 
 
+def _behind(facts: Facts) -> float:
+    """Agreement of the masks' classes with the tags, below that of the classifier's ranking (0 to 1 each)."""
+    if facts.tag_auc is None or facts.agreement is None:
+        return 0.0
+    return (2 * facts.tag_auc - 1) - facts.agreement
+
+
 def _advice(facts: Facts, level: Level) -> str:
     masks, labels = facts.edges.get("masks"), facts.edges.get("labels")
+    if level == "bad" and labels is not None and _behind(facts) > _FAR_BEHIND and facts.empty < 0.5:
+        return "take labels/ where an image has tags, and no masks"
     if level == "bad":
         return "take neither labels nor masks"
     if masks is not None and labels is not None and labels > _MARGIN * masks:

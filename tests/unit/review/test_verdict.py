@@ -34,6 +34,7 @@ def test_good_masks_are_usable():
         ({"empty": 0.9}, "bad", "90 % of 100 masks are empty"),
         ({"full": 0.95}, "bad", "95 % of the masks have no background"),
         ({"empty": 0.3}, "doubtful", "30 % of 100 masks are empty"),
+        ({"agreement": 0.65}, "doubtful", "the decoder needs more updates"),
         ({"never": ("cow",)}, "doubtful", "tagged but in no mask: cow"),
         ({"edges": {"masks": 0.1, "box": 0.2}}, "doubtful", "no better than a box"),
         (
@@ -48,8 +49,15 @@ def test_what_is_wrong_is_said_first(change, level, words):
     told = judge(replace(GOOD, **change), "runs/x")
     assert told.level == level
     assert words in told.lines[0]
-    if level == "bad":
+    if level == "bad" and "agreement" not in change:
         assert told.advice == "take neither labels nor masks"
+
+
+def test_where_only_the_decoder_has_not_learned_the_labels_may_be_taken():
+    told = judge(replace(GOOD, agreement=0.5), "runs/x")
+    assert (told.level, told.advice) == ("bad", "take labels/ where an image has tags, and no masks")
+    assert "more updates" in told.lines[0]
+    assert judge(replace(GOOD, agreement=0.5, tag_auc=0.8), "runs/x").level == "usable"  # both know little
 
 
 def test_empty_masks_of_untagged_images_are_right():

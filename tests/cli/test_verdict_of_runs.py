@@ -1,0 +1,56 @@
+"""What recipe auto's verdict says of real runs: a good one, one with too few updates, one with wrong tags."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+
+import pytest
+
+from tagmask.data.datasets.scenes import write_dataset
+from tests.cli import tagmask
+
+pytestmark = pytest.mark.slow
+
+LEARNED = (
+    "--set=model.backbone=tagmask_demo", "--weights=hub", "--set=model.aux_block=-2", "--size=96",
+    "--set=student.model.train_blocks=2", "--set=student.train.size=96", "--set=localize.size=96",
+    "--set=segment.size=96", "--set=segment.split=val", "--device=cpu", "--set=train.tensorboard=false",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("scenes") / "data", 120, 40)
+
+
+def verdict(data, out, *more):
+    result = tagmask("run", data, "--out", out, *LEARNED, *more)
+    assert result.exit_code == 0, result.stderr
+    told = json.loads((out / "verdict.json").read_text())
+    score = json.loads(next((out / "scores").glob("*-segmentation.json")).read_text())["miou"]
+    return told, score
+
+
+def test_a_good_run_is_usable_and_twenty_updates_are_bad(scenes, tmp_path):
+    told, score = verdict(scenes, tmp_path / "good", "--set=train.iterations=30")
+    assert (told["level"], score > 0.5) == ("usable", True), told["lines"]
+    told, score = verdict(scenes, tmp_path / "few", "--iterations=20")
+    assert (told["level"], score < 0.4) == ("bad", True), told["lines"]
+    assert "more updates" in " ".join(told["lines"])
+
+
+def test_tags_of_other_images_are_bad(scenes, tmp_path):
+    data = shutil.copytree(scenes, tmp_path / "data")
+    head, *rows = list(csv.reader((data / "tags.csv").open(encoding="utf-8")))
+    tags = [row[1] for row in rows]
+    random.Random(0).shuffle(tags)
+    with (data / "tags.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [head, *([row[0], tag, row[2]] for row, tag in zip(rows, tags, strict=True))]
+        )
+    told, _ = verdict(data, tmp_path / "run", "--iterations=60")
+    assert told["level"] == "bad", told["lines"]
+    assert "neither labels nor masks" in told["advice"]
