@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from tagmask.data.loader import TrainBatches, train_batches
+from tagmask.data.transforms.banded import for_bands
+from tagmask.data.transforms.base import make_view
 from tagmask.engine.log import CsvLog
 from tagmask.engine.signals import StopSignal
 from tagmask.errors import ConfigError
@@ -15,7 +17,6 @@ from tagmask.methods.base import Method
 from tagmask.models.trained import save_method
 from tagmask.steps.base import Context
 from tagmask.steps.fitting import Plan, kept_aside
-from tagmask.training.config import TrainConfig
 from tagmask.training.heads import HeadsConfig, TokenBank, fit_head
 from tagmask.training.padding import on_patches
 from tagmask.training.tag_scores import score_tags
@@ -78,13 +79,17 @@ def fit_classifiers(plan: Plan, settings: HeadsConfig, context: Context) -> dict
 
 
 def _collect(plan: Plan, context: Context) -> TokenBank:
-    """Tokens of the views that updates would have seen; every process computes all."""
+    """Tokens of random views; every process computes all."""
     config, method, runtime = plan.job.config, plan.method.eval(), context.runtime
     bank: TokenBank | None = None
-    batches = _batches(plan, config, context)
-    whole = map(partial(on_patches, multiple=method.side_multiple), batches)
+    # Crops say what a class looks like; whole images, in which most places are not of the class, say on which
+    # side of an outline it lies. Half of the views are of each kind.
+    kinds = (_whole_images(plan), plan.view)
+    batches = [_batches(plan, view, context.runtime.seed + i) for i, view in enumerate(kinds)]
+    taken = (batch for both in zip(*batches, strict=False) for batch in both)
+    ready = map(partial(on_patches, multiple=method.side_multiple), taken)
     with StopSignal() as stop, context.display.task("train", config.iterations) as task:
-        for _, batch in zip(range(config.iterations), whole, strict=False):
+        for _, batch in zip(range(config.iterations), ready, strict=False):
             batch = batch.to(runtime.device)
             with runtime.predicting():
                 found = method.head_tokens(batch.images)
@@ -95,20 +100,27 @@ def _collect(plan: Plan, context: Context) -> TokenBank:
             stop.check("train stopped; it begins again, for tokens are not kept")
             if bank.full:
                 break
-    if batches.broken:
-        names = ", ".join(sorted(batches.broken)[:5])
-        context.display.say(f"{len(batches.broken)} images cannot be read and are left out: {names}")
+    if broken := {name for own in batches for name in own.broken}:
+        names = ", ".join(sorted(broken)[:5])
+        context.display.say(f"{len(broken)} images cannot be read and are left out: {names}")
     if bank is None:  # iterations is at least 1, so the loader gave nothing
         raise ConfigError("there is no image to learn from")
     return bank
 
 
-def _batches(plan: Plan, config: TrainConfig, context: Context) -> TrainBatches:
+def _whole_images(plan: Plan) -> Any:
+    """A view of the whole image as a square, sometimes mirrored."""
+    whole = make_view("resized_crop", plan.job.config.size, scale=(1.0, 1.0), jitter=0.0)
+    return for_bands(whole, plan.dataset.channels)
+
+
+def _batches(plan: Plan, view: Any, seed: int) -> TrainBatches:
+    config = plan.job.config
     return train_batches(
         plan.dataset,
-        plan.view,
+        view,
         config.batch_size,
-        context.runtime.seed,
+        seed,
         num_workers=config.workers or 0,
         max_side=config.max_side,
         broken_limit=config.broken_limit,
