@@ -48,6 +48,20 @@ def test_the_backbone_stays_and_both_classifiers_are_fitted(toys):
     assert {row["step"] for row in rows if row["aux_classifier"]} == {"20", "40", "60", "80", "100", "120"}
 
 
+def test_every_other_batch_is_of_whole_images(toys, monkeypatch):
+    from tagmask.data.transforms.base import ResizedCrop
+
+    scales, original = [], ResizedCrop.__call__
+
+    def noted(self, image, *rest):
+        scales.append(self.scale)
+        return original(self, image, *rest)
+
+    monkeypatch.setattr(ResizedCrop, "__call__", noted)
+    trained(toys, **{"train.iterations": 4})
+    assert scales.count((1.0, 1.0)) == scales.count((0.32, 1.0)) >= 8
+
+
 def test_the_same_seed_gives_the_same_model(toys):
     first, again = (load_trained(trained(toys, name)[1] / "model").method for name in ("a", "b"))
     for name, value in first.state_dict().items():
