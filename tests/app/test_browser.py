@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = folder / "run"
     for command in (
         train_args(toy_root(folder), out, 2, "--set=train.eval_every=0"), ("localize", out),
-        ("segment", out, "--set=segment.split=both"), ("review", out),
+        ("segment", out, "--set=segment.split=both"), ("review", out, "--set=review.split=both"),
     ):  # fmt: skip
         done = tagmask(*command)
         assert done.exit_code == 0, done.stderr
