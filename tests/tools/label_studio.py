@@ -236,7 +236,7 @@ def walk(api: Api, ours: Api, scenes: Path, corrected: int = 10, unseen: int = 3
             ]
             api(f"/api/tasks/{number}/annotations/", {"result": regions, "lead_time": 5})
     with click("the training ends"):
-        state = until(lambda: (s := ours("/health")["training"]).get("last") and s, 900)
+        state = until(lambda: (s := ours("/health")["training"]).get("last") and s, 1200)
     second = ours("/health")["model_version"]
     with click("retrieve predictions again"):
         after = until(lambda: retrieved(api, project, second, len(items)), 900)

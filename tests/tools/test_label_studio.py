@@ -39,7 +39,7 @@ def test_corrections_in_a_real_label_studio_make_the_next_predictions_better(tmp
     folder.mkdir()
     with (
         label_studio.label_studio(folder, scenes, 8897) as api,
-        label_studio.backend(run, api.url, served, "--device", "cpu", "--fit-seconds", "300") as ours,
+        label_studio.backend(run, api.url, served, "--device", "cpu", "--fit-seconds", "900") as ours,
     ):
         found = label_studio.walk(api, ours, scenes)
         assert found["versions"][0] != found["versions"][1], found["said"]
