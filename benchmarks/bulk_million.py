@@ -47,7 +47,15 @@ FLAGS = [
     "--engine=ray", f"--chunk={PER_SHARD}", "--device=cpu", "--scales=1", "--batch-size=100",
     "--set=flip=none", "--set=overlays=false", "--set=confidence=false",
 ]  # fmt: skip
-KILL_AT, FULL_AT, FULL_SECONDS = 0.2, 0.35, 60.0
+
+
+@dataclass(frozen=True)
+class Events:
+    """Attributes: shares of the chunks done when workers are killed and the disk is filled; for how long."""
+
+    kill_at: float
+    full_at: float
+    full_seconds: float
 
 
 @dataclass
@@ -150,6 +158,7 @@ def watch(
     seen: Seen,
     began: float,
     limit: float,
+    events: Events,
 ) -> None:
     """Look at memory and progress until the end; kill the workers and fill the disk when it is time."""
     while process.poll() is None:
@@ -163,14 +172,14 @@ def watch(
             seen.cpu[pid] = max(cpu, seen.cpu.get(pid, 0.0))
         row = {"seconds": round(now, 1), "chunks": done, **{k: round(v, 1) for k, v in sizes.items()}}
         seen.rows.append({**row, "all": round(sum(sizes.values()), 1)})
-        if not seen.killed and done >= KILL_AT * chunks and workers:
+        if not seen.killed and done >= events.kill_at * chunks and workers:
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
             seen.killed = len(workers)
-        if seen.full is None and done >= FULL_AT * chunks:
+        if seen.full is None and done >= events.full_at * chunks:
             fill(disk)
             seen.full = (now, now)
-        if (disk / "filler").exists() and seen.full is not None and now > seen.full[0] + FULL_SECONDS:
+        if (disk / "filler").exists() and seen.full is not None and now > seen.full[0] + events.full_seconds:
             (disk / "filler").unlink()
             seen.full = (seen.full[0], now)
         if now > limit:
@@ -181,7 +190,7 @@ def watch(
 
 
 def label(
-    model: Path, workers: int, system: Any, disk: Path, chunks: int, limit: float
+    model: Path, workers: int, system: Any, disk: Path, chunks: int, limit: float, events: Events
 ) -> tuple[Seen, float, int]:
     """Give the command until it is through; what was seen, seconds, chunks.
 
@@ -194,7 +203,7 @@ def label(
         command += [*FLAGS, f"--workers={workers}"]
         with tempfile.TemporaryFile("w+") as told:
             process = subprocess.Popen(command, stderr=told, stdout=told, text=True)
-            watch(process, system, disk, chunks, seen, began, limit)
+            watch(process, system, disk, chunks, seen, began, limit, events)
             code, said = process.wait(), _read(told)
         print(f"exit code {code}: {said[-400:]}", flush=True)
         if time.monotonic() - began > limit and len(inputs) == 1:
@@ -252,9 +261,13 @@ def main() -> None:
     parser.add_argument("--server", default="moto_server -H 127.0.0.1 -p {port}", help="how it is started")
     parser.add_argument("--port", type=int, default=9123)
     parser.add_argument("--minutes", type=float, default=math.inf, help="then what was reached is finished")
+    parser.add_argument("--kill-at", type=float, default=0.2, help="share of the chunks")
+    parser.add_argument("--full-at", type=float, default=0.35, help="share of the chunks")
+    parser.add_argument("--full-seconds", type=float, default=60.0)
     parser.add_argument("--price", type=float, default=0.04, help="of a core for an hour")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    events = Events(args.kill_at, args.full_at, args.full_seconds)
     endpoint = f"http://127.0.0.1:{args.port}"
     os.environ |= {"OMP_NUM_THREADS": "1", "AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
     os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
@@ -274,7 +287,9 @@ def main() -> None:
             make_model(Path(folder) / "model")
             chunks = -(-args.images // PER_SHARD)
             where = Path(folder) / "model"
-            seen, seconds, chunks = label(where, args.workers, system, args.disk, chunks, 60 * args.minutes)
+            seen, seconds, chunks = label(
+                where, args.workers, system, args.disk, chunks, 60 * args.minutes, events
+            )
         count = min(args.images, chunks * PER_SHARD)
         told = completeness(system, count)
         bulk = json.loads(system.cat_file("bulk/out/bulk/bulk.json"))
@@ -301,7 +316,8 @@ def main() -> None:
         "core_hours_per_million": round(million, 3),
         "cost_per_million": f"{million * args.price:.3f} at {args.price} for an hour of a core",
         "command": f"python benchmarks/bulk_million.py --images {args.images} --workers {args.workers} "
-        f"--disk DISK --minutes {args.minutes:g} --out ...",
+        f"--disk DISK --minutes {args.minutes:g} --kill-at {args.kill_at} --full-at {args.full_at} "
+        f"--full-seconds {args.full_seconds:g} --out ...",
         "machine": f"{os.cpu_count()}-core CPU, {platform.machine()}, shared with other work and the store",
         "network": f"MoRe, {VIT}, pictures of {SIDE} x {SIDE}, one view, masks only",
         "seed": 0,
