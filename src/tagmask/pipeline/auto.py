@@ -16,6 +16,7 @@ from tagmask.data import TagDataset
 from tagmask.data.parts import Parts
 from tagmask.engine.compute import native_bf16
 from tagmask.errors import ConfigError
+from tagmask.models.trained import build_method
 from tagmask.pipeline.config import RunConfig, read_config, with_absolute_paths
 from tagmask.pipeline.flags import AUTO
 from tagmask.pipeline.speed import Speed, measure
@@ -28,6 +29,8 @@ _UPDATES = (200, 400)
 _VIEWS = (100, 240)
 _FEWEST = 40
 _CROWDED = 0.4
+_DEPTH = 12
+"""Blocks of the backbone that the recipe's own numbers are for."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def decide(config: RunConfig, given: Collection[str], budget: float | None = Non
     """
     data = Parts(config.data)
     train, every = data.open("train"), data.open("both")
-    found = [*_sizes(train), *_updates(train), *_background(train)]
+    found = [*_blocks(config), *_sizes(train), *_updates(train), *_background(train)]
     if native_bf16(config.runtime.device):
         found.append(
             Decision("runtime.precision", "bf16", "this machine computes it natively, about twice as fast")
@@ -194,6 +197,19 @@ def _value(values: Any, key: str) -> Any:
     for name in key.split("."):
         values = values[name]
     return values
+
+
+def _blocks(config: RunConfig) -> list[Decision]:
+    """For a backbone of another depth: classifiers read the same share of it, and the same share learns."""
+    values = {**config.model, "weights": "none", "aux_block": -1, "train_blocks": 0}
+    depth = len(build_method(config.method, values, 1).get_submodule("encoder.blocks"))  # type: ignore[arg-type]
+    if depth == _DEPTH:
+        return []
+    reason = f"{config.model['backbone']} has {depth} blocks"
+    return [
+        Decision("model.aux_block", max(0, 3 * depth // 4 - 1), f"{reason}; three quarters of the way up"),
+        Decision("student.model.train_blocks", max(1, depth // 3), f"{reason}; the upper third learns"),
+    ]
 
 
 def _sizes(train: TagDataset) -> list[Decision]:

@@ -83,10 +83,10 @@ def _collect(plan: Plan, context: Context) -> TokenBank:
     config, method, runtime = plan.job.config, plan.method.eval(), context.runtime
     bank: TokenBank | None = None
     # Crops say what a class looks like; whole images, in which most places are not of the class, say on which
-    # side of an outline it lies. Half of the views are of each kind.
-    kinds = (_whole_images(plan), plan.view)
+    # side of an outline it lies. With fewer than two thirds of these, maps of some classes turned inside out.
+    kinds = (_whole_images(plan), _whole_images(plan), plan.view)
     batches = [_batches(plan, view, context.runtime.seed + i) for i, view in enumerate(kinds)]
-    taken = (batch for both in zip(*batches, strict=False) for batch in both)
+    taken = (batch for turn in zip(*batches, strict=False) for batch in turn)
     ready = map(partial(on_patches, multiple=method.side_multiple), taken)
     with StopSignal() as stop, context.display.task("train", config.iterations) as task:
         for _, batch in zip(range(config.iterations), ready, strict=False):

@@ -48,7 +48,7 @@ class TrainConfig(Config):
     """Factor of their loss."""
     heads: HeadsConfig | None = None
     """Fit the linear classifiers of a backbone that stands still to the tokens of iterations x batch_size
-    views at once, instead of by updates. Every other batch is of whole images."""
+    views at once, instead of by updates. Two of three batches are of whole images."""
     start: Path | None = None
     """Run or model folder whose weights training starts from, instead of the pretrained backbone."""
     rate: float = Field(default=1.0, gt=0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tagmask.errors import ConfigError
+from tagmask.models.trained import build_method
 from tagmask.pipeline import auto
 from tagmask.pipeline.flags import AUTO, data_first
 from tagmask.pipeline.speed import Speed
+from tagmask.types import Batch
 
 
 def folder(root, tags, size=(60, 80)):
@@ -112,6 +115,45 @@ def test_a_folder_of_images_in_the_place_of_a_recipe_is_data(things):
     assert data_first(None, things) == (AUTO, things)
     assert data_first("small", things) == ("small", things)
     assert data_first("small", None) == ("small", None)
+
+
+@pytest.mark.parametrize(("depth", "block", "learning"), [(1, 0, 1), (2, 0, 1), (6, 3, 2), (24, 17, 8)])
+def test_another_backbone_is_read_and_learns_at_the_same_share_of_its_depth(things, depth, block, learning):
+    given = {"data.root": str(things), "model.backbone": f"vit:patch=16,dim=16,depth={depth},heads=2,size=64"}
+    config = auto.settle(given).config
+    assert (config.model["aux_block"], config.student.model["train_blocks"]) == (block, learning)
+    own = auto.settle(given | {"model.aux_block": -1}).config
+    assert (own.model["aux_block"], own.student.model["train_blocks"]) == (-1, learning)
+    assert not {"model.aux_block", "student.model.train_blocks"} & set(
+        auto.settle({"data.root": str(things)}).config.decided
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "colours"),
+    [
+        ("vit_small_patch14_dinov2.lvd142m", (0.485, 0.456, 0.406)),
+        ("vit_small_patch16_dinov3.lvd1689m", (0.485, 0.456, 0.406)),
+        ("eva02_tiny_patch14_224.mim_in22k", (0.4815, 0.4578, 0.4082)),
+        ("vit_base_patch16_clip_224.openai", (0.4815, 0.4578, 0.4082)),
+        ("vit_base_patch16_siglip_224.webli", (0.5, 0.5, 0.5)),
+    ],
+)
+def test_strong_backbones_go_through_both_networks_of_the_recipe(things, name, colours):
+    config = auto.settle({"data.root": str(things), "model.backbone": name, "model.weights": "none"}).config
+    first = build_method(config.method, config.model, 4).eval()
+    torch.testing.assert_close(first.encoder.mean.flatten(), torch.tensor(colours), atol=1e-3, rtol=0)
+    images = torch.rand(1, 3, 112, 112)
+    with torch.no_grad():
+        for head, tokens in first.head_tokens(images).items():
+            assert tokens.shape[:2] == (1, (112 // first.encoder.patch_size) ** 2)
+            first.set_head(head, torch.randn(4, tokens.shape[2]), torch.zeros(4))
+        assert torch.isfinite(first.view_maps(images, ("attention_cam",))["attention_cam"]).all()
+    second = build_method(config.method, {**config.model, **config.student.model}, 4).train()
+    labels = torch.randint(0, 5, (1, 112, 112))
+    second(Batch(images, torch.ones(1, 4), ("a",), labels=labels), 0).loss.backward()
+    learned = [any(p.grad is not None for p in block.parameters()) for block in second.encoder.blocks]
+    assert learned == [False] * 8 + [True] * 4
 
 
 def test_speed_is_measured_without_weights_and_without_a_word(things, recwarn):
