@@ -54,7 +54,7 @@ def predict(
         int | None, typer.Option("--chunk", help="Pictures a worker of Ray takes at once.")
     ] = None,
     shards: Annotated[
-        bool, typer.Option("--shards", help="Of Ray: the masks of a chunk as one tar archive.")
+        bool, typer.Option("--shards/--no-shards", help="Of Ray: the masks of a chunk as one tar archive.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite/--no-overwrite", help="Replace masks of other settings.")
