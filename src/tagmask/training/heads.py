@@ -37,6 +37,9 @@ class HeadsConfig(Config):
     """Steps of the fit, each on `views` views."""
     views: int = Field(default=256, ge=1)
     """Views a step looks at."""
+    candidates: int = Field(default=4, ge=1)
+    """Fits, each to a random two thirds of the views; every class is taken from the one whose maps follow the
+    edges of the images best. 1 fits once, to all views."""
     rate: float = Field(default=0.05, gt=0)
     """Rate of the first step; it falls to zero with the square root."""
 
