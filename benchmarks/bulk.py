@@ -20,10 +20,10 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from family import family
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -75,28 +75,6 @@ def write_shards(folder: Path, count: int) -> None:
                 shard.addfile(entry, io.BytesIO(content))
 
 
-def family(root: int) -> Iterator[tuple[int, str, float]]:
-    """(process, name, MiB in memory not shared with others) of a process and everything it started."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        except (OSError, ValueError):
-            continue
-        parents.setdefault(parent, []).append(int(entry.name))
-    todo = [root]
-    while todo:
-        pid = todo.pop()
-        todo += parents.get(pid, [])
-        try:
-            name = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        pss = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-        yield pid, name, pss / 1024
-
-
 def watch(
     process: subprocess.Popen[str], out: Path, kill_at: int, rows: list[dict[str, float]]
 ) -> int | None:
@@ -104,7 +82,7 @@ def watch(
     started, killed = time.monotonic(), None
     while process.poll() is None:
         found = list(family(process.pid))
-        workers = [(pid, size) for pid, name, size in found if name.startswith("ray::MapWorker")]
+        workers = [(pid, size) for pid, name, size, _ in found if name.startswith("ray::MapWorker")]
         done = sum(1 for _ in (out / "bulk" / "done").rglob("*.jsonl"))
         rows.append(
             {
