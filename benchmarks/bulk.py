@@ -88,9 +88,9 @@ def watch(
             {
                 "seconds": round(time.monotonic() - started, 1),
                 "chunks": done,
-                "driver": round(next((size for pid, _, size in found if pid == process.pid), 0.0), 1),
+                "driver": round(next((size for pid, _, size, _ in found if pid == process.pid), 0.0), 1),
                 "workers": round(sum(size for _, size in workers), 1),
-                "all": round(sum(size for _, _, size in found), 1),
+                "all": round(sum(size for _, _, size, _ in found), 1),
             }
         )
         if killed is None and done >= kill_at and workers:
