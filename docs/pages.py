@@ -33,7 +33,8 @@ def generated() -> dict[str, str]:
     }
     parity = ROOT / "benchmarks" / "results" / "parity.json"
     if parity.is_file():
-        made["evidence/parity.md"] = parity_page(json.loads(parity.read_text(encoding="utf-8")))
+        record = json.loads(parity.read_text(encoding="utf-8"))
+        made["evidence/parity.md"] = _module("docs/parity.py").page(record)
     for place, name in REPOSITORY_FILES.items():
         made[place] = (ROOT / name).read_text(encoding="utf-8")
     return made
@@ -133,42 +134,6 @@ def _default(info: FieldInfo) -> str:
         return "must be given"
     value = info.get_default(call_default_factory=True)
     return "" if value is None else f"`{value}`"
-
-
-def parity_page(record: dict[str, Any]) -> str:
-    """What was compared with stored outputs of the originals, with the measured differences."""
-    parts = [
-        "# Parity",
-        "",
-        "Outputs of the original code on fixed inputs and weights are stored; tagmask computes the same",
-        "through its public functions. A row is one stored file: how many values or tensors were compared,",
-        "and the comparison that came closest to its tolerance. No full training was repeated: there is no",
-        "published mIoU here.",
-        "",
-        f"Reproduce: `{record['command']}`. {record['machine']}.",
-        "",
-    ]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in record["files"]:
-        groups.setdefault(row["method"], []).append(row)
-    for method, rows in sorted(groups.items()):
-        parts += [
-            f"## {method}",
-            "",
-            "| file | comparisons | closest to its limit | difference | tolerance |",
-        ]
-        parts += ["|---|---|---|---|---|"]
-        for row in sorted(rows, key=lambda each: each["file"]):
-            cells = (
-                row["file"],
-                row["checks"],
-                row["worst"],
-                f"{row['difference']:.2g}",
-                f"{row['tolerance']:.2g}",
-            )
-            parts.append(f"| {' | '.join(_cell(str(cell)) for cell in cells)} |")
-        parts.append("")
-    return "\n".join(parts)
 
 
 def _plain(text: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from refinement import OUT, SIZE, coarse_map, draw
+from refinement import GREY, OUT, SIZE, coarse_map, draw
 from torch import Tensor
 
 from tagmask.ops.affinity_pairs import affinity_matrix, pair_affinity, walk_scores
@@ -44,14 +44,14 @@ def main() -> None:
         ("after 64 steps", walked[1]),
     ]
     for axis, (title, shown) in zip(axes, panels, strict=True):
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=10, color=GREY)
         axis.axis("off")
         if shown.ndim == 3 and shown.shape[0] == 2:
             axis.imshow(shown[1], cmap="magma", vmin=0)
             axis.contour((shown[1] > shown[0]).float(), levels=[0.5], colors="cyan", linewidths=1)
         else:
             axis.imshow(shown, cmap="magma")
-    figure.savefig(OUT / "psa-walk.png", dpi=90)
+    figure.savefig(OUT / "psa-walk.png", dpi=90, transparent=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from tagmask.ops.pixel_refinement import par
 
 OUT = Path(__file__).parent.parent / "images"
 SIZE = 224
+GREY = "#7c7c7c"  # of titles: the pictures have no background, and pages are white or dark
 
 
 def draw() -> tuple[Tensor, Tensor]:
@@ -73,14 +74,15 @@ def overlap(labels: Tensor, mask: Tensor) -> float:
 def panel(axis: Any, picture: Any, title: str, **style: Any) -> None:
     """Show one picture."""
     axis.imshow(picture, **style)
-    axis.set_title(title, fontsize=9)
+    axis.set_title(title, fontsize=9, color=GREY)
     axis.axis("off")
 
 
 def save(figure: Any, name: str) -> None:
     """Write one figure, small."""
     OUT.mkdir(exist_ok=True)
-    figure.savefig(OUT / name, dpi=80, bbox_inches="tight", pil_kwargs={"optimize": True})
+    look = {"dpi": 80, "bbox_inches": "tight", "transparent": True}
+    figure.savefig(OUT / name, pil_kwargs={"optimize": True}, **look)
     plt.close(figure)
 
 

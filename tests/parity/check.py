@@ -101,12 +101,28 @@ def judge(path: Path, cases: dict[str, Case], verbose: bool) -> tuple[int, dict[
     row = {
         "method": METHODS.get(path.stem.partition("_")[0], "Other"),
         "file": path.stem,
+        **source(load_golden(path)),
         "checks": len(checks),
         "worst": f"{worst.name} ({worst.kind})",
         "difference": worst.difference(),
         "tolerance": worst.tolerance,
     }
     return int(bool(failed)), row
+
+
+def source(golden: Golden) -> dict[str, Any]:
+    """Which code gave a stored file, "owner/name@commit", and its largest input with its shape."""
+    named = golden.meta.get("repository") or []
+    commit = golden.meta.get("commit", "")
+    originals = []
+    for name in [named] if isinstance(named, str) else named:
+        project, _, at = name.removeprefix("https://github.com/").partition("@")
+        originals.append(f"{project}@{(at or commit)[:7]}")
+    arrays = {key: array for key, array in golden.inputs.items() if array.size > 1}
+    if not arrays:
+        return {"originals": originals, "input": "none"}
+    largest = max(arrays, key=lambda key: arrays[key].size)
+    return {"originals": originals, "input": f"{largest}, {' x '.join(map(str, arrays[largest].shape))}"}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

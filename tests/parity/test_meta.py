@@ -102,7 +102,8 @@ def test_a_longer_name_is_judged_by_the_case_it_begins_with(tmp_path, capsys):
     record = json.loads((tmp_path / "parity.json").read_text())
     assert [row["file"] for row in record["files"]] == ["metrics_multilabel_second"]
     assert set(record) == {"command", "machine", "files"}
-    assert set(record["files"][0]) == {"method", "file", "checks", "worst", "difference", "tolerance"}
+    measured = {"checks", "worst", "difference", "tolerance"}
+    assert set(record["files"][0]) == {"method", "file", "originals", "input", *measured}
     assert "1 files: 1 ok" in capsys.readouterr().out
 
 
