@@ -236,6 +236,7 @@ def test_what_fails_near_a_limit_of_the_address_space_fails_by_it(monkeypatch, l
 
     monkeypatch.setattr("tagmask.cli.show.describe", short)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
     done = tagmask("show", "more")
     assert done.exit_code == code
     assert ("ulimit -v" in done.stderr) == (code == 2)
@@ -244,3 +245,28 @@ def test_what_fails_near_a_limit_of_the_address_space_fails_by_it(monkeypatch, l
 def test_a_seed_that_no_generator_takes_is_a_setting_error(tmp_path, toy):
     done = tagmask(*train_args(toy, tmp_path / "o", 1, "--seed=18446744073709551621"))
     fails(done, "runtime.seed", "9223372036854775807")
+
+
+def test_what_ran_out_of_memory_is_said_without_memory(monkeypatch, capfd):
+    def none_left(*_args, **_how):
+        raise MemoryError
+
+    monkeypatch.setattr("tagmask.methods.names", none_left)
+    fails(tagmask("list"), "memory ran out", "ulimit -v")
+    monkeypatch.setattr("tagmask.cli.common.near_limit", none_left)
+    assert tagmask("list").exit_code == 2
+    monkeypatch.undo()
+    monkeypatch.setattr("tagmask.methods.names", none_left)
+    monkeypatch.setattr("tagmask.cli.common.show_line", none_left)
+    assert tagmask("list").exit_code == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("error: memory ran out; ") and "ulimit -v" in line for line in lines)
+
+
+def test_a_system_that_gives_no_memory_is_no_broken_disk(monkeypatch):
+    def refuses():
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("tagmask.methods.names", refuses)
+    fails(tagmask("list"), "Cannot allocate memory", "ulimit -v")

@@ -85,7 +85,7 @@ def test_shared_memory_of_64_kilobytes(toy, tmp_path):
     assert "train.workers=0" in line
 
 
-@pytest.mark.parametrize("kilobytes", [3_400_000, 3_600_000])
+@pytest.mark.parametrize("kilobytes", [3_140_000, 3_200_000, 3_400_000, 3_600_000])
 def test_a_training_in_a_limited_shell_works_or_says_what_is_too_low(toy, tmp_path, kilobytes):
     before, limit = spent(), kilobytes * 1024
     done = subprocess.run(

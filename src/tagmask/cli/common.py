@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +16,7 @@ import typer
 
 from tagmask.cli.complete import backbones, known_methods, known_recipes
 from tagmask.cli.manner import manner, new_display, show_line, verbose_log
-from tagmask.engine.memory import near_limit
+from tagmask.engine.memory import near_limit, room_kept
 from tagmask.errors import ProcessError, UserError, in_commands, printable
 
 __all__ = [
@@ -38,6 +40,9 @@ _NO_MEMORY = (
     "can't start new thread", "out of memory",
 )  # fmt: skip
 """What systems and libraries say when no memory, or no address space, is left."""
+_ADVICE = "close other programs, make pictures or batches smaller, or raise the limit of this shell"
+_NO_WORDS = f"error: memory ran out; {_ADVICE} (ulimit -v) or container\n".encode()
+"""Said when nothing else can be."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -103,13 +108,8 @@ def guarded(command: _F) -> _F:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         with in_commands(), verbose_log():
             try:
-                result = command(*args, **kwargs)
-                if "LOCAL_RANK" in os.environ:
-                    from tagmask.engine.runtime import leave_processes
-
-                    leave_processes()
-                manner().answer(OK)
-                return result
+                with room_kept():
+                    return _done(command, *args, **kwargs)
             except typer.Exit as left:
                 manner().answer(left.exit_code)
                 raise
@@ -118,10 +118,32 @@ def guarded(command: _F) -> _F:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(_BROKEN_PIPE) from None
             except (Exception, KeyboardInterrupt) as error:
-                line, code = _explain(error)
-                _fail(line, code, everyone=isinstance(error, ProcessError))
+                _end(error)
 
     return wrapped  # type: ignore[return-value]
+
+
+def _done(command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    result = command(*args, **kwargs)
+    if "LOCAL_RANK" in os.environ:
+        from tagmask.engine.runtime import leave_processes
+
+        leave_processes()
+    manner().answer(OK)
+    return result
+
+
+def _end(error: BaseException) -> None:
+    """Say what went wrong, if need be without memory, and leave."""
+    if isinstance(error, MemoryError):
+        traceback.clear_frames(error.__traceback__)  # whatever the command held
+    try:
+        line, code = _explain(error)
+        _fail(line, code, everyone=isinstance(error, ProcessError))
+    except MemoryError:
+        with suppress(OSError):
+            os.write(2, _NO_WORDS)
+        raise typer.Exit(USER_ERROR) from None
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
@@ -130,7 +152,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "\n".join(printable(line) for line in f"error: {error}".split("\n")), USER_ERROR
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command goes on", STOPPED
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno != errno.ENOMEM:
         place = f" ({error.filename})" if error.filename else ""
         return f"error: the system refused: {error.strerror or error}{place}", USER_ERROR
     code = getattr(error, "exit_code", None)
@@ -139,9 +161,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     reason = " ".join(str(error).split()) or type(error).__name__
     # A SystemError is a library that failed and does not know how: where there is a limit, by the limit.
     limited = near_limit(0 if isinstance(error, SystemError) else 0.75)
-    if limited or isinstance(error, MemoryError) or any(words in reason for words in _NO_MEMORY):
-        advice = "close other programs, make pictures or batches smaller, or raise the limit of this shell"
-        return f"error: memory ran out ({reason[:200]}); {advice} (ulimit -v) or container", USER_ERROR
+    if limited or isinstance(error, (MemoryError, OSError)) or any(words in reason for words in _NO_MEMORY):
+        return f"error: memory ran out ({reason[:200]}); {_ADVICE} (ulimit -v) or container", USER_ERROR
     return f"internal error: {type(error).__name__}: {reason} (TAGMASK_DEBUG=1 shows where)", INTERNAL
 
 

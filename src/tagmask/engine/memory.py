@@ -1,18 +1,28 @@
-"""Memory on the CPU: what happens to that which a training frees, and whether a limit is reached."""
+"""Memory on the CPU: what happens to that which a training frees, and what is done about a limit of it."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib
+import os
 import re
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["keep_freed_memory", "near_limit"]
+__all__ = ["address_space", "keep_freed_memory", "near_limit", "room_kept"]
 
 # Numbers of mallopt(3): how much is kept at the end of the heap, how much it grows by, what is mapped apart.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 # glibc accepts no larger limit for what is mapped apart than 32 MiB.
 _KEPT, _STEP, _APART = 2**31 - 1, 2**28, 2**25
+_ROOM = 2**26
+"""Bytes of address space kept for saying what went wrong; no more than a sixteenth of the limit."""
+_LARGE = 2**34
+"""A limit from which every PyTorch can be loaded: those with CUDA take 3 to 10 GB of addresses."""
 
 
 def keep_freed_memory() -> bool:
@@ -35,6 +45,17 @@ def keep_freed_memory() -> bool:
     return all(accepted)
 
 
+def address_space() -> int | None:
+    """Bytes of address space this process may have (``ulimit -v``); None where nothing limits them."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    except (ImportError, OSError):  # another system
+        return None
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def near_limit(share: float = 0.75) -> bool:
     """Whether this process has come near a limit of its address space (``ulimit -v``).
 
@@ -43,13 +64,77 @@ def near_limit(share: float = 0.75) -> bool:
     Args:
         share: Of the limit; so much it has had at once.
     """
-    try:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit == resource.RLIM_INFINITY:
-            return False
-        found = re.search(r"VmPeak:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))
-    except (ImportError, OSError):  # another system
+    limit = address_space()
+    if limit is None:
         return False
+    try:
+        found = re.search(r"VmPeak:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))
+    except MemoryError:
+        return True
+    except OSError:  # another system, or no memory to open a file
+        return sys.platform.startswith("linux")
     return found is not None and 1024 * int(found[1]) > share * limit
+
+
+@contextmanager
+def room_kept() -> Iterator[None]:
+    """While it lasts, a limited address space is a little smaller: what is left over serves to say that.
+
+    PyTorch is then tried in a process of its own before it is loaded, for it ends a process that has too
+    little room for its libraries.
+
+    Raises:
+        MemoryError: PyTorch cannot be loaded within the limit.
+    """
+    limit = address_space()
+    if limit is None:
+        yield
+        return
+    gate = _Gate(limit)
+    _set_limit(limit - min(_ROOM, limit // 16))
+    sys.meta_path.insert(0, gate)
+    try:
+        yield
+    finally:
+        # First of all, as anything else may need memory.
+        _set_limit(limit)
+        gate.open()
+
+
+def _set_limit(limit: int) -> None:
+    import resource
+
+    with suppress(OSError, ValueError):  # the system keeps its limit
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+class _Gate:
+    """Finds no module, but sees that PyTorch is about to be loaded."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def open(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name == "torch":
+            self.open()
+            if self.limit < _LARGE and _kills("torch"):
+                raise MemoryError(f"PyTorch does not fit into {self.limit / 1e9:.1f} GB of addresses")
+
+
+def _kills(module: str) -> bool:
+    """Whether loading a module ends a process; what it raises is met again by who loads it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about threads: a library's own are none of those that hold locks
+        child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+    try:
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        importlib.import_module(module)
+    finally:
+        os._exit(0)
