@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import mmap
 import os
 import re
 import sys
@@ -23,6 +24,8 @@ _ROOM = 2**26
 """Bytes of address space kept for saying what went wrong; no more than a sixteenth of the limit."""
 _LARGE = 2**34
 """A limit from which every PyTorch can be loaded: those with CUDA take 3 to 10 GB of addresses."""
+_BLAS = 2**28
+"""Bytes for linear algebra: some 40 MB of code, and 32 MiB for each of its threads."""
 
 
 def keep_freed_memory() -> bool:
@@ -81,10 +84,10 @@ def room_kept() -> Iterator[None]:
     """While it lasts, a limited address space is a little smaller: what is left over serves to say that.
 
     PyTorch is then tried in a process of its own before it is loaded, for it ends a process that has too
-    little room for its libraries.
+    little room for its libraries; the linear algebra of NumPy and SciPy waits for room forever.
 
     Raises:
-        MemoryError: PyTorch cannot be loaded within the limit.
+        MemoryError: One of them cannot be loaded within the limit.
     """
     limit = address_space()
     if limit is None:
@@ -98,7 +101,7 @@ def room_kept() -> Iterator[None]:
     finally:
         # First of all, as anything else may need memory.
         _set_limit(limit)
-        gate.open()
+        sys.meta_path.remove(gate)
 
 
 def _set_limit(limit: int) -> None:
@@ -109,20 +112,28 @@ def _set_limit(limit: int) -> None:
 
 
 class _Gate:
-    """Finds no module, but sees that PyTorch is about to be loaded."""
+    """Finds no module, but sees that one is about to be loaded which takes a small limit badly."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-
-    def open(self) -> None:
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
+        self.watched = {"torch", "numpy", "scipy"} if limit < _LARGE else set()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name == "torch":
-            self.open()
-            if self.limit < _LARGE and _kills("torch"):
-                raise MemoryError(f"PyTorch does not fit into {self.limit / 1e9:.1f} GB of addresses")
+        if name not in self.watched:
+            return
+        self.watched.remove(name)
+        if not _kills("torch") if name == "torch" else _is_there(_BLAS):
+            return
+        raise MemoryError(f"{name} does not fit into {self.limit / 1e9:.1f} GB of addresses")
+
+
+def _is_there(size: int) -> bool:
+    """Whether so many bytes of address space are left."""
+    try:
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ).close()
+    except OSError:
+        return False
+    return True
 
 
 def _kills(module: str) -> bool:

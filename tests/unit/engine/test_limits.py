@@ -69,19 +69,24 @@ def test_a_library_that_ends_its_process_is_found_out_in_another_one(tmp_path, m
     assert not {"tm_kills", "tm_raises", "tm_loads"} & sys.modules.keys()
 
 
-@pytest.mark.parametrize("bytes_", [2**32, 2**44])
-def test_torch_is_refused_only_where_the_limit_is_small(limit, monkeypatch, bytes_):
-    monkeypatch.setattr(memory, "address_space", lambda: bytes_)
+@pytest.mark.parametrize("module", ["torch", "numpy", "scipy"])
+@pytest.mark.parametrize("size", [2**32, 2**44])
+def test_what_takes_a_limit_badly_is_refused_where_the_limit_is_small(limit, monkeypatch, module, size):
+    monkeypatch.setattr(memory, "address_space", lambda: size)
     monkeypatch.setattr(memory, "_set_limit", lambda _: None)
-    monkeypatch.setattr(memory, "_kills", lambda module: module == "torch")
+    monkeypatch.setattr(memory, "_kills", lambda name: name == "torch")
+    monkeypatch.setattr(memory, "_BLAS", limit)
     finders = list(sys.meta_path)
     with memory.room_kept():
         gate = sys.meta_path[0]
         assert gate.find_spec("json") is None
-        if bytes_ == 2**44:
-            assert gate.find_spec("torch") is None
-        else:
-            with pytest.raises(MemoryError, match=r"PyTorch does not fit into 4\.3 GB"):
-                gate.find_spec("torch")
-        assert gate not in sys.meta_path
+        if size == 2**32:
+            with pytest.raises(MemoryError, match=rf"{module} does not fit into 4\.3 GB"):
+                gate.find_spec(module)
+        assert gate.find_spec(module) is None
     assert sys.meta_path == finders
+
+
+def test_room_for_linear_algebra_is_asked_for_and_given_back(limit):
+    assert all(memory._is_there(2**33) for _ in range(3000))
+    assert not memory._is_there(limit)
