@@ -16,7 +16,7 @@ import typer
 
 from tagmask.cli.complete import backbones, known_methods, known_recipes
 from tagmask.cli.manner import manner, new_display, show_line, verbose_log
-from tagmask.engine.memory import near_limit, room_kept
+from tagmask.engine.memory import address_space, near_limit, room_kept
 from tagmask.errors import ProcessError, UserError, in_commands, printable
 
 __all__ = [
@@ -140,7 +140,11 @@ def _end(error: BaseException) -> None:
     try:
         line, code = _explain(error)
         _fail(line, code, everyone=isinstance(error, ProcessError))
-    except MemoryError:
+    except typer.Exit:
+        raise
+    except Exception as again:
+        if not isinstance(again, MemoryError) and address_space() is None:
+            raise
         with suppress(OSError):
             os.write(2, _NO_WORDS)
         raise typer.Exit(USER_ERROR) from None

@@ -24,14 +24,14 @@ def limit():
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.mark.parametrize("error", [MemoryError, OSError(12, "Cannot allocate memory")])
+@pytest.mark.parametrize("error", [MemoryError, OSError(12, "Cannot allocate memory"), SystemError])
 def test_no_memory_to_ask_how_much_is_in_use_means_that_the_limit_is_reached(limit, monkeypatch, error):
     assert not memory.near_limit()
 
     def read(*_args, **_how):
         raise error
 
-    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(Path, "read_bytes", read)
     assert memory.near_limit()
 
 
