@@ -33,6 +33,13 @@ from tagmask.steps.review import read_row
 from tagmask.store.labels import read_mask
 from tagmask.store.manifest import Manifest
 
+COMMANDS = {
+    "ranking": "tagmask run small --data IMAGES --tags TAGS --out RUN; tagmask review RUN; "
+    "python benchmarks/review.py ranking RUN --masks MASKS --out benchmarks/results/review_ranking.json",
+    "tags": "python benchmarks/corrupt_tags.py TAGS CLASSES BAD.csv --share 0.1; "
+    "tagmask train --recipe small --data IMAGES --tags BAD.csv --out RUN; tagmask review RUN --split train; "
+    "python benchmarks/review.py tags RUN --record BAD.record.json --out benchmarks/results/review_tags.json",
+}
 SIGNALS = (
     "overlap",
     "borders",
@@ -166,7 +173,8 @@ def main() -> None:
     parser.add_argument("--note", default="")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    result = {"note": args.note, **(ranking if args.what == "ranking" else tags)(args)}
+    about = {"note": args.note, "command": COMMANDS[args.what]}
+    result = {**about, **(ranking if args.what == "ranking" else tags)(args)}
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     shown = {k: v for k, v in result.items() if k != "points"}
     print(json.dumps(shown, indent=1))

@@ -7,7 +7,9 @@ The documentation calls `page` whenever it is built, so that its tables cannot b
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,28 +19,63 @@ ABOUT = (
     *("task", "recipe", "includes", "data", "model", "backbone", "method", "command"),
     *("machine", "device", "precision", "seed", "versions", "note"),
 )
+NAMES = {"Afa": "AFA", "Aream": "AReAM", "Psa": "PSA", "Weaktr": "WeakTr", "More": "MoRe"}
+METHOD_FILES = re.compile(r"(afa|aream|psa|weaktr|more)_")
+LONG = 40  # rows of a CSV file; of more, every n-th is shown
 INTRO = """# Results
 
-Measured with tagmask; every section is one file of `benchmarks/results`, as its command wrote it.
-Figures of the authors stand on the methods' pages, with their source. One seed and one machine, unless
-a section says more: differences of a few points mean nothing.
+Measured with tagmask; every section is one file of `benchmarks/results`, as its command wrote it. The
+authors' own figures are on the method pages, with their source. One seed and one machine, unless a section
+says otherwise: differences of a few points mean nothing.
 """
 
 
 def page(folder: Path = RESULTS) -> str:
     """The whole page as Markdown."""
-    parts = [INTRO]
-    for path in sorted(folder.glob("*.json")):
-        parts += [
-            f"## {_title(path)}\n",
-            section(json.loads(path.read_text(encoding="utf-8"))),
-        ]
+    lacking = [f"`{name}` ({', '.join(keys)})" for name, keys in gaps(folder).items()]
+    parts = [INTRO, f"Not recorded in the files themselves: {'; '.join(lacking)}.\n" if lacking else ""]
+    for path in files(folder):
+        parts += [f"## {title(path)}\n", body(path)]
     return "\n".join(parts)
 
 
-def _title(path: Path) -> str:
-    words = path.stem.replace("_", " ")
-    return words[:1].upper() + words[1:]
+def files(folder: Path = RESULTS) -> list[Path]:
+    """All result files, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix in (".json", ".csv"))
+
+
+def gaps(folder: Path = RESULTS) -> dict[str, list[str]]:
+    """What a file of results does not say of how it was made: its command, its machine."""
+    found = {}
+    for path in files(folder):
+        text = path.read_text(encoding="utf-8")
+        keys = ("command", "machine|device|cpu") if path.suffix == ".json" else ("machine|device",)
+        lacking = [key.partition("|")[0] for key in keys if not re.search(rf"\b({key})s?\b", text)]
+        if path.suffix == ".json" and not re.search(r'seeds?"?:? ?\[?\s*\d', text):
+            lacking.append("seed")
+        if lacking:
+            found[path.name] = lacking
+    return found
+
+
+def body(path: Path) -> str:
+    """What one file holds."""
+    if path.suffix == ".json":
+        return section(json.loads(path.read_text(encoding="utf-8")))
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    step = -(-len(rows) // LONG)
+    told = f"{len(rows)} rows; one of every {step} is shown.\n\n" if step > 1 else ""
+    cells = [[_text(cell) for cell in row] for row in rows[::step]]
+    return told + _table([_words(name) for name in head], cells)
+
+
+def title(path: Path) -> str:
+    """The name of a file as a heading."""
+    words = re.sub("[-_]", " ", path.stem)
+    words = words[:1].upper() + words[1:]
+    first = words.partition(" ")[0]
+    return words.replace(first, NAMES.get(first, first), 1) if METHOD_FILES.match(path.stem) else words
 
 
 def section(record: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:

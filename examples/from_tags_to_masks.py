@@ -1,9 +1,9 @@
 # %% [markdown]
 # # From tags to masks
 #
-# Scenes are drawn with up to two of five textures in each. tagmask is told *which* textures a scene
+# Scenes are generated with up to two of five textures in each. tagmask is told *which* textures a scene
 # shows and learns *where* they are. The backbone ships with the package; nothing is downloaded. A real
-# folder of images goes the same way, see the page "Start" of the documentation.
+# folder of images works the same way, see the page "Tutorial" of the documentation.
 
 # %%
 import os
@@ -15,22 +15,22 @@ import tagmask
 from tagmask.data.datasets.scenes import write_dataset
 
 folder = Path("tour")
-# The real demo (`tagmask demo`) takes 1000 scenes and 300 updates; this is a taste of it.
+# The real demo (`tagmask demo`) takes 1000 scenes and 600 updates; this is a taste of it.
 updates = int(os.environ.get("TOUR_UPDATES", "60"))
 data = write_dataset(folder / "data", num_train=160, num_val=12, size=96)
 print((data / "tags.csv").read_text()[:160])
 
 # %% [markdown]
-# ## Look at the data first
+# ## Check the data first
 
 # %%
 report = tagmask.check_data(data)
 print(report.text())
 
 # %% [markdown]
-# ## Learn, localize, refine, segment, score
+# ## Train, localize, refine, segment, score
 #
-# One call for the whole journey. Called again it does nothing, called with other settings only what they
+# One call for the whole workflow. Called again it does nothing; called with other settings, only what they
 # change.
 
 # %%
@@ -42,7 +42,7 @@ for what, score in run.scores.items():
     print(f"{what:14} mIoU {100 * score:5.1f}")
 
 # %% [markdown]
-# Maps are scored with the true tags of the validation scenes; the segmentation is not told anything. Few
+# Maps are scored with the true tags of the validation scenes; the segmentation gets no tags. Few
 # updates give low scores; what matters here is that every step leaves files that the next one, or another
 # program, can read.
 
@@ -60,12 +60,12 @@ figure.savefig(folder / "picture.png", dpi=60)
 Image.open(folder / "picture.png").convert("P", palette=Image.Palette.ADAPTIVE)
 
 # %% [markdown]
-# ## Take it away
+# ## Share the model
 #
 # A folder in the Hugging Face convention: weights, configuration, model card.
 
 # %%
-published = model.save_pretrained(folder / "published", data="160 drawn scenes", license="apache-2.0")
+published = model.save_pretrained(folder / "published", data="160 generated scenes", license="apache-2.0")
 again = tagmask.Model.from_pretrained(published, device="cpu")
 assert (again.predict(dataset.image(0), tags=tags).mask == result.mask).all()
 print(sorted(path.name for path in published.iterdir()))

@@ -25,7 +25,7 @@ traceback; `--json` gives the code and the line as one JSON object on standard o
 | 1 | a fault of tagmask's own; please report it |
 | 2 | something that was given cannot be used: a flag, a setting, a file, a folder, a model |
 | 3 | done, but some inputs failed; each is named (`failed.csv`) |
-| 130 | stopped by Ctrl-C; the same command goes on. Other signals: 128 plus their number, 143 for SIGTERM |
+| 130 | stopped by Ctrl-C; repeat the command to continue. Others: 128 plus the signal (SIGTERM: 143) |
 
 Python raises `tagmask.UserError` (`ConfigError`, `DataError`, `CheckpointError`) with the same sentence, in
 the words of Python: `out=DIR` where the command line says `--out DIR`. The table is made by

@@ -465,7 +465,7 @@ CASES: list[Case] = [
     Case("report", "a folder that is no run", lambda p: [p.toy], ("neither a run folder",)),
     Case(
         "entropy",
-        "a method without attention to measure",
+        "a split that does not exist",
         lambda p: [p.run(), "--split=nowhere"],
         ("nowhere",),
     ),
@@ -563,8 +563,17 @@ CASES: list[Case] = [
     ),
     Case(
         "predict",
-        "an unknown tag",
+        "a tag file that does not exist",
         lambda p: [p.finished, p.toy, "--out", p.out, "--tags", "unicorn"],
+        ("unicorn",),
+    ),
+    Case(
+        "predict",
+        "a tag that the model does not know",
+        lambda p: [
+            *(p.finished, p.toy / "images", "--out", p.out),
+            *("--tags", p.file("tags.csv", "image,tags\n00012.png,unicorn\n")),
+        ],
         ("unicorn",),
     ),
     Case(

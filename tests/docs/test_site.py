@@ -24,15 +24,46 @@ def tables():
 
 def test_every_result_file_has_its_section_with_command_and_machine():
     text = tables().page()
-    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    assert files
-    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [
-        f.stem.replace("_", " ").capitalize() for f in files
-    ]
+    files = {f for kind in ("json", "csv") for f in (ROOT / "benchmarks" / "results").glob(f"*.{kind}")}
+    assert set(tables().files()) == files
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [tables().title(f) for f in sorted(files)]
     measured = json.loads((ROOT / "benchmarks/results/more_small_animals.json").read_text())["miou"]
-    part = text[text.index("## More small animals") :]
+    part = text[text.index("## MoRe small animals") :]
     for kind, value in measured.items():
         assert f"| {kind.replace('_', ' ')} | {value:.4g} |" in part
+
+
+OLDER = {  # from before every file named its command and seed; the page lists them
+    "bulk.json": {"seed"},
+    "bulk_memory.csv": {"machine"},
+    "domains.json": {"command"},
+    "more_small_animals.json": {"command", "seed"},
+    "mutants.json": {"seed"},
+    "odd_sizes.json": {"seed"},
+    "tiles.json": {"seed"},
+    "workbench.json": {"seed"},
+}
+
+
+def test_what_a_file_does_not_record_is_listed_and_no_new_file_lacks_anything():
+    for name, keys in tables().gaps().items():
+        assert set(keys) <= OLDER.get(name, set()), f"{name} does not say its {', '.join(keys)}"
+    text = tables().page().partition("\n## ")[0]
+    assert all(f"`{name}` ({', '.join(keys)})" in text for name, keys in tables().gaps().items())
+
+
+def test_titles_spell_the_methods_as_their_papers_do(tmp_path):
+    spelled = {"afa_mit_b0_scenes.json": "AFA mit b0 scenes", "more_step.csv": "MoRe step", "odd.json": "Odd"}
+    assert {name: tables().title(tmp_path / name) for name in spelled} == spelled
+
+
+def test_a_long_list_is_thinned_out_and_says_so(tmp_path):
+    path = tmp_path / "memory.csv"
+    path.write_text("seconds,all_mib\n" + "".join(f"{k},{k}\n" for k in range(100)), encoding="utf-8")
+    text = tables().body(path)
+    assert "100 rows; one of every 3 is shown" in text
+    assert "| seconds | all mib |" in text
+    assert text.count("\n| ") == 2 + 34  # head, line, a third of the rows
 
 
 def test_tables_keep_what_lies_deep():

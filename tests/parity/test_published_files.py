@@ -22,6 +22,8 @@ DATA = Path(__file__).parent / "data"
 CLASSES = ClassTable(tuple(f"class{k}" for k in range(20)))
 CONFORMER = {"backbone": "conformer_small"}
 FILES = [
+    ("afa_train_step_voc", "afa", {}, ""),
+    ("more_voc_step", "more", {}, ""),
     ("mctformer_v1_train_step", "mctformer", {"version": "v1"}, "model"),
     ("mctformer_v2_forward", "mctformer", {"version": "v2"}, "model"),
     ("mctformer_plus_cam", "mctformer", {"version": "plus"}, "model"),
