@@ -298,8 +298,9 @@ def main() -> None:
         "machine": f"{os.cpu_count()}-core CPU, {platform.machine()}, shared with other work and the store",
         "network": f"MoRe, {VIT}, pictures of {SIDE} x {SIDE}, one view, masks only",
         "seed": 0,
-        "seconds_chunks_mib": [
-            [row["seconds"], row["chunks"], row["all"]] for row in seen.rows[:: max(1, len(seen.rows) // 40)]
+        "seconds, chunks, MiB of the workers, of all": [
+            [row[key] for key in ("seconds", "chunks", "workers", "all")]
+            for row in seen.rows[:: max(1, len(seen.rows) // 40)]
         ],
         "versions": {name: version(name) for name in ("torch", "ray", "s3fs", "tagmask")},
     }

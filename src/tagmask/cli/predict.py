@@ -93,19 +93,20 @@ def predict(
             show_line(expect(model, config, trained, where.create(), Path(out)))
     before = f", {figures['before']} of them done before" if figures["before"] else ""
     show_line(f"{out}: masks of {figures['images']} images{before}", out=out, **figures)
-    _judge(out, trained.classes.names)
+    archives = engine == "ray" and (shards or "://" in out)
+    _judge(out, trained.classes.names, ("shards" if archives else "overlays") if config.overlays else "")
     if figures["failed"]:
         show_line(f"{figures['failed']} inputs failed, see {out.rstrip('/')}/failed.csv", error=True)
         raise typer.Exit(PARTLY)
 
 
-def _judge(out: str, names: Sequence[str]) -> None:
+def _judge(out: str, names: Sequence[str], overlays: str) -> None:
     """What can be said of the masks, below them."""
     from tagmask.inference.place import Place
     from tagmask.inference.summary import each_row
     from tagmask.review.predicted import judge_rows
 
-    told = judge_rows(each_row(Place(out)), names, out)
+    told = judge_rows(each_row(Place(out)), names, out.rstrip("/"), overlays)
     if told is not None:
         show_verdict(told.as_json())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from contextlib import suppress
 
 from tagmask.errors import ConfigError
 
@@ -46,5 +47,21 @@ def is_loopback(host: str) -> bool:
 
 
 def shown_host(host: str) -> str:
-    """An address as it stands in front of a port."""
+    """An address as it stands in front of a port, such that it can be opened.
+
+    "All addresses" (0.0.0.0, ::) is none that could be: the one by which others reach this machine is.
+    """
+    with suppress(ValueError):
+        if ipaddress.ip_address(host).is_unspecified:
+            host = _outward(host) or socket.gethostname()
     return f"[{host}]" if ":" in host else host
+
+
+def _outward(host: str) -> str | None:
+    """The address that this machine's packets to others come from; None if it has no network."""
+    families = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}  # nobody's; nothing is sent
+    for family in (socket.AF_INET6, socket.AF_INET) if ":" in host else (socket.AF_INET,):
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((families[family], 9))
+            return str(probe.getsockname()[0])
+    return None

@@ -14,7 +14,9 @@ _FULL = 0.98
 _UNSURE = 0.3
 
 
-def judge_rows(rows: Iterable[Mapping[str, Any]], names: Sequence[str], folder: str) -> Verdict | None:
+def judge_rows(
+    rows: Iterable[Mapping[str, Any]], names: Sequence[str], folder: str, overlays: str = "overlays"
+) -> Verdict | None:
     """Words and a level for masks of pictures that nobody tagged, or whose tags restricted them.
 
     Args:
@@ -23,6 +25,7 @@ def judge_rows(rows: Iterable[Mapping[str, Any]], names: Sequence[str], folder: 
             where masks of the run were checked.
         names: All classes of the model.
         folder: Where the masks are, for the next step.
+        overlays: What holds the pictures to look at, in that folder; "" if there are none.
 
     Returns:
         The verdict; None without pictures.
@@ -67,6 +70,9 @@ def judge_rows(rows: Iterable[Mapping[str, Any]], names: Sequence[str], folder: 
         bad.append(f"every mask shows {next(iter(seen))} and nothing else")
     level: Level = "bad" if bad else "doubtful" if doubtful else "usable"
     advice = "nobody tagged these pictures, so a class that is confused with another is not noticed"
-    step = f"look at {folder}/overlays, the least sure first (column confidence of {folder}/summary.csv)"
+    first = f"the least sure first (column confidence of {folder}/summary.csv)"
+    step = f"look at {folder}/{overlays}, {first}"
+    if not overlays:
+        step = f"predict some again into another --out with --set overlays=true and look at them, {first}"
     facts = Facts(images=count, empty=empty, full=full, untagged=0.0, never=never)
     return Verdict(level, (*bad, *doubtful, *good), advice, step, facts)

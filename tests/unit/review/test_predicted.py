@@ -19,6 +19,14 @@ def test_good_masks_are_usable_and_the_next_step_names_the_folder():
     assert told.level == "usable"
     assert "25 % of 24 masks are empty" in told.lines
     assert "out/summary.csv" in told.next
+    assert "look at out/overlays," in told.next
+
+
+def test_the_next_step_names_no_overlays_that_were_not_written():
+    told = judge_rows(GOOD, ("cat", "dog"), "out", "")
+    assert "out/overlays" not in told.next
+    assert "--set overlays=true" in told.next
+    assert "look at out/shards," in judge_rows(GOOD, ("cat", "dog"), "out", "shards").next
 
 
 @pytest.mark.parametrize(
