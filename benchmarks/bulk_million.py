@@ -20,7 +20,9 @@ import math
 import os
 import platform
 import shlex
+import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -39,6 +41,7 @@ from PIL import Image
 
 from tagmask.data.classes import ClassTable
 from tagmask.data.datasets.scenes import CLASSES, render
+from tagmask.inference.place import Place
 from tagmask.models.trained import build_method, save_method
 
 SIDE, DISTINCT, PER_SHARD = 32, 500, 1000
@@ -65,15 +68,19 @@ class Seen:
     Attributes:
         rows: Time, finished chunks and memory of all processes in MiB, every few seconds.
         cpu: Processor seconds of every process.
+        workers: Processes that were workers, those that replaced killed ones included.
         killed: Workers that were killed.
         full: Seconds after the start at which the disk was filled and cleared.
+        free: Bytes free on the disk whenever it was looked at while it was full.
         starts: How often the command was given.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     cpu: dict[int, float] = field(default_factory=dict)
+    workers: set[int] = field(default_factory=set)
     killed: int = 0
     full: tuple[float, float] | None = None
+    free: list[int] = field(default_factory=list)
     starts: int = 0
 
 
@@ -121,6 +128,8 @@ def fill(disk: Path) -> None:
     with (disk / "filler").open("wb", buffering=0) as file:
         piece = bytes(1 << 20)
         try:
+            os.posix_fallocate(file.fileno(), 0, max(shutil.disk_usage(disk).free - 64 * len(piece), 1))
+            file.seek(0, os.SEEK_END)
             while True:
                 file.write(piece)
         except OSError:
@@ -141,6 +150,7 @@ def watch(
     while process.poll() is None:
         found = list(family(process.pid))
         workers = [pid for pid, name, *_ in found if name.startswith("ray::MapWorker")]
+        seen.workers.update(workers)
         done, now = len(system.find("bulk/out/bulk/done")), time.monotonic() - began
         sizes = {"driver": 0.0, "workers": 0.0, "ray": 0.0}
         for pid, _, size, cpu in found:
@@ -156,6 +166,8 @@ def watch(
         if seen.full is None and done >= events.full_at * chunks:
             fill(disk)
             seen.full = (now, now)
+        if (disk / "filler").exists():
+            seen.free.append(shutil.disk_usage(disk).free)
         if (disk / "filler").exists() and seen.full is not None and now > seen.full[0] + events.full_seconds:
             (disk / "filler").unlink()
             seen.full = (seen.full[0], now)
@@ -211,9 +223,9 @@ def completeness(system: Any, count: int) -> dict[str, Any]:
                 body = int(name[-7:]) % DISTINCT
                 bytes_of.setdefault(body, set()).add(hashlib.sha256(content.read()).hexdigest())
     listed: Counter[str] = Counter()
-    with system.open("bulk/out/summary.jsonl", "rb") as lines:
-        for line in lines:
-            listed[json.loads(line)["name"]] += 1
+    # Not by the lines of a file of fsspec: each of them copies megabytes.
+    for line in Place("s3://bulk/out").lines("summary.jsonl"):
+        listed[json.loads(line)["name"]] += 1
     with system.open("bulk/out/failed.csv", "r", newline="") as file:
         failed = Counter(row["source"].rsplit(":", 1)[1].removesuffix(".jpg") for row in csv.DictReader(file))
     wanted = {name_of(number) for number in range(count) if not is_poison(number)}
@@ -228,6 +240,18 @@ def completeness(system: Any, count: int) -> dict[str, Any]:
         "never_listed": len((masks.keys() | failed.keys()) - wanted - broken),
         "bodies_with_more_than_one_mask": sum(len(found) > 1 for found in bytes_of.values()),
     }
+
+
+def around(rows: list[dict[str, float]], chunks: float, reach: float, part: str) -> float | None:
+    """What part of the program held in the middle of the time in which about so many chunks were done."""
+    near = [row[part] for row in rows if abs(row["chunks"] - chunks) <= reach]
+    return round(statistics.median(near), 1) if near else None
+
+
+def finished_within(rows: list[dict[str, float]], span: tuple[float, float] | None) -> int | None:
+    """Chunks finished in a span of time."""
+    inside = [int(row["chunks"]) for row in rows if span is not None and span[0] <= row["seconds"] <= span[1]]
+    return inside[-1] - inside[0] if inside else None
 
 
 def main() -> None:
@@ -273,13 +297,13 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait()
-    cpu, busy = sum(seen.cpu.values()), [r for r in seen.rows if 0.05 < r["chunks"] / chunks < 0.97]
+    cpu = sum(seen.cpu.values())
     million = cpu * 1e6 / count / 3600
     result = {
         **told,
         "peak_gb": round(max(row["all"] for row in seen.rows) * 2**20 / 1e9, 3),
         "mib": {
-            f"{part}, {when}": busy[int(share * len(busy))][part]
+            f"{part}, {when}": around(seen.rows, share * chunks, chunks / 20, part)
             for part in ("driver", "workers", "all")
             for when, share in (("at a quarter", 0.25), ("at three quarters", 0.75))
         },
@@ -288,7 +312,10 @@ def main() -> None:
         "images_per_second_of_last_start": round(bulk["images_per_second"], 1),
         "processor_seconds": round(cpu, 1),
         "workers_killed_at_once": seen.killed,
+        "workers_in_all": len(seen.workers),
         "disk_full_seconds": round(seen.full[1] - seen.full[0], 1) if seen.full else 0,
+        "most_bytes_free_meanwhile": max(seen.free, default=None),
+        "chunks_finished_meanwhile": finished_within(seen.rows, seen.full),
         "starts": seen.starts,
         "core_hours_per_million": round(million, 3),
         "cost_per_million": f"{million * args.price:.3f} at {args.price} for an hour of a core",
