@@ -168,7 +168,7 @@ def _refuse_unclear(node: yaml.Node, seen: set[int]) -> None:
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in known:
                 raise _Unclear(
-                    f"line {key.start_mark.line + 1}: '{key.value}' stands in line {known[key.value]} too; "
+                    f"line {key.start_mark.line + 1}: '{key.value}' is in line {known[key.value]} too; "
                     "keep one of them"
                 )
             if isinstance(key, yaml.ScalarNode):

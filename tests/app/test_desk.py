@@ -181,13 +181,13 @@ def test_malformed_uploads_are_refused(desk, content, said):
 def test_no_file_outside_the_folders_is_read(desk, run, tmp_path):
     secret = picture(tmp_path / "secret.png", (64, 64))
     (run / "masks" / "00013.png").symlink_to(secret)
-    with pytest.raises(DataError, match=r"'00013.png' lies outside the folders"):
+    with pytest.raises(DataError, match=r"'00013.png' is outside the folders"):
         opened(desk, "00013")
     image = desk.library.image("00014")
     assert desk.library.elsewhere() == ()
     image.unlink()
     image.symlink_to(secret)
-    with pytest.raises(DataError, match="lies outside the folders"):
+    with pytest.raises(DataError, match="is outside the folders"):
         desk.picture(ME, "00014")
     assert desk.library.elsewhere() == (tmp_path.resolve(),)
     for name in ("../../etc/passwd", "/etc/passwd", "..\\x", ""):
@@ -267,7 +267,7 @@ def test_strokes_spread_and_regions_cover_the_picture(desk):
 
 def test_kept_masks_are_exported_as_annotation_tools_read_them(desk):
     chores = Chores(desk)
-    with pytest.raises(ConfigError, match="nothing is accepted"):
+    with pytest.raises(ConfigError, match="no mask is accepted"):
         chores.export("coco")
     desk.decide(ME, accepted(), None)
     name, content = chores.export("coco")

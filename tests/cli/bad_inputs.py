@@ -471,10 +471,10 @@ CASES: list[Case] = [
     ),
     Case("show", "a word that means nothing", lambda p: ["moore"], ("'more'",)),
     Case("demo", "an output folder that is a file", lambda p: ["--out", p.file("f", "x")], ("f",)),
-    Case("animate", "a film that does not exist", lambda p: [p.finished, p.tmp / "x.mp4", p.out], ("x.mp4",)),
+    Case("animate", "a video that is missing", lambda p: [p.finished, p.tmp / "x.mp4", p.out], ("x.mp4",)),
     Case(
         "animate",
-        "a film that is text",
+        "a video that is text",
         lambda p: [p.finished, p.file("x.gif", "hello"), p.tmp / "o.gif", "--device=cpu"],
         ("x.gif",),
     ),

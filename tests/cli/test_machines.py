@@ -79,7 +79,7 @@ def test_a_schedulers_signal_saves_and_resume_goes_on(tmp_path, toy):
     passed_on = "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
     process = launch(2, arguments, passed_on, strike="parent:USR1@0 updated - 3")
     _, stderr = process.communicate(timeout=600)
-    assert "of 10 iterations; the same command with --resume goes on" in stderr
+    assert "of 10 iterations; repeat the command with --resume to continue" in stderr
     states = sorted((out / "train" / "checkpoints").glob("step-*"))
     assert len(states) == 1
     second = launch(2, [*arguments, "--resume"])

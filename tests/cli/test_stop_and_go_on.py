@@ -33,7 +33,7 @@ def test_signal_saves_and_resume_gives_the_same_weights(tmp_path, toy, unbroken,
     arguments = train_args(toy, out, ITERATIONS, "--set=train.save_every=2")
     exit_code, stderr = struck(signum, "saved train/checkpoints 1", arguments)
     assert exit_code == code, stderr
-    assert "--resume goes on" in stderr
+    assert "--resume to continue" in stderr
     assert "Traceback" not in stderr
     refused = tagmask(*arguments)
     assert refused.exit_code == 2

@@ -14,9 +14,9 @@ from tagmask.pipeline.config import read_config
     [
         (
             "train: {iterations: 900}\nmethod: more\ntrain: {iterations: 2}\n",
-            "line 3: 'train' stands in line 1",
+            "line 3: 'train' is in line 1",
         ),
-        ("train:\n  batch_size: 8\n  batch_size: 4\n", "line 3: 'batch_size' stands in line 2"),
+        ("train:\n  batch_size: 8\n  batch_size: 4\n", "line 3: 'batch_size' is in line 2"),
         ("train: {batch_size: 8, batch_size: 4}\n", "line 1: 'batch_size'"),
         ("a: [{b: 1, b: 1}]\n", "line 1: 'b'"),
         ("train:\n  batch_size: 010\n", "line 2: 010 is read as a number with base 8"),

@@ -161,8 +161,8 @@ def import_masks(
             task.advance()
     if tally.outlines >= _SOME and tally.rectangles == tally.outlines:
         tally.said.append(
-            f"all {tally.outlines} outlines are rectangles: if they are boxes, what lies in their corners is "
-            "taught as the thing"
+            f"all {tally.outlines} outlines are rectangles: if they are boxes, the pixels in their "
+            "corners count as the object"
         )
     for line in tally.said:
         display.say(line)

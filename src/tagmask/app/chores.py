@@ -64,7 +64,7 @@ class Chores:
             raise ConfigError("this app has no run to export; its uploads are kept in reviewed/uploads")
         folder = self.desk.decisions.folder / "masks"
         if not any(folder.rglob("*.png")):
-            raise ConfigError("nothing is accepted or mended yet, so there is nothing to export")
+            raise ConfigError("no mask is accepted or corrected yet, so there is nothing to export")
         with tempfile.TemporaryDirectory(prefix="tagmask-export-") as place:
             out = Path(place) / f"reviewed-{format_}.zip"
             export_masks(folder, Subjects.of_dataset(dataset), format_, out, None, Display(quiet=True))

@@ -56,10 +56,10 @@ class Classroom:
         """
         with self._lock:
             if self._state.what in ("reading", "learning", "checking", "waiting"):
-                raise ConfigError("a lesson is going on already; wait for its end")
+                raise ConfigError("a training is already running; wait until it ends")
             corrections, others = self._lessons()
             if len(corrections) < 2:
-                raise ConfigError("accept or mend at least two masks first; the model learns from those")
+                raise ConfigError("accept or correct at least two masks first; the model learns from them")
             self._state = _State("waiting", began=time.monotonic())
             work = threading.Thread(target=self._teach, args=(corrections, others), daemon=True)
         work.start()
@@ -100,7 +100,7 @@ class Classroom:
         except UserError as error:
             state.text = one_line(error)
         except Exception as error:
-            state.text = f"the lesson ended with a fault: {type(error).__name__}: {one_line(error)}"
+            state.text = f"the training failed: {type(error).__name__}: {one_line(error)}"
         state.what, state.share = "done", 1.0
 
     def progress(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Classroom:
         """
         taught = self._state.taught
         if taught is None or taught.trained is None:
-            raise ConfigError("there is no better model to take; teach one first")
+            raise ConfigError("there is no better model to use; press Teach first")
         model = Model(taught.trained, self.compute)
         folder = model.save(self.desk.decisions.folder / "taught")
         self.desk.lab.take(model)

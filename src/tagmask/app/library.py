@@ -68,7 +68,7 @@ class Folders:
         """
         if not self.holds(path):
             raise DataError(
-                f"'{path.name}' lies outside the folders of this app; start it with --allow and its folder"
+                f"'{path.name}' is outside the folders of this app; start it with --allow and its folder"
             )
         return path.resolve()
 

@@ -121,7 +121,7 @@ class Routes:
         """Change one tag of one image in its tag file."""
         given = _json(body)
         if not isinstance(given.get("tag"), str) or not isinstance(given.get("present"), bool):
-            raise DataError("the request names no tag, or does not say whether the image shall have it")
+            raise DataError("the request names no tag, or does not say whether the image should have it")
         return self.scales.mend_tag(_name(given), given["tag"], given["present"])
 
     def teach(self, visitor: str, query: Mapping[str, str], body: bytes) -> Any:
@@ -134,7 +134,7 @@ class Routes:
 
     def _room(self) -> Classroom:
         if self.classroom is None:
-            raise DataError("this model does not segment, so corrected masks cannot teach it")
+            raise DataError("this model does not segment, so it cannot learn from corrected masks")
         return self.classroom
 
     def look(self, visitor: str, query: Mapping[str, str], body: bytes) -> Any:

@@ -41,9 +41,9 @@ class AppOptions:
 
     Attributes:
         host: Address to listen on.
-        port: Its port; 0 takes a free one.
+        port: Its port; 0 chooses a free port.
         allow: Further folders that images may lie in.
-        upload_limit: Most megabytes of one upload.
+        upload_limit: Largest upload in megabytes.
         max_side: Images are shrunk to at most this longer side for the model.
         device: Where to compute.
     """
@@ -123,7 +123,7 @@ def _prepare(
     dataset, parts = _images(config, trained.classes.names, say)
     library = Library(dataset, folder, Folders.of(roots), parts)
     for outside in library.elsewhere():
-        say(f"images lie in {outside}, which this app may not read; start it with --allow {outside}")
+        say(f"the images are in {outside}, which this app may not read; start it with --allow {outside}")
     lab = Lab(model, segmenter, options.max_side)
     learner = (marker, runtime) if marker.method.segments else None
     return lab, library, remembered_use(trained.meta).background, learner

@@ -28,10 +28,10 @@ def app_page(
     folder: Folder,
     out: Target = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 7860,
+    port: Annotated[int, typer.Option("--port", help="0 chooses a free port.")] = 7860,
     allow: Allowed = None,
     upload_limit: Annotated[
-        int, typer.Option("--upload-limit", min=1, max=1024, help="Most megabytes of one upload.")
+        int, typer.Option("--upload-limit", min=1, max=1024, help="Largest upload in megabytes.")
     ] = 32,
     max_side: Annotated[
         int,

@@ -155,7 +155,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, UserError):
         return "\n".join(printable(line) for line in f"error: {error}".split("\n")), USER_ERROR
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command goes on", STOPPED
+        return "interrupted; repeat the command to continue", STOPPED
     if isinstance(error, OSError) and error.errno != errno.ENOMEM:
         place = f" ({error.filename})" if error.filename else ""
         return f"error: the system refused: {error.strerror or error}{place}", USER_ERROR
@@ -172,7 +172,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 def _how_to_go_on() -> str:
     train = len(sys.argv) > 1 and sys.argv[1] == "train" and "--resume" not in sys.argv
-    return "the same command with --resume goes on" if train else "the same command goes on"
+    return "repeat the command with --resume to continue" if train else "the same command goes on"
 
 
 def _fail(line: str, code: int, everyone: bool = False) -> None:

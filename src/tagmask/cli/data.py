@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = App(help="Look at data sets and fetch them.")
+app = App(help="Check data sets and download them.")
 
 
 def _values(settings: Sequence[str]) -> DataConfig:
@@ -55,7 +55,7 @@ def check_data(
     tags: Tags = None,
     classes: Classes = None,
     masks: Masks = None,
-    limit: Annotated[int, typer.Option(help="Lines per kind of problem.")] = 20,
+    limit: Annotated[int, typer.Option(help="Most lines per kind of problem.")] = 20,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="data.bands=... or data.range=..., as the run will have them."),

@@ -22,7 +22,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="File to write: .onnx, or .pt2 for torch.")],
     kind: Annotated[
         Format | None,
-        typer.Option("--format", help="onnx or torch; told by the ending of --out if not given."),
+        typer.Option("--format", help="onnx or torch; decided by the ending of --out if not given."),
     ] = None,
     maps: Annotated[
         str | None, typer.Option("--maps", help="Kinds of class maps to include, with commas.")

@@ -51,10 +51,10 @@ def predict(
     address: Annotated[str, typer.Option("--address", help="Of Ray: local, auto or ray://...")] = "local",
     workers: Annotated[int | None, typer.Option("--workers", help="Workers of Ray.")] = None,
     chunk: Annotated[
-        int | None, typer.Option("--chunk", help="Pictures a worker of Ray takes at once.")
+        int | None, typer.Option("--chunk", help="With Ray: images that a worker takes at once.")
     ] = None,
     shards: Annotated[
-        bool, typer.Option("--shards/--no-shards", help="Of Ray: the masks of a chunk as one tar archive.")
+        bool, typer.Option("--shards/--no-shards", help="With Ray: one tar archive of masks per chunk.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite/--no-overwrite", help="Replace masks of other settings.")

@@ -12,12 +12,12 @@ from tagmask.cli.manner import App
 
 __all__ = ["app"]
 
-app = App(help="A model for the tools that people already have open.")
+app = App(help="Serve a model to annotation tools.")
 
 
 @app.callback()
 def common() -> None:
-    """A model for the tools that people already have open."""
+    """Serve a model to annotation tools."""
 
 
 @app.command("label-studio")
@@ -46,7 +46,7 @@ def label_studio(
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 9090,
+    port: Annotated[int, typer.Option("--port", help="0 chooses a free port.")] = 9090,
     fit_after: Annotated[
         int,
         typer.Option("--fit-after", min=0, help="New corrections that start a training; 0: only on request."),

@@ -26,7 +26,7 @@ def teach(
         ),
     ] = None,
     time: Annotated[
-        str, typer.Option("--time", help="How long it may learn: 50s, 5m; loading and saving come on top.")
+        str, typer.Option("--time", help="How long it may train: 50s, 5m, without loading and saving.")
     ] = "50s",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the new models; RUN/taught.")] = None,
     device: Device = None,

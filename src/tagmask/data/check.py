@@ -99,10 +99,11 @@ class CheckReport:
         """What a run does with data that names no parts."""
         tagged = self.num_images - self.untagged
         if not self.held_out:
-            return f"none named; all images are taught (a tenth is kept for scoring tags from {FEWEST} on)"
+            held = f"of {FEWEST} or more, a tenth is held out for scoring tags"
+            return f"none named; all images are used for training ({held})"
         return (
-            f"none named; {self.held_out} of {tagged} images are kept for scoring tags and not taught "
-            "(--no-holdout teaches all); masks are made of all"
+            f"none named; {self.held_out} of {tagged} images are held out for scoring tags "
+            "(--no-holdout trains on all); all images get masks"
         )
 
 

@@ -98,7 +98,7 @@ def _of_one_class(
     share = _agreement(looks, _object)
     known = any(look.tags is not None for look in looks)
     if known and share >= _NEARLY_ALL and as_labels < _HALF:
-        detail = f"no mask holds 1, and 255 lies where the tags say '{name}': 255 is read as '{name}'"
+        detail = f"no mask holds 1, and 255 is where the tags say '{name}': 255 is read as '{name}'"
         table = MaskValues.from_mapping({255: name}, classes)
         return table, [Problem("mask values", "255", detail, fatal=False)]
     if known and as_labels >= _HALF:

@@ -36,7 +36,7 @@ def tag_notes(classes: ClassTable, items: Sequence[Item]) -> Iterator[Problem]:
             yield _note(
                 "class with few images",
                 name,
-                f"{count[k]} images, below {FEW_IMAGES}: little is learned",
+                f"{count[k]} image{'s' * (count[k] != 1)}, below {FEW_IMAGES}: too few to learn from",
             )
         if len(tagged) > 1 and count[k] == len(tagged):
             detail = f"all {len(tagged)} images have it: nothing tells it from the background; add others"

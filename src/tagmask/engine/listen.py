@@ -18,7 +18,7 @@ def listen(host: str, port: int) -> socket.socket:
 
     Args:
         host: Address to listen on.
-        port: Its port; 0 takes a free one.
+        port: Its port; 0 chooses a free port.
 
     Raises:
         ConfigError: The address is none of this machine's, or the port is taken.

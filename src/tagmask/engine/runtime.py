@@ -168,7 +168,7 @@ class Runtime(Compute):
                 raise
             raise ProcessError(
                 f"process {self.rank} of {self.world} lost contact with another one, which ended or cannot "
-                "be reached; what it said is above or in its machine's log. --resume goes on from the last "
+                "be reached; its message is above or in its machine's log. --resume continues from the last "
                 "saved state"
             ) from None
 

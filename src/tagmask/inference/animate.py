@@ -88,7 +88,7 @@ def animate(
         def drawn() -> Iterator[Frame]:
             stopped = config.limit and config.limit * config.every
             for name, picture in islice(frames.pictures, 0, stopped, config.every):
-                stop.check("the film was stopped")
+                stop.check("the video was stopped")
                 yield name, _draw(config, trained, predictor, panels, picture, tags)
                 task.advance()
 

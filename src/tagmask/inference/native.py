@@ -60,7 +60,7 @@ def write_native(masks: Path, dataset: TagDataset, out: Path, display: Display) 
     if not wanted:
         raise DataError(
             f"{masks} holds no mask of a GeoTIFF, a volume or a scan; masks of other pictures are the PNGs "
-            "that lie there"
+            "in that folder"
         )
     with display.task("export", len(wanted)) as task:
         for (kind, _), members in wanted.items():

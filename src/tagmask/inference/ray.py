@@ -216,7 +216,7 @@ def _run(job: Job, config: BulkConfig, pending: list[int]) -> Iterator[tuple[int
                 yield int(row["images"]), int(row["failed"])
         except ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[-400:]
-            raise DataError(f"the workers cannot go on ({reason}); the same command goes on") from None
+            raise DataError(f"the workers cannot continue ({reason}); repeat the command to resume") from None
 
 
 def _has_gpu() -> bool:

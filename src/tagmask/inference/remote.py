@@ -155,7 +155,7 @@ def _from_file(url: str, file: str, info: Mapping[str, Any]) -> Iterator[Item | 
 def _one(url: str, file: str, stamp: str, named: bool = False) -> Iterator[Item | Broken]:
     suffix = PurePosixPath(file).suffix.lower()
     if suffix in VIDEO_SUFFIXES:
-        yield Broken(url, "is a film; leave out --engine ray for films")
+        yield Broken(url, "is a video; leave out --engine ray for videos")
     elif suffix in FOREIGN_SUFFIXES:
         yield Broken(url, foreign(suffix))
     elif (kind := whole_kind(Path(url))) and "://" in url:

@@ -91,7 +91,7 @@ def write_frames(path: Path, frames: Iterable[Frame], rate: float) -> int:
     known = (".gif", *VIDEO_SUFFIXES)
     if suffix not in known and suffix[1:].isalpha() and not path.is_dir():
         raise DataError(
-            f"cannot write a film as '{path.suffix}' ({path.name}); allowed are {', '.join(known)}, "
+            f"cannot write a video as '{path.suffix}' ({path.name}); allowed are {', '.join(known)}, "
             "or a name without an ending for a folder of frames"
         )
     if suffix not in known:

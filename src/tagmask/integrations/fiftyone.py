@@ -91,7 +91,7 @@ def tags_of(samples: Any, field: str, root: str | Path) -> Mapping[str, list[str
             continue
         place = Path(sample.filepath).resolve()
         if not place.is_relative_to(home):
-            raise DataError(f"{place} does not lie below {home}; name the folder that holds all pictures")
+            raise DataError(f"{place} is not below {home}; name the folder that holds all pictures")
         found[PurePath(place.relative_to(home)).as_posix()] = _labels(sample[field])
     return found
 

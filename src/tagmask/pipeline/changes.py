@@ -122,7 +122,7 @@ def check_run(folder: Path, config: RunConfig) -> list[str]:
     for path in sorted((folder / UNFINISHED).glob("*")):
         record = Staging(folder, path.name).record()
         reason = f" ({record['reason']})" if record.get("reason") else ""
-        lines.append(f"{path.name}: begun and not finished{reason}; the same command goes on")
+        lines.append(f"{path.name}: begun and not finished{reason}; repeat the command to continue")
     return lines
 
 

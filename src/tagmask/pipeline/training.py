@@ -71,7 +71,7 @@ def guard_training(
         _refuse(folder, changed[:4] or [f"the {' and '.join(sorted(others))}" if others else "the data"])
     if not resume:
         raise ConfigError(
-            f"{folder} holds an unfinished training; go on with --resume, or replace it with --overwrite"
+            f"{folder} holds an unfinished training; continue with --resume, or replace it with --overwrite"
         )
 
 

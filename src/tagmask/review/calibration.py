@@ -246,5 +246,5 @@ def _lenient(unchanged: int, checked: int) -> str:
         return ""
     return (
         f"{unchanged} of them were accepted as they are and count as 100 %; where that meant good enough, "
-        "the figures are too high by what mending would have changed."
+        "the figures are too high by what a correction would have changed."
     )

@@ -127,7 +127,7 @@ def kept_aside(context: Context, method: Method, taught: TagDataset) -> TagDatas
         return None
     context.display.say(
         f"{len(left)} of {len(left) + len(taught)} images are kept for scoring tags and not taught, because "
-        "the data names no split; masks are made of all (--no-holdout teaches all)"
+        "the data names no split; all images get masks (--no-holdout trains on all)"
     )
     return held.subset(left)
 

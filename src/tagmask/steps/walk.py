@@ -50,7 +50,7 @@ class WalkConfig(Config):
     @model_validator(mode="after")
     def _on_labels(self) -> WalkConfig:
         if self.crf is not None and crf_preset(self.crf).unary != "labels":
-            raise ValueError(f"walk.crf '{self.crf}' cleans soft scores; label_50_5 and its kin clean labels")
+            raise ValueError(f"walk.crf '{self.crf}' cleans soft scores; label_50_5 and others clean labels")
         return self
 
 

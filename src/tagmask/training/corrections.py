@@ -142,7 +142,7 @@ def may_teach(source: Path, truth: Path, method: type[Method]) -> None:
     """
     if not method.segments:
         raise ConfigError(
-            f"{method.__name__} does not segment, so corrected masks cannot teach it; give them to its "
+            f"{method.__name__} does not segment, so it cannot learn from corrected masks; give them to its "
             "segmenter, or use a single-stage method (more, afa)"
         )
     if source.resolve() == truth.resolve():

@@ -134,14 +134,14 @@ def check_lessons(trained: Trained, corrections: Sequence[Lesson], seconds: floa
     """
     if not type(trained.method).segments:
         raise ConfigError(
-            f"{type(trained.method).__name__} does not segment, so corrected masks cannot teach it; teach "
-            "the segmenter that was trained on its labels, or use a single-stage method (more, afa)"
+            f"{type(trained.method).__name__} does not segment, so it cannot learn from corrected masks; "
+            "use the segmenter that was trained on its labels, or use a single-stage method (more, afa)"
         )
     if not 0 < seconds < float("inf"):
-        raise ConfigError(f"the time to teach is a positive number of seconds, got {seconds}")
+        raise ConfigError(f"the time must be a positive number of seconds, got {seconds}")
     if len(corrections) < 2:
         raise DataError(
-            f"teaching needs at least 2 corrected images, as one is held back to check on; got "
+            f"this needs at least 2 corrected images, because one is held back for checking; got "
             f"{len(corrections)}"
         )
     if len({lesson.name for lesson in corrections}) != len(corrections):

@@ -56,5 +56,5 @@ def score_tags(
         "f1": float(multilabel_f1(truth, chances - 0.5).mean()),
     }
     figures = {"mAP": 100 * scores["map"], "F1": 100 * scores["f1"]}
-    display.say(f"tags of {scores['images']:.0f} images not taught: {figures_text(figures)}")
+    display.say(f"tags of {scores['images']:.0f} held-out images: {figures_text(figures)}")
     return scores

@@ -45,8 +45,8 @@ def test_lists_of_names_are_known_under_all_their_names(desk, file, text):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("names: [cat, dog]\nnames: [dog, cat]\n", "'names' stands in line 1 too"),
-        ("names:\n  0: cat\n  0: dog\n", "'0' stands in line 2 too"),
+        ("names: [cat, dog]\nnames: [dog, cat]\n", "'names' is in line 1 too"),
+        ("names:\n  0: cat\n  0: dog\n", "'0' is in line 2 too"),
         ("names:\n  0: cat\n  00: dog\n", "2 classes and names 1"),
         ("nc: 3\nnames: [cat, dog]\n", "declares 3 classes and names 2"),
         ("names: cat, dog\n", "no readable list"),
@@ -98,7 +98,7 @@ def test_a_number_of_two_categories_is_refused(desk):
 def test_a_key_that_stands_twice_is_refused(desk):
     text = json.dumps(labelme([("cat", BOX)]))
     desk.write("im0.json", text[:-1] + ', "shapes": []}')
-    with pytest.raises(DataError, match="'shapes' stands twice"):
+    with pytest.raises(DataError, match="'shapes' appears twice"):
         desk.take(kind="labelme")
 
 

@@ -85,7 +85,7 @@ def test_the_panoptic_form_is_named(desk):
 )
 def test_shares_beyond_the_image_are_no_outline(desk, line):
     desk.write("labels/im0.txt", line)
-    with pytest.raises(DataError, match="line 1: corners lie outside the image"):
+    with pytest.raises(DataError, match="line 1: corners are outside the image"):
         desk.take()
     desk.write("labels/im0.txt", "0 -0.003 0 1.003 0 1 1 0 1\n")  # rounded
     assert desk.take() == {"im0": {1: 2400}}

@@ -138,7 +138,7 @@ def test_what_nothing_good_is_learned_from_is_a_line_of_the_check(root):
     alike = notes(report, "class names alike")
     assert "'Cat' (1 images), 'cat' (1 images)" in alike["Cat"]
     assert "may be the classes big, dog" in alike["big dog"]
-    assert "1 images, below 10" in notes(report, "class with few images")["cat"]
+    assert "1 image, below 10" in notes(report, "class with few images")["cat"]
     assert notes(report, "image without row").keys() == {"4.png", "5.png", "extra.png", "sub/more.png"}
     assert report.ok
 
@@ -282,5 +282,5 @@ def test_lists_in_some_cells_only_are_refused(root):
     (root / "masks").mkdir()
     (root / "masks" / "mask_values.json").write_text('{"1": "cat", "1": "dog"}')
     tags(root, "0.png,cat", "1.png,dog")
-    with pytest.raises(DataError, match="'1' stands twice"):
+    with pytest.raises(DataError, match="'1' appears twice"):
         open_dataset(root, masks=True)

@@ -102,7 +102,7 @@ def test_sources_and_targets_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "bad.gif").write_text("x")
     with pytest.raises(DataError, match="readable GIF"):
         open_frames(tmp_path / "bad.gif")
-    with pytest.raises(DataError, match=r"cannot write a film as '.flv'.*\.gif.*without an ending"):
+    with pytest.raises(DataError, match=r"cannot write a video as '.flv'.*\.gif.*without an ending"):
         write_frames(tmp_path / "film.flv", [], 10)
     assert not (tmp_path / "film.flv").exists()
     with pytest.raises(DataError, match="single picture"):

@@ -140,7 +140,7 @@ def _drawn(
             pixels = polygon_mask([points], (height, width))
             if pixels.any() and (np.abs(parts - 0.5) > 0.5 + _OVER).any():
                 raise ValueError(
-                    "corners lie outside the image: they are shares of its width and height, from 0 to 1"
+                    "corners are outside the image: they are shares of its width and height, from 0 to 1"
                 )
             if not float(key).is_integer() or int(float(key)) not in names:
                 known = ", ".join(f"{k} {one}" for k, one in list(names.items())[:5])

@@ -5,7 +5,7 @@ export const UNKNOWN = 255;
 const KEPT = 14;
 const cache = new Map();
 
-export const titles = { corrected: "mended", scribbles: "scribbles", masks: "mask", now: "mask (now)",
+export const titles = { corrected: "corrected", scribbles: "scribbles", masks: "mask", now: "mask (now)",
   walks: "random walk", labels: "pseudo label", pseudo: "thresholds" };
 export const titleOf = (id) => titles[id] || (id.startsWith("map:") ? id.slice(4).replaceAll("_", " ").toUpperCase() : id);
 const ORDER = ["corrected", "scribbles", "masks", "now", "walks", "labels"];

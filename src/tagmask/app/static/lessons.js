@@ -30,7 +30,7 @@ class Lesson {
 
   tell(found) {
     const going = ["waiting", "reading", "learning", "checking"].includes(found.what);
-    const intro = "The model learns for at most a minute from all masks that were accepted or mended; some are held back to see whether it got better.";
+    const intro = "The model learns for at most a minute from all masks that were accepted or corrected; some are held back to see whether it got better.";
     $("teach-text").textContent = found.text || (going ? `${words[found.what]}: ${found.seconds.toFixed(0)} s` : intro);
     $("teach-bar").value = found.share;
     $("teach-now").disabled = going;

@@ -4,7 +4,7 @@ import { expected } from "/static/trust.js";
 
 const $ = (id) => document.getElementById(id);
 const ROW = 56, CELL = 78;
-const words = { accepted: "accepted", rejected: "rejected", mended: "mended", "": "not decided" };
+const words = { accepted: "accepted", rejected: "rejected", mended: "corrected", "": "not decided" };
 
 export const stateOf = (entry) =>
   entry.verdict === "accepted" && ["mended", "scribbles"].includes(entry.kept) ? "mended" : entry.verdict;

@@ -69,7 +69,7 @@ export class Trust {
     const { bench } = this;
     bench.list.filter();
     if (bench.list.found.length) bench.open(bench.list.found[0].name);
-    say("Random order, undecided images only: accept what is right, mend what is not.");
+    say("Random order, undecided images only: accept what is right, correct what is not.");
   }
 }
 

@@ -154,7 +154,7 @@ def _make_index(loaded: Mapping[str, Any], path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is no instances file: {type(error).__name__} {error} in an entry") from None
     for name in names.values():
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise DataError(f"{path}: image '{name}' lies outside the image folder")
+            raise DataError(f"{path}: image '{name}' is outside the image folder")
     if len(set(names.values())) != len(names):
         raise DataError(f"{path} lists an image file twice")
     images = [[names[number], sorted(found), boxes[number]] for number, found in tags.items()]

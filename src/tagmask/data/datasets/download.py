@@ -165,7 +165,7 @@ def fetch(
     if _size(part) < archive.size:
         raise DataError(
             f"{address} gave {_size(part):,} of {archive.size:,} bytes ({trouble or 'it ended'}). "
-            "Run the command again to go on from there, name a mirror, or put the file there by hand"
+            "Repeat the command to continue from there, name a mirror, or put the file there by hand"
         )
     if _digest(part) != archive.sha256:
         part.unlink()

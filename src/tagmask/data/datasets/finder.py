@@ -37,7 +37,7 @@ class Finder:
         """
         written = PurePosixPath(row.image.replace("\\", "/"))
         if not row.image or written.is_absolute() or ".." in written.parts:
-            detail = f"line {row.line}: paths must lie below {self.folder}"
+            detail = f"line {row.line}: paths must be below {self.folder}"
             problems.append(Problem("path outside", row.image or "(empty)", detail))
             return None
         if (stack := stack_of(self.folder, written.as_posix())) is not None:

@@ -145,7 +145,7 @@ def _unasked(rows: Sequence[TagRow], path: Path, source: Source) -> list[Problem
     for name in sorted({*filter(None, split)} - {*SPLITS}):
         count = sum(row.split == name for row in rows)
         detail = (
-            f"{count} images are of this split, which is taught or scored only if it is asked for by name"
+            f"{count} images are of this split, which is used for training or scoring only if you name it"
         )
         found.append(Problem("split of another name", name, detail, fatal=False))
     if source.tags is None and path.stem == "tags":

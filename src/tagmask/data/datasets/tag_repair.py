@@ -46,7 +46,7 @@ def repair_tag(path: Path, image: str, tag: str, present: bool, known: Sequence[
     places = [i for i, row in enumerate(rows) if _is(row, image)]
     if len(places) != 1:
         problem = "does not name" if not places else f"names {len(places)} times"
-        raise DataError(f"{path} {problem} the image '{image}'; mend the file by hand")
+        raise DataError(f"{path} {problem} the image '{image}'; correct the file by hand")
     place = places[0]
     left = tuple(name for name in names[place] if name != tag)
     changed = (*left, tag) if present else left

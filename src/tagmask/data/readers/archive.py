@@ -92,7 +92,7 @@ class FolderTree:
     def _circle(self, path: Path) -> str | None:
         target = path.resolve()
         if path.parent.resolve().is_relative_to(target):
-            return "is a link to a folder that it lies in"
+            return "is a link to a folder that contains it"
         if target in self._linked:
             return "is a link to a folder that another link leads to"
         self._linked.add(target)

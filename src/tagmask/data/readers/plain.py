@@ -25,5 +25,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key '{twice[:60]}' stands twice in one object; keep one of them")
+        raise ValueError(f"the key '{twice[:60]}' appears twice in one object; keep one of them")
     return values

@@ -78,7 +78,7 @@ def annotated(annotation: Mapping[str, Any], size: tuple[int, int]) -> Bools:
     for said, other in others.items():
         if _fits(other, box):
             raise ValueError(
-                f"it lies outside its bbox {[round(value) for value in box]}, and fits it if {said}; COCO's "
+                f"it is outside its bbox {[round(value) for value in box]}, and fits it if {said}; COCO's "
                 "run lengths go down the columns and begin with unset pixels, its corners are x and y"
             )
     return mask
@@ -138,7 +138,7 @@ def parse_counts(text: str) -> list[int]:
     for character in text:
         part = ord(character) - 48
         if not 0 <= part < 64 or shift > 60:
-            raise ValueError(f"'{character}' cannot stand there in compressed run lengths")
+            raise ValueError(f"'{character}' is not allowed in compressed run lengths")
         value |= (part & 31) << shift
         shift += 5
         if part & 32:

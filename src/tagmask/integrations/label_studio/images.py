@@ -86,7 +86,7 @@ class Images:
             ) from None
         if origin not in self._allowed or parts.username is not None:
             raise DataError(
-                f"'{shown}' is not fetched: it lies at another address than {self.url}; allow it with "
+                f"'{shown}' is not fetched: it is not at {self.url}; allow it with "
                 "--images-from if you trust it"
             )
         return whole

@@ -46,7 +46,7 @@ class ServeOptions:
         token: Its access token; None for the one that it sends when it adds the backend.
         allow: Further addresses that pictures may be fetched from.
         host: Address to listen on.
-        port: Its port; 0 takes a free one.
+        port: Its port; 0 chooses a free port.
         after: New corrections after which a training begins by itself; 0 for never.
         seconds: Time of one training.
         device: Where to compute.

@@ -190,5 +190,5 @@ def _read(path: Path) -> Any:
         if not isinstance(found, dict):
             raise ValueError("no object")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); move it away to begin anew") from None
+        raise DataError(f"{path} cannot be read ({error}); move it away to start again") from None
     return found

@@ -149,7 +149,7 @@ def test_a_broken_connection_is_resumed(server, tmp_path):
 def test_a_later_run_goes_on_where_the_first_stopped(server, tmp_path):
     archive = _archive(server, "a.tgz", bytes(range(256)) * 400, "kit")
     server.breaks = 4
-    with pytest.raises(DataError, match=r"96,000 of 102,400 bytes .*Run the command again"):
+    with pytest.raises(DataError, match=r"96,000 of 102,400 bytes .*Repeat the command"):
         fetch(archive, tmp_path)
     assert _everything(tmp_path) == ["a.tgz.part"]
     fetch(archive, tmp_path)

@@ -47,7 +47,7 @@ def test_json_lines(tmp_path):
         ("tags,image\ncat,a.jpg\ndog\n", "tags.csv", "line 3 names no image"),
         ("image,tags,Tags\na.jpg,cat,dog\n", "tags.csv", "the column tags twice"),
         ("image,tags,image\na.jpg,cat,b.jpg\n", "tags.csv", "the column image twice"),
-        ('{"image": "a.jpg", "tags": [], "tags": ["x"]}\n', "tags.jsonl", "'tags' stands twice"),
+        ('{"image": "a.jpg", "tags": [], "tags": ["x"]}\n', "tags.jsonl", "'tags' appears twice"),
         (b"image,tags\n\xff\xfe,cat\n", "tags.csv", "cannot read"),
         ('image,tags\n"a.jpg,cat\n', "tags.csv", "cannot read"),
         ('{"image": "a.jpg"\n', "tags.jsonl", "line 1 is not JSON"),
