@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tagmask.data import TagDataset
-from tagmask.data.loader import TrainBatches, eval_images, train_batches
+from tagmask.data.loader import TrainBatches, train_batches
 from tagmask.data.transforms.banded import for_bands
 from tagmask.data.transforms.base import make_view
 from tagmask.engine.log import CsvLog
@@ -17,11 +16,7 @@ from tagmask.engine.signals import StopSignal
 from tagmask.errors import ConfigError
 from tagmask.methods.base import Method
 from tagmask.models.trained import save_method
-from tagmask.ops.boundary import colour_steps, cut_evidence
-from tagmask.ops.maps import min_max
-from tagmask.ops.resize import resize_bilinear
 from tagmask.steps.base import Context
-from tagmask.steps.cuts import THRESHOLDS, shrunk, some_tagged
 from tagmask.steps.fitting import Plan, kept_aside
 from tagmask.training.heads import HeadsConfig, TokenBank, fit_head
 from tagmask.training.padding import on_patches
@@ -57,9 +52,7 @@ def fit_classifiers(plan: Plan, settings: HeadsConfig, context: Context) -> dict
     aside = kept_aside(context, method, dataset)
     bank = _collect(plan, context)
     log = CsvLog(context.out / "train" / "log.csv") if runtime.is_main else None
-    fits = [_fit(bank, method, settings, context, number, log) for number in range(settings.candidates)]
-    fit = fits[0] if len(fits) == 1 else _best_of(fits, plan, context)
-    for head, (weight, bias) in fit.items():
+    for head, (weight, bias) in _fit(bank, method, settings, context, log).items():
         method.set_head(head, weight, bias)
     method.eval()
     if runtime.is_main:
@@ -72,29 +65,18 @@ def fit_classifiers(plan: Plan, settings: HeadsConfig, context: Context) -> dict
     return results
 
 
-def _fit(
-    bank: TokenBank,
-    method: Method,
-    settings: HeadsConfig,
-    context: Context,
-    number: int,
-    log: CsvLog | None,
-) -> Fit:
-    """One fit of every head; of several, each sees two thirds of the views."""
+def _fit(bank: TokenBank, method: Method, settings: HeadsConfig, context: Context, log: CsvLog | None) -> Fit:
+    """Weights and bias of every head."""
     runtime, used = context.runtime, bank.used
-    rows = torch.arange(used)
-    if settings.candidates > 1:
-        drawn = torch.Generator().manual_seed(1000 * (runtime.seed + 1) + number)
-        rows = torch.randperm(used, generator=drawn)[: max(1, 2 * used // 3)]
     found: Fit = {}
     for head in sorted(bank.tokens):
         figures: dict[int, float] = {}
         weight, bias = fit_head(
-            bank.tokens[head][rows],
-            bank.tags[rows],
+            bank.tokens[head][:used],
+            bank.tags[:used],
             *method.head_reading(head),
             settings,
-            runtime.seed + number,
+            runtime.seed,
             runtime.device,
             figures.__setitem__,
         )
@@ -104,56 +86,10 @@ def _fit(
                 "train.heads.rate is too high"
             )
         found[head] = (weight, bias)
-        if log is not None and number == 0:
+        if log is not None:
             for step, loss in figures.items():
                 log.write(step, {head: loss})
     return found
-
-
-def _best_of(fits: list[Fit], plan: Plan, context: Context) -> Fit:
-    """Every class from the fit whose maps of it have the most edge evidence.
-
-    Where the surroundings of a class are as telling as the class itself, a fit may light up either; the
-    outlines of the surroundings' map follow edges less well.
-    """
-    images = some_tagged(plan.dataset, _LOOKED_AT)
-    kind = (plan.job.use["localize"]["kinds"] or plan.method.map_kinds)[0]
-    evidence = []
-    for fit in fits:
-        for head, (weight, bias) in fit.items():
-            plan.method.set_head(head, weight, bias)
-        evidence.append(_evidence(plan, images, kind, context))
-    best = torch.stack(evidence).argmax(0).to(context.runtime.device)
-    context.display.say(
-        f"train: of {len(fits)} fits, each class from the one whose {kind} maps follow edges best: "
-        + ", ".join(f"{name} {int(i) + 1}" for name, i in zip(plan.dataset.classes.names, best, strict=True))
-    )
-    classes = torch.arange(len(best), device=best.device)
-    return {
-        head: (
-            torch.stack([fit[head][0] for fit in fits])[best, classes],
-            torch.stack([fit[head][1] for fit in fits])[best, classes],
-        )
-        for head in fits[0]
-    }
-
-
-def _evidence(plan: Plan, images: TagDataset, kind: str, context: Context) -> Tensor:
-    """Highest mean edge evidence over all thresholds of every class's maps, (K,)."""
-    side, thresholds = plan.job.config.size, torch.tensor(THRESHOLDS)
-    total = torch.zeros(plan.dataset.num_classes, len(thresholds))
-    count = torch.zeros(plan.dataset.num_classes, 1)
-    for _, batch in eval_images(images):
-        small = shrunk(batch.images)
-        size = (small.shape[2], small.shape[3])
-        view = resize_bilinear(batch.images.to(context.runtime.device), (side, side))
-        with context.runtime.predicting():
-            maps = min_max(plan.method.view_maps(view, (kind,))[kind].float())
-        maps, steps = resize_bilinear(maps, size)[0].cpu(), colour_steps(small[0])
-        for own in batch.tags[0].nonzero().flatten():
-            total[own] += cut_evidence(maps[own], steps, thresholds)
-            count[own] += 1
-    return (total / count.clamp(min=1)).max(1).values
 
 
 def _collect(plan: Plan, context: Context) -> TokenBank:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -37,11 +38,12 @@ class HeadsConfig(Config):
     """Steps of the fit, each on `views` views."""
     views: int = Field(default=256, ge=1)
     """Views a step looks at."""
-    candidates: int = Field(default=4, ge=1)
-    """Fits, each to a random two thirds of the views; every class is taken from the one whose maps follow the
-    edges of the images best. 1 fits once, to all views."""
-    rate: float = Field(default=0.05, gt=0)
-    """Rate of the first step; it falls to zero with the square root."""
+    starts: int = Field(default=3, ge=1)
+    """Fits, each at half of the rate of the one before and with views in another order; every class is taken
+    from the one with the lowest cost."""
+    rate: float = Field(default=0.2, gt=0)
+    """Rate of the first step of the first fit; it falls to zero with the square root. Too low a rate ends
+    before the surroundings of a class give way to the class, too high a rate jumps past narrow valleys."""
 
 
 @dataclass
@@ -118,7 +120,9 @@ def fit_head(
 ) -> tuple[Tensor, Tensor]:
     """Weights of a linear classifier whose pooled maps tell the tags of views.
 
-    Minimises the soft-margin loss of the tags plus the penalty, in the whitened space, from zero on.
+    Minimises the soft-margin loss of the tags plus the penalty, in the whitened space, from zero on. The
+    problem is not convex: a place in each image that tells the class may be the thing or what is around it.
+    Of several fits each class takes the one with the lowest cost.
 
     Args:
         tokens: (V, N, D) float16.
@@ -126,40 +130,85 @@ def fit_head(
         pooling: From a map to a logit.
         biased: Whether there is a bias; without one the tokens' mean is part of what the classifier reads.
         config: How.
-        seed: Of the order of the views.
+        seed: Of the order of the views in the first fit.
         device: Where it is computed.
-        look: (step, mean loss since the last call), called every 20 steps and after the last one.
+        look: (step, mean loss since the last call), called every 20 steps of the first fit and after it.
 
     Returns:
         Weights (K, D) and bias (K,), the latter zero if there is none.
     """
-    count, _, dim = tokens.shape
-    generator = torch.Generator().manual_seed(seed)
     flat = tokens.flatten(0, 1)
     sample = flat[:: max(1, len(flat) // _SPREAD_TOKENS)].float().to(device)
     white, mean = whitening(sample, config.whiten), sample.mean(0)
-    weight = torch.zeros(tags.shape[1], dim, device=device, requires_grad=True)
-    bias = torch.zeros(tags.shape[1], device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([weight, bias] if biased else [weight], lr=config.rate)
-    losses: list[Tensor] = []
-    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        for step in range(config.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = config.rate * (1 - step / config.steps) ** 0.5
-            rows = torch.randperm(count, generator=generator)[: config.views]
-            maps = (tokens[rows].to(device).float() @ (weight @ white).T).transpose(1, 2)
-            # Centred tokens are the same as a shift of the bias, and cost nothing here.
-            shift = bias - weight @ (white @ mean) if biased else bias
-            logits = soft_pool(maps.unsqueeze(3), pooling) + shift
-            loss = multilabel_soft_margin(logits, tags[rows].to(device))
-            total = loss + config.penalty * weight.square().sum() / len(weight)
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.detach())
-            if look is not None and (len(losses) == _LOOK_AT or step + 1 == config.steps):
-                look(step + 1, float(torch.stack(losses).mean()))
-                losses.clear()
-    with torch.no_grad():
-        shift = bias - weight @ (white @ mean) if biased else bias
-        return (weight @ white).detach(), shift.detach()
+    problem = _Problem(tokens, tags, pooling, biased, config, white, mean)
+    with torch.autocast(device.type, enabled=False):
+        fits = [
+            problem.solve(start, seed, device, look if start == 0 else None) for start in range(config.starts)
+        ]
+        costs = (
+            torch.stack([problem.cost(*fit) for fit in fits])
+            if len(fits) > 1
+            else mean.new_zeros(1, tags.shape[1])
+        )
+    best, classes = costs.argmin(0), torch.arange(tags.shape[1], device=device)
+    weight = torch.stack([own for own, _ in fits])[best, classes]
+    bias = torch.stack([own for _, own in fits])[best, classes]
+    return weight @ white, problem.shift(weight, bias)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The soft-margin loss of every class's tags plus the penalty; classes share nothing but the views."""
+
+    tokens: Tensor
+    tags: Tensor
+    pooling: SoftPooling
+    biased: bool
+    config: HeadsConfig
+    white: Tensor
+    mean: Tensor
+
+    def solve(
+        self, start: int, seed: int, device: torch.device, look: Callable[[int, float], None] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Weights (K, D) in the whitened space and bias (K,) of one of the fits, from zero on."""
+        config, generator = self.config, torch.Generator().manual_seed(seed + start)
+        rate = config.rate / 2**start
+        weight = torch.zeros(self.tags.shape[1], len(self.mean), device=device, requires_grad=True)
+        bias = torch.zeros(self.tags.shape[1], device=device, requires_grad=True)
+        optimizer = torch.optim.Adam([weight, bias] if self.biased else [weight], lr=rate)
+        losses: list[Tensor] = []
+        with torch.enable_grad():
+            for step in range(config.steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * (1 - step / config.steps) ** 0.5
+                rows = torch.randperm(len(self.tokens), generator=generator)[: config.views]
+                loss = multilabel_soft_margin(self.logits(weight, bias, rows), self.tags[rows].to(device))
+                total = loss + config.penalty * weight.square().sum() / len(weight)
+                optimizer.zero_grad(set_to_none=True)
+                total.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                losses.append(loss.detach())
+                if look is not None and (len(losses) == _LOOK_AT or step + 1 == config.steps):
+                    look(step + 1, float(torch.stack(losses).mean()))
+                    losses.clear()
+        return weight.detach(), bias.detach()
+
+    def logits(self, weight: Tensor, bias: Tensor, rows: Tensor) -> Tensor:
+        """Pooled logits of some views, (R, K)."""
+        maps = (self.tokens[rows].to(weight.device).float() @ (weight @ self.white).T).transpose(1, 2)
+        return soft_pool(maps.unsqueeze(3), self.pooling) + self.shift(weight, bias)
+
+    def shift(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """What is added to pooled logits; centred tokens are the same as a shift of the bias."""
+        return bias - weight @ (self.white @ self.mean) if self.biased else bias
+
+    def cost(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Loss and penalty of every class over all views, (K,)."""
+        total = weight.new_zeros(len(weight))
+        for rows in torch.split(torch.arange(len(self.tokens)), self.config.views):
+            tags = self.tags[rows].to(weight)
+            total += F.binary_cross_entropy_with_logits(
+                self.logits(weight, bias, rows), tags, reduction="none"
+            ).sum(0)
+        return total / len(self.tokens) + self.config.penalty * weight.square().sum(1)

@@ -13,7 +13,6 @@ from tagmask.methods.more import MoRe, MoReConfig
 from tagmask.models.trained import load_trained
 from tagmask.pipeline.config import read_config
 from tagmask.pipeline.run import run
-from tagmask.training.heads import fit_head
 from tests.toy import toy_root
 
 VALUES = {
@@ -112,33 +111,3 @@ def test_what_has_no_such_heads_is_refused_and_leaves_no_model(toys, change, mes
     with pytest.raises(ConfigError, match=message):
         trained(toys, **change)
     assert not (toys / "run" / "model").exists()
-
-
-def test_every_class_comes_from_the_fit_whose_maps_follow_edges_best(toys, monkeypatch):
-    from tagmask.steps import classifiers
-
-    told = iter([[0.1, 0.9, 0.3, 0.3, 0.4], [0.5, 0.2, 0.1, 0.6, 0.2]])
-    monkeypatch.setattr(classifiers, "_evidence", lambda *_: torch.tensor(next(told)))
-    fits = []
-    monkeypatch.setattr(classifiers, "fit_head", lambda *a: fits.append(fit_head(*a)) or fits[-1])
-    _, out = trained(toys, **{"train.heads.candidates": 2})
-    method = load_trained(out / "model").method
-    (first, _), _, (second, _), _ = fits  # heads in the order aux_classifier, classifier
-    found = method.aux_classifier.weight[:, :, 0, 0]
-    torch.testing.assert_close(found, torch.stack([second[0], first[1], first[2], second[3], first[4]]))
-    assert not torch.equal(first, second)
-
-
-def test_maps_turned_inside_out_have_less_evidence():
-    """A disc on a ground with weak, wide edges of its own: the map of what surrounds it is told apart."""
-    from tagmask.ops.boundary import colour_steps, cut_evidence
-
-    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    away = ((rows - 32) ** 2 + (columns - 28) ** 2).sqrt()
-    image = torch.stack([(away < 12).float()] * 3) + 0.02 * torch.randn(3, 64, 64)
-    inside = (1 - away / away.max()).clamp(0, 1)
-    thresholds = torch.arange(0.1, 0.97, 0.02)
-    right, wrong = (
-        cut_evidence(m, colour_steps(image), thresholds).max() for m in (inside, (rows + columns) / 126)
-    )
-    assert right > 1.5 * wrong
