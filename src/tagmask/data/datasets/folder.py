@@ -13,9 +13,17 @@ from tagmask.data.classes import ClassTable, class_table, read_class_file
 from tagmask.data.datasets.class_folders import folders_of, pictures_of
 from tagmask.data.datasets.finder import Finder, look_around
 from tagmask.data.datasets.listing import own_file, pictures_below, unique_names
-from tagmask.data.datasets.splits import SPLIT_WORDS, SPLITS, part_folders, part_name
+from tagmask.data.datasets.splits import (
+    EVERY_TAG_FILE,
+    SPLITS,
+    TAG_FILES,
+    part_folders,
+    part_name,
+    tag_files,
+)
 from tagmask.data.datasets.stacks import one_a_slice
 from tagmask.data.datasets.tagfile import TagRow, file_split, read_tag_file, split_rows
+from tagmask.data.datasets.wrapped import refuse_wrapped
 from tagmask.data.file_names import named_file
 from tagmask.data.mask_meaning import decide
 from tagmask.data.readers.masks import mask_values
@@ -23,7 +31,6 @@ from tagmask.errors import DataError, nearest
 
 __all__ = ["matches", "scan"]
 
-_TAG_FILES = ("tags.csv", "tags.jsonl", "tags.ndjson", "tags.tsv")
 _UNTAGGED = "none"
 
 
@@ -46,7 +53,7 @@ def scan(source: Source) -> Scan:
     """
     if source.tags == _UNTAGGED:
         return _untagged(source)
-    tags = _tag_files(source)
+    tags = _own_tag_files(source)
     return _from_rows(source, tags) if tags else _from_class_folders(source)
 
 
@@ -59,7 +66,7 @@ class _TagFile:
     chosen: bool = True
 
 
-def _tag_files(source: Source) -> list[_TagFile]:
+def _own_tag_files(source: Source) -> list[_TagFile]:
     """The tag files of a source, the one to begin with first; all of them count for the class names."""
     if source.tags is not None:
         path = Path(str(source.tags).replace("{split}", source.split or "train"))
@@ -68,21 +75,14 @@ def _tag_files(source: Source) -> list[_TagFile]:
             pattern = Path(source.tags)
             others = sorted(pattern.parent.glob(pattern.name.replace("{split}", "*")))
         return [_TagFile(path, None), *(_TagFile(p, None, chosen=False) for p in others if p != path)]
-    single = own_file(source.root, _TAG_FILES)
+    single = own_file(source.root, TAG_FILES)
     if single is not None:
         return [_TagFile(single, None)]
     found = []
     for split in dict.fromkeys((*SPLITS, *([part_name(source.split)] if source.split else []))):
-        path_of = own_file(source.root, _files_of(split))
+        path_of = own_file(source.root, tag_files(split))
         found += [] if path_of is None else [_TagFile(path_of, split)]
     return found
-
-
-def _files_of(split: str) -> list[str]:
-    """What a tag file of one part may be called."""
-    return [
-        name.replace(".", f"_{word}.") for word in SPLIT_WORDS.get(split, (split,)) for name in _TAG_FILES
-    ]
 
 
 def _from_rows(source: Source, files: Sequence[_TagFile]) -> Scan:
@@ -149,8 +149,7 @@ def _unasked(rows: Sequence[TagRow], path: Path, source: Source) -> list[Problem
         )
         found.append(Problem("split of another name", name, detail, fatal=False))
     if source.tags is None and path.stem == "tags":
-        others = [*_TAG_FILES, *(name for s in SPLITS for name in _files_of(s))]
-        beside = [name for name in others if name != path.name and (source.root / name).is_file()]
+        beside = [n for n in EVERY_TAG_FILE if n != path.name and (source.root / n).is_file()]
         found += [
             Problem("tag file not read", n, f"{path.name} is there and counts", fatal=False) for n in beside
         ]
@@ -237,7 +236,9 @@ def _untagged(source: Source) -> Scan:
 def _from_class_folders(source: Source) -> Scan:
     root, folders = folders_of(source.root, source.split)
     problems: list[Problem] = []
-    classes, (images, tags) = pictures_of(folders, source.root, _given_classes(source), problems)
+    given = _given_classes(source)
+    refuse_wrapped(source, folders, given)
+    classes, (images, tags) = pictures_of(folders, source.root, given, problems)
     items = _named(images, tags, root, problems)
     look = partial(_look, source, None, Finder(root))
     scan = _finish(source, classes, items, source.split or "all", problems, "sub-folders", look)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["SPLITS", "SPLIT_WORDS", "part_folders", "part_name"]
+__all__ = ["EVERY_TAG_FILE", "SPLITS", "SPLIT_WORDS", "TAG_FILES", "part_folders", "part_name", "tag_files"]
 
 SPLITS = ("train", "val", "test")
 SPLIT_WORDS = {
@@ -13,6 +13,8 @@ SPLIT_WORDS = {
     "test": ("test", "testing"),
 }
 """The words for each part, its own first."""
+TAG_FILES = ("tags.csv", "tags.jsonl", "tags.ndjson", "tags.tsv")
+"""What the tag file of a whole data set may be called."""
 _PARTS = {word: part for part, words in SPLIT_WORDS.items() for word in words}
 
 
@@ -29,3 +31,12 @@ def part_folders(root: Path) -> dict[str, list[Path]]:
         if folders:
             found[part] = folders
     return found
+
+
+def tag_files(split: str) -> list[str]:
+    """What a tag file of one part may be called."""
+    return [name.replace(".", f"_{word}.") for word in SPLIT_WORDS.get(split, (split,)) for name in TAG_FILES]
+
+
+EVERY_TAG_FILE = (*TAG_FILES, *(name for split in SPLITS for name in tag_files(split)))
+"""What tag files of data sets and their parts may be called."""

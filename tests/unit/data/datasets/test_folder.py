@@ -74,6 +74,38 @@ def test_one_sub_folder_per_class(tmp_path):
     assert [data.items[i].tags for i in range(4)] == [(), (0,), (1,), (1,)]
 
 
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["images/a.jpg", "tags.csv"], r"a data set itself \(it holds tags.csv\); give \S*toy;"),
+        (["images/a.jpg", "tags_train.csv"], "it holds tags_train.csv"),
+        (["images/a.jpg"], "it holds a folder images"),
+        (["train/cat/a.jpg", "val/cat/b.jpg"], "it holds the folders train, val"),
+        (["JPEGImages/a.jpg", "Annotations/a.png"], "it holds one of kind voc"),
+        (["cat/a.jpg", "dog/b.jpg"], "may be a class or hold the classes cat, dog"),
+    ],
+)
+def test_a_folder_around_a_data_set_is_no_class(tmp_path, files, says):
+    for file in files:
+        _picture(tmp_path / "toy" / file) if "/" in file else (tmp_path / "toy" / file).touch()
+    for kind in ("folder", "auto"):
+        with pytest.raises(DataError, match=says) as told:
+            open_dataset(tmp_path, kind)
+        assert "holds nothing but the folder toy" in str(told.value)
+    assert open_dataset(tmp_path, "folder", classes=["toy"]).classes.names == ("toy",)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [["a.jpg"], ["monday/a.jpg"], ["a.jpg", "monday/b.jpg", "tuesday/c.jpg"], ["train/a.jpg", "val/b.jpg"]],
+)
+def test_the_only_class_may_have_folders_of_its_own(tmp_path, files):
+    for file in files:
+        _picture(tmp_path / "cat" / file)
+    data = open_dataset(tmp_path, "folder")
+    assert (data.classes.names, len(data.names)) == (("cat",), len(files))
+
+
 def test_class_folders_below_split_folders(tmp_path):
     for name in ("train/cat/1.jpg", "val/cat/2.jpg", "train/dog/3.jpg"):
         _picture(tmp_path / name)
