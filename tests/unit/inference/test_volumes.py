@@ -172,6 +172,9 @@ def test_volumes_are_learned_from_slice_by_slice(tmp_path):
         expect = (VALUES[:, :, part].T > 0) * np.uint8(255)
         np.testing.assert_array_equal(dataset.image(index)[..., 0], expect)
     assert dataset.size(3) == (48, 40)
+    nibabel.save(nibabel.Nifti1Image(VALUES, AFFINE), root / "spare.nii")
     report = check(root)
     assert report.ok, report.text()
     assert report.num_images == 9
+    # A row of a slice names its volume, and the row of a folder the series in it.
+    assert [note.name for note in report.problems if "row" in note.kind] == ["spare.nii"]

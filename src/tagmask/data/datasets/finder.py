@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from tagmask.data.base import Problem
 from tagmask.data.datasets.listing import pictures_below
-from tagmask.data.datasets.stacks import stack_of
+from tagmask.data.datasets.stacks import is_stack, stack_of
 from tagmask.data.datasets.tagfile import TagRow
 from tagmask.data.readers.images import IMAGE_SUFFIXES
 from tagmask.data.tables import cell
@@ -99,11 +99,13 @@ def look_around(
     notes: list[Problem] = []
     if rows is not None:
         notes += [problem for problem in found if not problem.fatal]
-        named = {finder.find(row, []) for row in rows}
+        named = {image for row in rows if (image := finder.find(row, [])) is not None}
+        # The row of a slice or tile names the file around it; the row of a folder, the series in it.
+        covered = named | {image.parent for image in named}
         notes += [
             Problem("image without row", path.relative_to(folder).as_posix(), "no row names it", fatal=False)
             for path in pictures
-            if path not in named
+            if path not in covered and not (is_stack(path.name) and path.parent in named)
         ]
     forms = Counter(_form(path.relative_to(folder).as_posix()) for path in pictures)
     notes += [
