@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tagmask.annotations import formats
 from tagmask.annotations.formats.base import Labelled, Put, Tally
@@ -19,11 +20,12 @@ from tagmask.annotations.read import Subjects, read_annotations
 from tagmask.data.datasets.writing import png_bytes
 from tagmask.data.file_names import legal_part
 from tagmask.data.readers.images import MAX_PIXELS, read_indices
+from tagmask.data.readers.pixels import is_photograph
 from tagmask.engine.log import Display
 from tagmask.errors import ConfigError, DataError
 from tagmask.store.files import atomic_write, file_for
 
-__all__ = ["export_masks", "import_masks"]
+__all__ = ["export_masks", "import_masks", "write_pictures"]
 
 _EXACT = ("coco", "cvat", "cvat-coco", "label-studio", "labelme", "voc")
 _SOME = 3
@@ -56,6 +58,11 @@ def export_masks(
         able = [s for s, able in (("exact", _EXACT), ("polygons", _POLYGONS)) if name in able]
         raise ConfigError(f"{name} cannot hold shapes '{shapes}'; it holds {' and '.join(able)}")
     there = [n for n in sorted(subjects.files) if file_for(masks, n, ".png").is_file()]
+    if not there and any(path.suffix in (".tif", ".gz", ".dcm") for path in masks.rglob("*")):
+        raise DataError(
+            f"{masks} holds masks of scenes, volumes or scans, which programs for these open as they are; "
+            "annotations are made of a run's masks (tagmask annotate export RUN)"
+        )
     if not there:
         raise DataError(f"{masks} holds no <name>.png for any of {len(subjects.files)} images")
     with _writer(out) as (put, count), display.task("export", len(there)) as task:
@@ -71,6 +78,34 @@ def export_masks(
         module.write(items(), subjects.classes, put, shapes)
     without = len(subjects.files) - len(there)
     return {"images": len(there), "without": without, "files": count[0], "format": name, "shapes": shapes}
+
+
+def write_pictures(masks: Path, subjects: Subjects, out: Path, display: Display) -> int:
+    """Write the images that no annotation tool shows as 8-bit PNGs, as people see them, and count them.
+
+    Args:
+        masks: Folder of ``<name>.png``; images without a mask are left out.
+        subjects: The images.
+        out: Gets ``<name>.png``, as exported annotations call them.
+        display: Progress.
+
+    Raises:
+        DataError: An image cannot be read, or the disk refuses.
+    """
+    dataset = subjects.dataset
+    if dataset is None or dataset.reading is None:
+        return 0
+    there = [
+        (index, item.name)
+        for index, item in enumerate(dataset.items)
+        if not is_photograph(item.image) and file_for(masks, item.name, ".png").is_file()
+    ]
+    with display.task("pictures", len(there)) as task:
+        for index, name in there:
+            with atomic_write(file_for(out, name, ".png")) as target:
+                Image.fromarray(dataset.picture(index)).save(target, format="PNG")
+            task.advance()
+    return len(there)
 
 
 def _check(mask: NDArray[np.uint8], path: Path, image: str, subjects: Subjects) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path, PurePosixPath
 
 from tagmask.annotations import formats
 from tagmask.annotations.formats.base import Found, Images, Tally
+from tagmask.annotations.native import read_native
 from tagmask.data import ClassTable, TagDataset
+from tagmask.data.base import Item
 from tagmask.data.classes import read_class_file
 from tagmask.data.datasets.listing import unique_names
 from tagmask.data.readers.archive import FileTree, FolderTree, ZipTree, open_tree
 from tagmask.data.readers.images import IMAGE_SUFFIXES
-from tagmask.data.readers.pixels import pixel_size
+from tagmask.data.readers.pixels import is_photograph, pixel_size
 from tagmask.data.readers.regular import read_text
 from tagmask.errors import ConfigError, DataError, nearest, one_line
 
@@ -28,24 +30,30 @@ class Subjects:
 
     Attributes:
         classes: What the labels mean.
-        files: Name of an image to its path below the image folder, with ending.
+        files: Name of an image to its path below the image folder, with ending; of what no tool shows (16
+            bits, slices, tiles) to that of the PNG that `tagmask.annotations.exchange.write_pictures` makes.
         sizes: Name of an image to a function that gives its (height, width).
+        dataset: The data set they are of, which masks in the grid of its files need.
     """
 
     classes: ClassTable
     files: Mapping[str, str]
     sizes: Mapping[str, Callable[[], tuple[int, int]]]
+    dataset: TagDataset | None = None
 
     @classmethod
     def of_dataset(cls, dataset: TagDataset) -> Subjects:
         """The images of a data set."""
-        files = {item.name: _with_ending(item.name, item.image) for item in dataset.items}
+        files = {item.name: _with_ending(item) for item in dataset.items}
+        if dataset.reading is not None:
+            files |= {i.name: f"{i.name}.png" for i in dataset.items if not is_photograph(i.image)}
         sizes = {item.name: partial(dataset.size, index) for index, item in enumerate(dataset.items)}
-        return cls(dataset.classes, files, sizes)
+        return cls(dataset.classes, files, sizes, dataset)
 
 
-def _with_ending(name: str, image: Path) -> str:
+def _with_ending(item: Item) -> str:
     # Pictures that differ in their ending only bear it in their name.
+    name, image = item.name, item.image
     return name if PurePosixPath(name).name == image.name else name + image.suffix
 
 
@@ -83,6 +91,20 @@ def predicted_subjects(folder: Path) -> Subjects:
     return Subjects(classes, files, sizes)
 
 
+def _is_native(source: Path) -> bool:
+    """Whether a folder holds masks as scenes, volumes or scans, and nothing that a tool writes."""
+    if not source.is_dir():
+        return False
+    endings = {path.suffix.lower() for path in source.rglob("*") if path.is_file()}
+    return bool(endings & {".tif", ".nii", ".gz", ".dcm"}) and not endings & {".png", ".json", ".txt", ".xml"}
+
+
+def _native(source: Path, subjects: Subjects, tally: Tally) -> Iterator[Found]:
+    if subjects.dataset is None:
+        raise ConfigError("native masks are corrected masks of a run's images: name the run folder")
+    yield from read_native(source, subjects.dataset.items, subjects.classes, tally)
+
+
 def _same(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
@@ -102,7 +124,7 @@ def read_annotations(
     Args:
         source: A folder, a zip archive or a JSON file.
         subjects: The images they may be about.
-        name: The format; told by the look of the files if None.
+        name: The format, or "native"; told by the look of the files if None.
         empty: Images that are background all over where nobody drew anything; "all" means every one.
         tally: Takes what was left out.
 
@@ -117,7 +139,11 @@ def read_annotations(
     for one in sorted(wanted or ()):
         if one not in subjects.sizes:
             raise ConfigError(f"there is no image '{one}'. {nearest(one, list(subjects.sizes)[:50])}")
-    images = Images(subjects.classes, subjects.sizes, subjects.files, wanted, tally or Tally())
+    tally = tally or Tally()
+    if name == "native" or (name is None and _is_native(source)):
+        yield from _native(source, subjects, tally)
+        return
+    images = Images(subjects.classes, subjects.sizes, subjects.files, wanted, tally)
     tree = open_tree(source)
     try:
         if tree.refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,11 @@ class Classroom:
             decision = known.get(entry.name)
             kept = store.mask(entry.name) if decision and decision.verdict == "accepted" else None
             if kept is not None:
-                corrections.append(Lesson(entry.name, library.image(entry.name), kept))
+                corrections.append(Lesson(entry.name, partial(library.pixels, entry.name), kept))
             elif decision is None and len(others) < _OTHERS:
                 labels: Path | None = next(iter(library.labels(entry.name).values()), None)
                 if labels is not None:
-                    others.append(Lesson(entry.name, library.image(entry.name), labels))
+                    others.append(Lesson(entry.name, partial(library.pixels, entry.name), labels))
         return corrections, others
 
     def _teach(self, corrections: list[Lesson], others: list[Lesson]) -> None:

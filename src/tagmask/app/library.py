@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tagmask.data import TagDataset
 from tagmask.data.datasets.tagcells import split_cells
 from tagmask.data.readers.regular import read_text
@@ -130,6 +133,16 @@ class Library:
         self.place(name)
         assert self.dataset is not None  # nothing has a place without it
         return self.folders.inside(self.dataset.items[self.dataset.position(name)].image)
+
+    def pixels(self, name: str) -> NDArray[np.uint8]:
+        """All bands of an image as the model reads it, (H, W, C).
+
+        Raises:
+            DataError: There is no such image, its file lies elsewhere or cannot be read.
+        """
+        self.image(name)
+        assert self.dataset is not None  # nothing has a place without it
+        return self.dataset.image(self.dataset.position(name))
 
     def tags(self, name: str) -> tuple[int, ...] | None:
         """0-based tagged classes of an image; None if nobody tagged it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +120,7 @@ def _prepare(
     segmenter = model if config.student is None else Model(marker, runtime)
     roots = [folder, *options.allow, *Inside(()).roots]
     roots += [root for root in (config.data.root, config.data.val_root) if root is not None]
-    dataset, parts = _images(config, trained.classes.names, say)
+    dataset, parts = _images(config, trained, say)
     library = Library(dataset, folder, Folders.of(roots), parts)
     for outside in library.elsewhere():
         say(f"the images are in {outside}, which this app may not read; start it with --allow {outside}")
@@ -138,15 +138,15 @@ def _tag_files(library: Library) -> tuple[Path, ...]:
 
 
 def _images(
-    config: RunConfig, names: Sequence[str], say: Callable[[str], None]
+    config: RunConfig, trained: Trained, say: Callable[[str], None]
 ) -> tuple[TagDataset | None, dict[str, str]]:
     """The images of the run and the part each belongs to; without them uploads still work."""
     if config.data.root is None:
         return None, {}
-    known = Parts(config.data.model_copy(update={"cache": "none"}))
+    known = Parts(config.data.model_copy(update={"cache": "none"}), trained.reading)
     try:
         dataset = known.open("both")
-        if dataset.classes.names != names:
+        if dataset.classes.names != trained.classes.names:
             raise ConfigError("the run's images have other classes than its model")
     except UserError as error:
         hint = "; or start the app with --allow and that folder" if ALLOW in str(error) else ""

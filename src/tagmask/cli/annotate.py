@@ -24,7 +24,7 @@ Of = Annotated[
 Images = Annotated[Path | None, typer.Option("--images", help="Folder of the images.")]
 Format = Annotated[
     str | None,
-    typer.Option("--format", help="coco, cvat, cvat-coco, label-studio, labelme, voc, yolo."),
+    typer.Option("--format", help="coco, cvat, cvat-coco, label-studio, labelme, voc, yolo, native."),
 ]
 
 
@@ -43,19 +43,27 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="A .zip, a .json or a folder.")],
     shapes: Annotated[str | None, typer.Option("--shapes", help="exact or polygons.")] = None,
     what: Annotated[str, typer.Option("--what", help="masks or labels of the run.")] = "masks",
+    pictures: Annotated[
+        Path | None,
+        typer.Option("--pictures", help="Folder for PNGs of what tools do not open: 16 bits, slices, tiles."),
+    ] = None,
     images: Images = None,
     classes: Classes = None,
 ) -> None:
     """Write masks in the format of an annotation tool."""
-    from tagmask.annotations.exchange import export_masks
+    from tagmask.annotations.exchange import export_masks, write_pictures
 
     masks = of / what if (of / what).is_dir() else of
     if format_ == "native":
         _native(of, masks, out, shapes)
         return
-    figures = export_masks(masks, _subjects(of, images, classes), format_, out, shapes, new_display())
+    subjects = _subjects(of, images, classes)
+    figures = export_masks(masks, subjects, format_, out, shapes, new_display())
     without = f"; {figures['without']} without a mask" if figures["without"] else ""
     line = f"{out}: {figures['images']} images as {format_} ({figures['shapes']}){without}"
+    if pictures is not None:
+        figures["pictures"] = write_pictures(masks, subjects, pictures, new_display())
+        line += f"; {figures['pictures']} pictures in {pictures}"
     show_line(line, out=out, **figures)
 
 

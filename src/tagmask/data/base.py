@@ -173,9 +173,21 @@ class TagDataset:
         Raises:
             DataError: No index was given, or one twice.
         """
+        return self.with_items([self.items[i] for i in indices], split)
+
+    def with_items(self, items: Sequence[Item], split: str | None = None) -> TagDataset:
+        """Other images, read as those of this data set are.
+
+        Args:
+            items: The images.
+            split: Name of the part they are; that of this one if None.
+
+        Raises:
+            DataError: There are none, or two share a name.
+        """
         return TagDataset(
             self.classes,
-            [self.items[i] for i in indices],
+            items,
             split or self.split,
             self.masks,
             read_mask=self._read_mask,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 
 from tagmask.data import ClassTable, TagDataset
 from tagmask.data.base import Item
+from tagmask.data.datasets.stacks import by_file, called_as_a_whole
 from tagmask.data.readers import dicom, geotiff, nifti, slide
-from tagmask.data.readers.pixels import file_kind
 from tagmask.engine.log import Display
 from tagmask.errors import DataError
 from tagmask.inference.scan import open_slide, write_annotations
@@ -50,13 +49,13 @@ def write_native(masks: Path, dataset: TagDataset, out: Path, display: Display) 
     """
     whole = [(item, file_for(masks, item.name, ".png")) for item in dataset.items]
     there = [(item, mask) for item, mask in whole if mask.is_file()]
-    groups: dict[tuple[str, str], list[tuple[Item, Path]]] = defaultdict(list)
-    for item, mask in there:
-        kind = file_kind(item.image)
-        together = dicom.series_of(item.image) if kind == "dicom" else str(item.image)
-        groups[kind, together].append((item, mask))
+    masks_of = {item.name: mask for item, mask in there}
     counts = {"geotiff": 0, "nifti": 0, "dicom": 0, "slide": 0, "images": 0}
-    wanted = {key: members for key, members in groups.items() if key[0] in _WRITERS}
+    wanted = {
+        key: [(item, masks_of[item.name]) for item in members]
+        for key, members in by_file(item for item, _ in there).items()
+        if key[0] in _WRITERS
+    }
     if not wanted:
         raise DataError(
             f"{masks} holds no mask of a GeoTIFF, a volume or a scan; masks of other pictures are the PNGs "
@@ -92,7 +91,8 @@ def _volume(members: _Members, classes: ClassTable, out: Path) -> None:
         labels = read_mask(mask)
         _refuse_size(mask, labels.shape, (height, width))
         planes[item.part or 0] = labels
-    with atomic_write(file_for(out, members[0][0].name.rpartition("/")[0], ".nii.gz")) as target:
+    name = called_as_a_whole("nifti", [item for item, _ in members])
+    with atomic_write(file_for(out, name, ".nii.gz")) as target:
         # The library goes by the whole ending, of which the target has the last part.
         named = target.with_name(f"{target.name}.nii.gz")
         nifti.write_labels(named, planes, source)
@@ -107,15 +107,14 @@ def _series(members: _Members, classes: ClassTable, out: Path) -> None:
         labels = read_mask(mask)
         _refuse_size(mask, labels.shape, dicom.size(file, 1 << 62))
         planes.append(labels)
-    first = members[0][0]
-    name = first.name if len(files) == 1 else first.name.rpartition("/")[0] or first.image.parent.name
+    name = called_as_a_whole("dicom", [item for item, _ in members])
     with atomic_write(file_for(out, name, ".dcm")) as target:
         dicom.write_segments(target, np.stack(planes), files, classes.names)
 
 
 def _scan(members: _Members, classes: ClassTable, out: Path) -> None:
     source, side = members[0][0].image, slide.TILE
-    name = members[0][0].name.rpartition("/")[0]
+    name = called_as_a_whole("slide", [item for item, _ in members])
     target = file_for(out, name, ".tif")
     masks = {item.part: mask for item, mask in members}
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tagmask.annotations.read import Subjects, Tally, read_annotations
@@ -78,7 +79,8 @@ def teach_run(
     models = Models(config, run, data)
     trained = models.segmenter()
     may_teach(source, config.data.masks or (config.data.root or Path()) / "masks", type(trained.method))
-    dataset, tally = data.open("both"), Tally()
+    # Images are read as the model reads them.
+    dataset, tally = Parts(config.data, trained.reading).open("both"), Tally()
     with tempfile.TemporaryDirectory(prefix="tagmask-") as place:
         lessons = _lessons(source, dataset, Path(place), tally)
         known = {lesson.name for lesson in lessons}
@@ -108,15 +110,15 @@ def _lessons(source: Path, dataset: TagDataset, place: Path, tally: Tally) -> li
             raise DataError(f"{source}: there are two corrections of '{name}'")
         path = file_for(place, name, ".png")
         write_mask(path, mask)
-        found[name] = Lesson(name, dataset.items[dataset.position(name)].image, path)
+        found[name] = Lesson(name, partial(dataset.image, dataset.position(name)), path)
     return list(found.values())
 
 
 def _others(run: Path, dataset: TagDataset) -> list[Lesson]:
     found = []
-    for item in dataset.items:
+    for index, item in enumerate(dataset.items):
         places = (file_for(run / part, item.name, ".png") for part in ("labels", "masks"))
         path = next((path for path in places if path.is_file()), None)
         if path is not None:
-            found.append(Lesson(item.name, item.image, path))
+            found.append(Lesson(item.name, partial(dataset.image, index), path))
     return found

@@ -183,14 +183,12 @@ def corrected_images(
     may_teach(source, truth, method)
     taught = set(dataset.names)
     if further is not None:
-        dataset = TagDataset(
-            dataset.classes, [*dataset.items, *further.items], dataset.split, about=dataset.about
-        )
+        dataset = dataset.with_items([*dataset.items, *further.items])
     tags: dict[str, set[int]] = {}
     tally = Tally()
     known_names = set(dataset.names)
     left = [item for item in (scored.items if scored is not None else ()) if item.name not in known_names]
-    subjects = TagDataset(dataset.classes, [*dataset.items, *left], dataset.split)
+    subjects = dataset.with_items([*dataset.items, *left])
     passed = 0
     for name, mask in read_annotations(source, Subjects.of_dataset(subjects), tally=tally):
         if name not in known_names:
@@ -233,5 +231,5 @@ def _with_tags(
         + (f"; the tags of {changed} follow their masks" if changed else "")
         + (f"; left out: {left}" if left else "")
     )
-    whole = TagDataset(dataset.classes, items, dataset.split, about=dataset.about)
+    whole = dataset.with_items(items)
     return whole, whole.subset([i for i, item in enumerate(items) if item.name in tags])

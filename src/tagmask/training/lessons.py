@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,13 @@ class Lesson:
 
     Attributes:
         name: Unique among the lessons.
-        image: RGB pixels (H, W, 3) uint8, or a picture file.
+        image: Pixels (H, W, C) uint8, a photograph's file, or what reads the pixels when they are needed.
         mask: Labels (H, W) uint8, or a label image: 0 background, k + 1 class k, 255 unknown. Unknown pixels
             teach nothing.
     """
 
     name: str
-    image: NDArray[np.uint8] | Path
+    image: NDArray[np.uint8] | Path | Callable[[], NDArray[np.uint8]]
     mask: NDArray[np.uint8] | Path
 
     def read(self, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -39,7 +39,9 @@ class Lesson:
         Raises:
             DataError: One cannot be read, they differ in size, or a label is no class.
         """
-        image = read_image(self.image) if isinstance(self.image, Path) else self.image
+        image = self.image
+        if not isinstance(image, np.ndarray):
+            image = read_image(image) if isinstance(image, Path) else image()
         mask = read_mask(self.mask) if isinstance(self.mask, Path) else self.mask
         if mask.shape != image.shape[:2]:
             raise DataError(

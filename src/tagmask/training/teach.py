@@ -16,6 +16,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tagmask.data.transforms.banded import for_bands
 from tagmask.data.transforms.base import CropDraw, ResizedCrop
 from tagmask.engine.compute import Compute
 from tagmask.errors import DataError
@@ -208,10 +210,9 @@ def _add(work: _Work, cut: Cut, lesson: Lesson, number: int, rows: int) -> None:
     """One view of one lesson; number 0 is the whole picture, the others are drawn."""
     work.tell("reading")
     image, mask = lesson.read(work.classes)
-    view = ResizedCrop(work.side, scale=(0.4, 1.0), jitter=0.3)
-    height, width = mask.shape
+    view: Any = for_bands(ResizedCrop(work.side, scale=(0.4, 1.0), jitter=0.3), image.shape[2])
     rng = np.random.default_rng((work.config.seed, number, len(work.rows), *lesson.name.encode()))
-    draw = CropDraw(0, 0, height, width) if number == 0 else view.draw((height, width), rng)
+    draw = CropDraw(0, 0, *mask.shape) if number == 0 else view.draw(mask.shape, rng)
     made = view.apply(image, draw, mask)
     if made.label is None:
         raise ValueError("a view without labels")

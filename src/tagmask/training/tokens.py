@@ -120,7 +120,8 @@ class Cut:
         self._given = kept
         try:
             # Such a pass reads nothing of the images but their size.
-            return fn(kept.new_zeros(len(kept), 3, side, side))
+            channels = self._encoder.patch_embed.proj.in_channels
+            return fn(kept.new_zeros(len(kept), channels, side, side))
         finally:
             self._given = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tagmask.data.readers.images import IMAGE_SUFFIXES
 from tagmask.data.readers.pixels import file_kind
 from tagmask.errors import DataError
 
-__all__ = ["is_stack", "one_a_slice", "stack_of"]
+__all__ = ["by_file", "called_as_a_whole", "is_stack", "one_a_slice", "stack_of"]
 
 _TILE = re.compile(
     rf"(.+(?:{'|'.join(map(re.escape, (*slide.ENDINGS, '.tif', '.tiff')))}))/(\d+)-(\d+)", re.IGNORECASE
@@ -43,6 +43,36 @@ def stack_of(folder: Path, written: str) -> Path | None:
     place = folder / written
     holds = place.is_dir() and any(p.suffix.lower() in dicom.ENDINGS for p in place.iterdir())
     return place if holds else None
+
+
+def by_file(items: Iterable[Item]) -> dict[tuple[str, str], list[Item]]:
+    """Images by the file or series they are of: (kind of file, which one) to its images.
+
+    Raises:
+        DataError: A file is missing or damaged.
+    """
+    found: dict[tuple[str, str], list[Item]] = {}
+    for item in items:
+        kind = file_kind(item.image)
+        together = dicom.series_of(item.image) if kind == "dicom" else str(item.image)
+        found.setdefault((kind, together), []).append(item)
+    return found
+
+
+def called_as_a_whole(kind: str, members: Sequence[Item]) -> str:
+    """What the mask of a whole file or series is called, without ending.
+
+    Args:
+        kind: What the file is, see `tagmask.data.readers.pixels.file_kind`.
+        members: Its images.
+    """
+    first = members[0]
+    folder = first.name.rpartition("/")[0]
+    if kind in ("nifti", "slide"):
+        return folder
+    if kind == "dicom" and len(members) > 1:
+        return folder or first.image.parent.name
+    return first.name
 
 
 def one_a_slice(items: Sequence[Item], folder: Path) -> tuple[list[Item], list[Problem]]:

@@ -15,7 +15,7 @@ from tagmask.data.readers.pixels import PixelInfo, decoding, need
 from tagmask.data.readers.regular import check_regular
 from tagmask.errors import DataError
 
-__all__ = ["ENDINGS", "count", "read", "series", "series_of", "size", "write_segments"]
+__all__ = ["ENDINGS", "count", "read", "read_segments", "series", "series_of", "size", "write_segments"]
 
 ENDINGS = (".dcm", ".dicom")
 """Endings of the files."""
@@ -169,6 +169,37 @@ def _refuse_gaps(folder: Path, places: Sequence[float]) -> None:
             f"{folder} misses slices: there are {steps[at]:g} mm between {places[at]:g} and "
             f"{places[at + 1]:g} mm, {usual:g} mm elsewhere; complete the series, or part it into folders"
         )
+
+
+def read_segments(path: Path, files: Sequence[Path]) -> tuple[NDArray[np.uint8], list[str]]:
+    """What a DICOM segmentation says about a series.
+
+    Args:
+        path: The segmentation.
+        files: What `series` gave.
+
+    Returns:
+        Number of the segment of every pixel, 0 where there is none, (slices, H, W) uint8; and the labels of
+        the segments, from number 1 on.
+
+    Raises:
+        DataError: It is none, is about other images, or its segments lie over each other.
+    """
+    highdicom = need("highdicom.seg", path)
+    check_regular(path)
+    ours = [str(_header(file).SOPInstanceUID) for file in files]
+    with decoding(path):
+        found = highdicom.segread(path)
+        numbers = list(found.segment_numbers)
+        theirs = {str(source[2]) for source in found.get_source_image_uids()}
+        if theirs.isdisjoint(ours):
+            raise DataError(f"{path} is about other images than {files[0].parent}")
+        planes = found.get_pixels_by_source_instance(
+            ours, combine_segments=True, assert_missing_frames_are_empty=True, ignore_spatial_locations=True
+        )
+        called = [str(found.get_segment_description(number).segment_label) for number in numbers]
+    names = dict(zip(numbers, called, strict=True))
+    return planes.astype(np.uint8), [names.get(k, "") for k in range(1, max(names, default=0) + 1)]
 
 
 def write_segments(

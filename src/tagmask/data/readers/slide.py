@@ -25,7 +25,10 @@ from tagmask.data.readers.pixels import PixelInfo, decoding, need
 from tagmask.data.readers.regular import check_regular, open_regular
 from tagmask.errors import DataError
 
-__all__ = ["ENDINGS", "TILE", "is_slide", "may_be", "opened", "part_of", "read", "region", "size", "tiles"]
+__all__ = [
+    "ENDINGS", "TILE", "is_slide", "may_be", "opened", "part_of", "read", "region", "size", "tiles",
+    "whole_size",
+]  # fmt: skip
 
 ENDINGS = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu")
 """Endings of scans; pyramids in plain TIFF files are told by their content."""
@@ -153,13 +156,19 @@ def size(path: Path, max_pixels: int) -> tuple[int, int]:
     return TILE, TILE
 
 
+def whole_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a scan at full resolution."""
+    with opened(path) as file:
+        width, height = file.dimensions
+    return int(height), int(width)
+
+
 def _installed() -> bool:
     return importlib.util.find_spec("openslide") is not None
 
 
 def _grid(path: Path) -> tuple[int, int]:
-    with opened(path) as file:
-        width, height = file.dimensions
+    height, width = whole_size(path)
     return -(-height // TILE), -(-width // TILE)
 
 

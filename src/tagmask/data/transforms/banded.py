@@ -38,13 +38,24 @@ class Banded:
 
     def __call__(self, image: NDArray[np.uint8], rng: Rng, label: Any = None) -> View:
         """A random view of an image (H, W, C)."""
-        bands = image.shape[2]
-        start, found = copy.deepcopy(rng), []
+        start = copy.deepcopy(rng)
+        # The caller's generator moves on once, as with three bands.
+        drawn = (rng if first == 0 else copy.deepcopy(start) for first in range(0, image.shape[2], 3))
+        return self._joined(image, lambda three: self.view(three, next(drawn), label))
+
+    def draw(self, size: tuple[int, int], rng: Rng) -> Any:
+        """Random parameters for a picture of (height, width), see the view of three bands."""
+        return self.view.draw(size, rng)
+
+    def apply(self, image: NDArray[np.uint8], draw: Any, label: Any = None) -> View:
+        """The view of an image (H, W, C) for given parameters."""
+        return self._joined(image, lambda three: self.view.apply(three, draw, label))
+
+    def _joined(self, image: NDArray[np.uint8], make: Callable[[NDArray[np.uint8]], View]) -> View:
+        bands, found = image.shape[2], []
         for first in range(0, bands, 3):
             chosen = [min(band, bands - 1) for band in range(first, first + 3)]
-            # The caller's generator moves on once, as with three bands.
-            drawn = rng if first == 0 else copy.deepcopy(start)
-            found.append(self.view(np.ascontiguousarray(image[..., chosen]), drawn, label))
+            found.append(make(np.ascontiguousarray(image[..., chosen])))
         images = torch.cat([view.image for view in found])[:bands]
         return View(images, found[0].box, found[0].label)
 
