@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from tagmask.app.library import Folders, Library
 from tagmask.app.routes import Routes
 from tagmask.app.scales import tag_files
 from tagmask.data import TagDataset
+from tagmask.data.levels import Reading
 from tagmask.data.parts import Parts
 from tagmask.data.readers.regular import ALLOW, Inside
 from tagmask.engine.compute import Compute
@@ -120,7 +121,7 @@ def _prepare(
     segmenter = model if config.student is None else Model(marker, runtime)
     roots = [folder, *options.allow, *Inside(()).roots]
     roots += [root for root in (config.data.root, config.data.val_root) if root is not None]
-    dataset, parts = _images(config, trained, say)
+    dataset, parts = _images(config, trained.classes.names, say, trained.reading)
     library = Library(dataset, folder, Folders.of(roots), parts)
     for outside in library.elsewhere():
         say(f"the images are in {outside}, which this app may not read; start it with --allow {outside}")
@@ -138,15 +139,18 @@ def _tag_files(library: Library) -> tuple[Path, ...]:
 
 
 def _images(
-    config: RunConfig, trained: Trained, say: Callable[[str], None]
+    config: RunConfig,
+    names: Sequence[str],
+    say: Callable[[str], None],
+    reading: Reading | None = None,
 ) -> tuple[TagDataset | None, dict[str, str]]:
     """The images of the run and the part each belongs to; without them uploads still work."""
     if config.data.root is None:
         return None, {}
-    known = Parts(config.data.model_copy(update={"cache": "none"}), trained.reading)
+    known = Parts(config.data.model_copy(update={"cache": "none"}), reading)
     try:
         dataset = known.open("both")
-        if dataset.classes.names != trained.classes.names:
+        if dataset.classes.names != names:
             raise ConfigError("the run's images have other classes than its model")
     except UserError as error:
         hint = "; or start the app with --allow and that folder" if ALLOW in str(error) else ""
