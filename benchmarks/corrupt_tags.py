@@ -1,4 +1,4 @@
-"""Corrupt a share of a tag list on purpose and keep a record of it, to measure how many are found.
+"""Corrupt a share of a tag list deliberately and keep a record of it, to measure how many are found.
 
 A third of the chosen images loses one of its tags, a third gets a wrong one besides, in a third one tag
 becomes another.

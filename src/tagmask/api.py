@@ -103,7 +103,7 @@ def train(
         out: Run folder; ``runs/NAME``, or the next free number of it, if None.
         corrections: Corrected masks: folder, .zip or .json.
         start: Run or model to continue from, instead of a backbone.
-        resume: Go on with an unfinished training in `out`.
+        resume: Continue an unfinished training in `out`.
         overwrite: Replace a training with other settings in `out`.
         settings: Any setting by its dotted name, for example ``{"train.rate": 0.2}``, or nested.
         callbacks: Objects with some of the functions of `Callback`, for example ``EarlyStop(patience=3)``.

@@ -45,7 +45,7 @@ class CheckpointError(UserError):
 
 
 class ProcessError(UserError):
-    """One of several processes cannot go on; it speaks for itself, whichever it is."""
+    """One of several processes cannot continue; it speaks for itself, whichever it is."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

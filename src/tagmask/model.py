@@ -272,7 +272,7 @@ class Model(Publishing):
             revision: Branch, tag or commit on the hub.
             token: Access token.
             endpoint: Address of another hub.
-            cache: Where downloads lie; huggingface_hub's usual place if None.
+            cache: Where downloads are; huggingface_hub's usual place if None.
             device: See `load`.
             precision: See `load`.
 

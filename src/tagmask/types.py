@@ -160,7 +160,7 @@ class ViewPlan:
 
     Attributes:
         scales: Resize factors of the image; the first one is usually 1.
-        flip: "max" keeps the larger of a view and its mirrored twin, "sum" adds them, "none" does not mirror.
+        flip: "max" keeps the larger of a view and its mirror image, "sum" adds them, "none" does not mirror.
         relu: "view" rectifies every view before the sum, "sum" rectifies the sum, "none" keeps negatives.
         epsilon: Added to the maximum when a map is scaled to [0, 1]; papers differ.
         scaling: "min_max", "shifted" (TransCAM) or "max" (PSA); see `ops.maps.scale_maps`.
@@ -192,7 +192,7 @@ class SegmentationPlan:
     Attributes:
         sizes: (height, width) of every view.
         first: Size that the image gets before views are made of it; its own if None.
-        flip: "sum" or "mean" of a view and its mirrored twin, or "none".
+        flip: "sum" or "mean" of a view and its mirror image, or "none".
         merge: "max", "mean" or "sum" over the views.
         probabilities: Merge softmax values instead of logits.
         at_logits: Merge at the size of the first view's logits instead of the image's.

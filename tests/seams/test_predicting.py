@@ -336,7 +336,7 @@ def test_remembered_views_are_used_by_everybody(tmp_path, runtime):
     with entering(own.method, PLAIN) as seen:
         Model(own, runtime).predict(picture, ["first"])
     views = {tuple(images.shape) for images in seen}
-    # With a mirrored twin each; what the classifier says about tags comes from the picture as it is.
+    # With a mirror image each; what the classifier says about tags comes from the picture as it is.
     twins = {(2, 3, *size) for size in ((32, 48), (128, 192), (16, 24), (96, 144))}
     assert views - {(1, 3, 64, 96)} == twins
     with entering(own.method, PLAIN) as seen:

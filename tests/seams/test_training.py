@@ -112,7 +112,7 @@ def test_the_network_learns_from_the_photographs_own_colours(roots, method, tiny
         inside = grey_levels(first[i])[top:bottom, left:right]
         assert np.abs(figures(inside.reshape(-1, 3)) - reference).max() <= 2
         share = (bottom - top) * (right - left) / side**2
-        for again in seen[1:]:  # views at other scales, mirrored twins
+        for again in seen[1:]:  # views at other scales, mirror images
             assert again.shape[0] % 2 == 0
             for view_of in again[i::2]:
                 levels = grey_levels(view_of)

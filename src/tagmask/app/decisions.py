@@ -213,7 +213,7 @@ class Decisions:
         for name in sorted(self._known):
             d = self._known[name]
             table.append([d.name, d.verdict, d.kept, join_tags(d.tags, known), d.note, d.when])
-        # Not forced to the disk as the decisions are, from which it is made anew at every change.
+        # Not forced to the disk as the decisions are, from which it is made again at every change.
         write_whole(self.folder / "decisions.csv", csv_text(table).encode())
 
 

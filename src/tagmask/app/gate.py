@@ -37,14 +37,14 @@ _HEADERS = {
 
 
 class TooLarge(Exception):
-    """A body went on beyond the limit."""
+    """A body exceeded the limit."""
 
 
 class Gate:
     """An ASGI application that lets through what the page needs and answers everything else itself.
 
     Args:
-        app: What lies behind.
+        app: What is behind.
         limit: Most bytes of one request's body.
         hosts: Names the page may be reached under (against DNS rebinding); any if empty.
         token: Word that every request must carry, in its address once, then as a cookie; none if None.
@@ -98,7 +98,7 @@ class Gate:
         async def dressed(message: MutableMapping[str, Any]) -> None:
             nonlocal begun
             if over and not begun:
-                return  # what lies behind calls it a fault of its own
+                return  # what is behind calls it a fault of its own
             if message["type"] == "http.response.start":
                 begun = True
                 cookie = [(b"set-cookie", cookie_header().encode())] if not visitor and path == "/" else []

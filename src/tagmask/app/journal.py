@@ -53,7 +53,7 @@ class Journal:
     """The changes of a folder since it was last settled; one program at a time may use it.
 
     Args:
-        folder: The folder; the journal lies in it.
+        folder: The folder; the journal is in it.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""timm's attention and blocks, run step by step so that what lies inside can be used and trained."""
+"""timm's attention and blocks, run step by step so that what is inside can be used and trained."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def block_with_scores(
     """A timm block step by step.
 
     Args:
-        block: The block, of a ViT, of BEiT, or of EVA and its kin.
+        block: The block, of a ViT, of BEiT, or of EVA and its variants.
         tokens: (B, T, D).
         position: Rotary embedding or bias, if the block takes one.
 

@@ -36,7 +36,7 @@ class TokenFeatures:
 
 
 def recomputed(wanted: bool, block: Callable[..., Any], *inputs: Any) -> Any:
-    """``block(*inputs)``; if `wanted`, what lies inside is dropped and computed again for the gradient.
+    """``block(*inputs)``; if `wanted`, what is inside is dropped and computed again for the gradient.
 
     Random parts draw the same numbers the second time, so values and gradients do not change.
     """

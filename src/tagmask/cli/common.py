@@ -172,7 +172,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 def _how_to_go_on() -> str:
     train = len(sys.argv) > 1 and sys.argv[1] == "train" and "--resume" not in sys.argv
-    return "repeat the command with --resume to continue" if train else "the same command goes on"
+    return "repeat the command with --resume to continue" if train else "repeat the command to continue"
 
 
 def _fail(line: str, code: int, everyone: bool = False) -> None:

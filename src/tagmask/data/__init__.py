@@ -112,7 +112,7 @@ def names() -> list[str]:
 def register_dataset(name: str, matches: Callable[[Path], bool] = lambda root: False) -> Callable[[_S], _S]:
     """Decorator that makes a kind of data known by name in this process, as an entry point does for good.
 
-    The function lists and checks what lies at a `Source` and gives a `Scan`; it decodes nothing.
+    The function lists and checks what is at a `Source` and gives a `Scan`; it decodes nothing.
 
     Args:
         name: What ``--kind`` and the argument `kind` call it.
@@ -262,7 +262,7 @@ def make_source(
     classes: Sequence[str] | str | Path | None,
     mask_values: Mapping[int | str, str] | str | Path | None,
 ) -> Source:
-    """Where a data set lies, from the arguments of `open_dataset`."""
+    """Where a data set is, from the arguments of `open_dataset`."""
     from tagmask.data.base import Source
 
     folder = None if isinstance(masks, bool) else Path(masks).expanduser()

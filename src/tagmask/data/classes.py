@@ -41,7 +41,7 @@ CLASS_COLOURS = (
 """Colours of the first 36 classes, wherever a class is drawn.
 
 Okabe and Ito's seven, then each the colour farthest from all before it, and from black and white, to the eye
-that misses it most: any two lie at least 11 apart in CIELAB for full colour vision, protanopia, deuteranopia
+that misses it most: any two are at least 11 apart in CIELAB for full colour vision, protanopia, deuteranopia
 and tritanopia as Machado et al. (2009) simulate them.
 """
 

@@ -130,7 +130,7 @@ class TrainBatches(Iterator[Batch]):
             self.broken.setdefault(name, reason)
         if batch is None or len(self.broken) > self._limit:
             listed = "; ".join(list(self.broken.values())[:5])
-            count = f"{len(self.broken)} images could not be read (at most {self._limit} are stepped over)"
+            count = f"{len(self.broken)} images could not be read (at most {self._limit} are skipped)"
             raise DataError(f"{count}: {listed}")
         return batch
 

@@ -1,4 +1,4 @@
-"""Where the images to learn from and the images to score on lie, and opening them."""
+"""Where the images to learn from and the images to score on are, and opening them."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class DataConfig(Config):
     val_tags: str | None = None
     """Tag file of the images to score on, if not the same."""
     holdout: float = Field(default=SHARE, ge=0, le=0.5)
-    """Share of the images that is not taught but kept for scoring tags, where the data names no split; 0
-    teaches all. The same images every time; none of fewer than 50."""
+    """Share of the images that is held out of training to score tags, if the data names no split; 0
+    trains on all. Always the same images; none if there are fewer than 50."""
     cache: Literal["none", "memory"] = "none"
     """With "memory", decoded images are kept."""
     bands: Bands | None = None
@@ -64,7 +64,7 @@ class DataConfig(Config):
         return data_folder(value) if isinstance(value, str | Path) else value
 
     def source(self, part: Part, masks: bool) -> Source:
-        """Where one part lies.
+        """Where one part is.
 
         Raises:
             ConfigError: No folder was given.
@@ -76,7 +76,7 @@ class Parts:
     """The parts of a data set, each scanned once however often it is opened.
 
     Args:
-        config: Where everything lies.
+        config: Where everything is.
         reading: How files become levels, from a model; found out from the images to learn from if None.
     """
 
@@ -186,7 +186,7 @@ class Parts:
         return any(item.mask is not None for item in scan.items)
 
     def source(self, part: Part, masks: bool) -> Source:
-        """Where one part lies.
+        """Where one part is.
 
         Raises:
             ConfigError: No folder was given.
@@ -230,7 +230,7 @@ class Parts:
         return True
 
     def _scan(self, kind: str, source: Source) -> Scan:
-        """What lies at a source; a scan with masks also serves those who may not see them."""
+        """What is at a source; a scan with masks also serves those who may not see them."""
         place = (str(source.root), source.split, source.tags, kind)
         seen = self._scans.get((*place, True))
         if not source.masks and (*place, False) not in self._scans and isinstance(seen, Scan):

@@ -93,14 +93,14 @@ class Runtime(Compute):
         return bool(self.accelerator.is_main_process)
 
     def reseed(self) -> None:
-        """Start every random stream of this process anew from the seed."""
+        """Start every random stream of this process again from the seed."""
         seed = self.seed + self.rank
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - other packages may draw from the global stream
         torch.manual_seed(seed)
 
     def reseed_part(self, part: int) -> None:
-        """Start every random stream anew for one micro-batch, whichever process works on it.
+        """Start every random stream again for one micro-batch, whichever process works on it.
 
         What is drawn then depends on the seed and the micro-batch only: the same micro-batches give the same
         updates on one process and on many.

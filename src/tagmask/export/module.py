@@ -50,7 +50,7 @@ class Levels(nn.Module):
 class TakeAway(nn.Module):
     """What `segment` and `localize` do with one view of an image at its own size, as one graph.
 
-    Normalisation, padding to whole patches, resizing to the image and the thresholds lie inside, so that
+    Normalisation, padding to whole patches, resizing to the image and the thresholds are inside, so that
     nothing but pixels comes in and nothing has to be done to what goes out.
 
     Args:

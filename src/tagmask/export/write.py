@@ -126,7 +126,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def need(*packages: str) -> None:
-    """Refuse to go on without packages of the extra.
+    """Refuse to continue without packages of the extra.
 
     Raises:
         ConfigError: One is missing.

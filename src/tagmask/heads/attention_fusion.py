@@ -74,7 +74,7 @@ def fuse_attention(weights: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     batch, heads, count, _ = blocks[0].shape
     shares = weights.reshape(batch, heads, len(blocks)) / weights.shape[1]
     total = blocks[0].new_zeros(batch, 1, count * count)
-    # Fused values lie near 1e-3 and are multiplied again: autocast must not round them to half precision.
+    # Fused values are near 1e-3 and are multiplied again: autocast must not round them to half precision.
     with torch.autocast(total.device.type, enabled=False):
         for index, probs in enumerate(blocks):
             total = torch.baddbmm(total, shares[:, None, :, index].to(probs.dtype), probs.flatten(2))

@@ -21,7 +21,7 @@ def is_pattern(given: str) -> bool:
 
 
 def fixed_part(pattern: PurePath) -> str:
-    """Folder that all matches of a pattern lie below."""
+    """Folder that all matches of a pattern are below."""
     wild = next(i for i, part in enumerate(pattern.parts) if is_pattern(part))
     return str(type(pattern)(*pattern.parts[:wild])) if wild else "."
 

@@ -104,7 +104,7 @@ def each_picture(
         inputs: Files, folders, patterns with ``*``, zip archives, videos, animated GIFs.
         max_pixels: Largest declared size that is decoded.
         every: Take every n-th frame of films.
-        out: Folder that the masks go to; it is left out of the inputs that it lies in.
+        out: Folder that the masks go to; it is left out of the inputs that it is in.
         reading: How files become levels, as the model remembers it; None for 8-bit pictures.
 
     Yields:

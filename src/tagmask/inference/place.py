@@ -1,4 +1,4 @@
-"""Where the results of a bulk run lie: a folder on disk or behind a URL, whose files are whole or absent."""
+"""Where the results of a bulk run are: a folder on disk or behind a URL, whose files are whole or absent."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Place:
         where: A path, or a URL that fsspec knows.
 
     Attributes:
-        folder: Where it lies on disk; None behind a URL.
+        folder: Where it is on disk; None behind a URL.
     """
 
     def __init__(self, where: str | Path) -> None:

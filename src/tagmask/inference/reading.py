@@ -26,7 +26,7 @@ def read_by(
         reading: How files become levels.
         path: The file, or how messages shall call `content`.
         max_pixels: Larger declared sizes are refused.
-        content: The file's bytes, if it does not lie on disk.
+        content: The file's bytes, if it is not on disk.
 
     Raises:
         DataError: It cannot be read.
@@ -60,7 +60,7 @@ def one_of_each_series(names: Sequence[str]) -> Iterator[str]:
 def whole_kind(path: Path) -> str:
     """Which kind of file a path is that is predicted in one go; "" for a picture.
 
-    "scene" lies on a map, "volume" is a NIfTI file, "series" are DICOM files, "slide" is a
+    "scene" is on a map, "volume" is a NIfTI file, "series" are DICOM files, "slide" is a
     whole-slide scan.
 
     Without rasterio a GeoTIFF of 8 bits is a picture like any other.

@@ -1,4 +1,4 @@
-"""Where the pictures of a bulk run lie: folders, archives, shards, manifests, on disk or behind URLs."""
+"""Where the pictures of a bulk run are: folders, archives, shards, manifests, on disk or behind URLs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Item(Named):
     """A picture by its place, small enough to travel.
 
     Attributes:
-        url: The file, or the archive it lies in.
+        url: The file, or the archive it is in.
         member: Its path in a zip archive.
         start: Its first byte in a tar shard; -1 elsewhere.
         length: Its bytes in a tar shard.
@@ -65,7 +65,7 @@ def list_items(inputs: Sequence[str], out: Path | None = None) -> Iterator[Item 
     Args:
         inputs: Folders, patterns with ``*``, pictures, zip archives, tar shards (WebDataset), Parquet files
             with a column "path" (and, if wanted, "name"); each a path or a URL that fsspec knows.
-        out: Folder that the masks go to; it is left out of the inputs that it lies in.
+        out: Folder that the masks go to; it is left out of the inputs that it is in.
 
     Yields:
         Items, and what cannot be used, in the order of the inputs, sorted within each.
@@ -205,7 +205,7 @@ def _from_manifest(url: str) -> Iterator[Item | Broken]:
 
 def _listed(base: str, path: str, name: str | None) -> Item | Broken:
     if ".." in PurePosixPath(path).parts:
-        return Broken(path, "is a path with '..'; a manifest names what lies below it, or absolute places")
+        return Broken(path, "is a path with '..'; a manifest names what is below it, or absolute places")
     url = path if "://" in path or Path(path).is_absolute() else f"{base}/{path}"
     try:
         system, place = open_system(url)

@@ -27,7 +27,7 @@ __all__ = ["Slide", "open_slide", "write_annotations"]
 
 @dataclass(frozen=True)
 class _Grid:
-    """A grid that lies nowhere on a map."""
+    """A grid that is nowhere on a map."""
 
     height: int
     width: int

@@ -38,7 +38,7 @@ class Shard:
         """Add a file.
 
         Args:
-            folder: The folder it would lie in on disk.
+            folder: The folder it would be in on disk.
             name: Name of the picture.
             ending: With its dot.
             content: Its bytes.
@@ -66,7 +66,7 @@ class Shard:
 
 
 class Ahead:
-    """Reads tar shards in large pieces: many small pictures that lie side by side are one request.
+    """Reads tar shards in large pieces: many small pictures that are side by side are one request.
 
     Args:
         items: What will be asked for, in this order.

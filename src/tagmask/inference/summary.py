@@ -140,7 +140,7 @@ def is_whole_row(folder: Path, row: Mapping[str, Any], outputs: Sequence[Path] |
     """Whether all files of a picture are as its row noted them; rows of before 0.2 noted nothing.
 
     Args:
-        folder: Where the files lie.
+        folder: Where the files are.
         row: The row.
         outputs: Files that must be among them.
     """
@@ -168,7 +168,7 @@ class Summary:
     """``summary.jsonl`` while it grows; use it as a context.
 
     Args:
-        folder: Where it lies.
+        folder: Where it is.
         key: Digest of model and settings; masks of another one are not mixed with these.
         overwrite: Start anew where the key differs.
 

@@ -55,7 +55,7 @@ class MapConfig(Config):
     scales: Scales | None = None
     """Resize factors of the views, merged; the method's own if not given."""
     flip: Literal["max", "sum", "none"] | None = None
-    """How a view merges with its mirrored twin; the method's own if not given."""
+    """How a view merges with its mirror image; the method's own if not given."""
     border: Literal["pad", "stretch"] = "pad"
     """Views whose sides are no multiple of a patch: "pad" fills them up with the mean colour and cuts that
     off again; "stretch" loses what exceeds a patch at the right and bottom and stretches the rest over the

@@ -57,7 +57,7 @@ class PredictConfig(Config):
     scales: Scales | None = None
     """Resize factors of the views; those the model was made with if not given."""
     flip: Literal["sum", "mean", "none"] | None = None
-    """How a view merges with its mirrored twin; as the model was made if not given."""
+    """How a view merges with its mirror image; as the model was made if not given."""
     crf: str | None = None
     """Clean the masks by a dense CRF with these parameters: more, afa, ..."""
     tags: Path | None = None

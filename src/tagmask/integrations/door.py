@@ -20,14 +20,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class _TooLarge(Exception):
-    """A body went on beyond the limit."""
+    """A body exceeded the limit."""
 
 
 class Door:
     """An ASGI application that answers what must not go further, in JSON: ``{"error": "..."}``.
 
     Args:
-        app: What lies behind.
+        app: What is behind.
         limit: Most bytes of one request's body.
         hosts: Names the server may be reached under (against DNS rebinding); any if empty.
         token: Word that every request must carry, as bearer or as the password of basic authentication; none

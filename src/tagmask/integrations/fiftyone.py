@@ -24,7 +24,7 @@ FOLDER = {folder!r}
 
 
 def download_model(model_name, model_path):
-    """Note where the model lies; nothing has to be fetched."""
+    """Note where the model is; nothing has to be fetched."""
     Path(model_path).write_text(FOLDER, encoding="utf-8")
 
 
@@ -82,7 +82,7 @@ def tags_of(samples: Any, field: str, root: str | Path) -> Mapping[str, list[str
         root: Folder of the images.
 
     Raises:
-        DataError: A picture lies elsewhere.
+        DataError: A picture is elsewhere.
     """
     found: dict[str, list[str]] = {}
     home = Path(root).resolve()

@@ -1,4 +1,4 @@
-"""Dense energy loss: pixels that look alike and lie close should share a class (Tang et al., ECCV 2018)."""
+"""Dense energy loss: pixels that look alike and are close should share a class (Tang et al., ECCV 2018)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """AFA: a pair affinity learned from attention corrects the labels of the network that attends.
 
 "Learning Affinity from Attention", Ru et al., CVPR 2022. One Mix Transformer carries a classifier, a
-segmentation head and a pair affinity. Each step, class maps turn into refined labels; those teach the
-affinity, and a random walk along the affinity gives the labels that teach the segmentation.
+segmentation head and a pair affinity. Each step, class maps turn into refined labels; those supervise the
+affinity, and a random walk along the affinity gives the labels that supervise the segmentation.
 """
 
 from __future__ import annotations
@@ -73,17 +73,17 @@ class AFAConfig(MethodConfig):
     low: Share = 0.35
     """Background score that decides which pixels are background."""
     radius: Count = 8
-    """Pairs farther apart than this many cells of 16 pixels neither teach nor walk."""
+    """Pairs farther apart than this many cells of 16 pixels are left out of loss and walk."""
     par_dilations: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = PAR_DILATIONS
     """Neighbour distances of the refinement, in pixels at half size."""
     par_iterations: Count = 10
     """Rounds of refinement; 15 on COCO."""
     tags_until: Count = 2000
-    """Up to this update only the image tags teach: the maps are not worth learning from yet. COCO 5000."""
+    """Up to this update only the image tags supervise: the maps are not good enough yet. COCO 5000."""
     walk_after: Count = 6000
     """After this update the random walk labels the segmentation; before, the affinity is raw. COCO 15000."""
     pair_target: Literal["maps", "segmentation"] = "maps"
-    """What teaches the affinity: refined class maps, or (COCO) what teaches the segmentation."""
+    """What supervises the affinity: refined class maps, or (COCO) the segmentation's labels."""
     seg_weight: Weight = 0.1
     """Weight of the segmentation loss."""
     pair_weight: Weight = 0.1

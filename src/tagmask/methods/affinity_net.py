@@ -42,7 +42,7 @@ class AffinityNetConfig(MethodConfig):
     weight_decay: Weight = 5e-4
     """Of all convolutions."""
     momentum: float = Field(default=5e-4, ge=0, lt=1)
-    """What the published runs really used: their decay was taken for the momentum."""
+    """What the published runs really used: their weight decay was passed as the momentum."""
 
 
 class AffinityNet(Method):

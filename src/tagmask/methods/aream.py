@@ -40,7 +40,7 @@ class AReAMConfig(MethodConfig):
     """Settings of AReAM; None means the value published for the kind of backbone."""
 
     backbone: str = "deit_small_patch16_224.fb_in1k"
-    """A plain ViT (AReAM on MCTformer), or conformer_small and its kin."""
+    """A plain ViT (AReAM on MCTformer), or conformer_small and its variants."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Largest rate of dropped residual branches, at the last block."""
     shallow_blocks: int | None = Field(default=None, ge=1)
@@ -74,7 +74,7 @@ class AReAMConfig(MethodConfig):
     weight_decay: Weight | None = None
     """Of matrices: 0.05; Conformer 0.01."""
     epochs: int | None = Field(default=None, ge=1)
-    """Into how many epochs the run is divided for its rate: 60; Conformer 12."""
+    """Number of epochs that the learning-rate schedule assumes: 60; Conformer 12."""
 
     updates: ClassVar[tuple[str, ...]] = ("affinity_from",)
 
@@ -249,7 +249,7 @@ class AReAM(Method):
             pairs: 1 same class, 0 different, 255 does not count, (B, N, N).
 
         Returns:
-            The (weighed) mean over the blocks, and the loss of each, (number of deep blocks,).
+            The (weighted) mean over the blocks, and the loss of each, (number of deep blocks,).
         """
         each = torch.stack([pair_loss(score.sigmoid(), pairs) for score in scores])
         if self._entropy is None:
@@ -284,7 +284,7 @@ class AReAM(Method):
         return self._refined([1 / self.depth] * self.depth, images)
 
     def _refined(self, weights: Sequence[float], images: Tensor) -> dict[str, Tensor]:
-        """Class maps moved along the weighed patch attention of the first blocks."""
+        """Class maps moved along the weighted patch attention of the first blocks."""
         prefix = self.num_prefix
         padded = [*weights, *[0.0] * (self.depth - len(weights))]
         parts = {"patches": Part(padded, lambda mean: mean[:, prefix:, prefix:])}
@@ -301,7 +301,7 @@ class AReAM(Method):
         return {"cam": (flat @ sums.totals["patches"].transpose(1, 2)).view_as(maps)}
 
     def view_plan(self, kind: str) -> ViewPlan:
-        """Sum over scales and mirrored twins of images padded to whole patches."""
+        """Sum over scales and mirror images of images padded to whole patches."""
         return ViewPlan(
             self.config.scales or self.published.scales,
             flip="sum",

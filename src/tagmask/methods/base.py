@@ -40,7 +40,7 @@ class SegmentationViews(Config):
     scales: Scales = (1.0,)
     """Resize factors of the views."""
     flip: Literal["sum", "mean", "none"] = "none"
-    """How a view merges with its mirrored twin."""
+    """How a view merges with its mirror image."""
     merge: Literal["max", "mean", "sum"] = "max"
     """How scales merge."""
     probabilities: bool = False
@@ -171,7 +171,7 @@ class Method(nn.Module, ABC):
         raise AttributeError(f"{type(self).__name__} has no image classifier")
 
     def head_tokens(self, images: Tensor) -> dict[str, Tensor]:
-        """What linear classifiers on a backbone that stands still read, {head: (B, N, D)}; else empty."""
+        """What linear classifiers on a backbone that is frozen read, {head: (B, N, D)}; else empty."""
         return {}
 
     def head_reading(self, head: str) -> tuple[SoftPooling, bool]:

@@ -61,7 +61,7 @@ class MCTformerConfig(MethodConfig):
     lr: Rate | None = None
     """Base rate: 5e-4 * batch / 512, with batch 64 (v1, v2) or 32 (plus)."""
     epochs: int | None = Field(default=None, ge=1)
-    """Into how many epochs a run is divided for its rate; 60, "plus" 45."""
+    """Number of epochs that the learning-rate schedule assumes; 60, "plus" 45."""
     warmup_epochs: Count = 5
     """Epochs of linear warm-up."""
     warmup_lr: Rate = 1e-6
@@ -198,7 +198,7 @@ class MCTformer(Method):
         return torch.stack([refined_entropy(maps, tags, found.scores[block]) for block in blocks], dim=1)
 
     def view_plan(self, kind: str) -> ViewPlan:
-        """Sum over scales and mirrored twins; maps are positive as they are."""
+        """Sum over scales and mirror images; maps are positive as they are."""
         scales = self.config.scales or _SCALES[self.config.version]
         return ViewPlan(scales, flip="sum", relu="none", epsilon=1e-8, rounding="nearest", resample="pillow")
 

@@ -1,7 +1,7 @@
 """MoRe: class tokens, graph category representation and localization-informed regularisation.
 
 Yang et al., "MoRe: Class Patch Attention Needs Regularization for Weakly Supervised Semantic Segmentation",
-AAAI 2025. One stage: a ViT with a token per class learns to classify; its own maps, refined, teach a decoder
+AAAI 2025. One stage: a ViT with a token per class learns to classify; its refined maps supervise a decoder
 in the same step. Defaults reproduce the released code; where the paper reads differently an option names it.
 """
 
@@ -81,7 +81,7 @@ class MoReConfig(MethodConfig):
     scales: Scales = (1.0, 0.5, 0.75, 1.5)
     """Image scales of the class maps that supervise the step; COCO adds 1.25."""
     flip: bool = True
-    """Whether each of these scales has a mirrored twin while training."""
+    """Whether each of these scales has a mirror image while training."""
     border: Literal["pad", "stretch"] = "pad"
     """Training views for maps whose sides are no multiple of the patch: padded and cut back, or, as in the
     released code, cut off and stretched. At the published sizes and scales both are the same."""
@@ -128,7 +128,7 @@ class MoReConfig(MethodConfig):
     """Maps behind the decoder's labels: "cam" as released, "lam" as the paper describes, "attention_cam" for
     auxiliary maps times class attention, spread along patch attention."""
     attend: Literal["class", "none"] = "class"
-    """Whether "attention_cam" weighs the auxiliary maps by class attention before it spreads them along patch
+    """Whether "attention_cam" weights the auxiliary maps by class attention before spreading them along patch
     attention. A backbone whose class tokens have not learned the classes does better without."""
     ure_position: Literal["corner", "centre"] = "corner"
     """"corner" of the window as released; "centre" takes the uncertain token itself."""
@@ -146,7 +146,7 @@ class MoReConfig(MethodConfig):
     released; 1 reads the decoder as "where, if anywhere"."""
     match_area: bool = False
     """After a training on labels, where masks cover half as much again as these, shift the background's logit
-    half of the way. The balanced cross entropy makes small things larger than their labels."""
+    half of the way. The balanced cross entropy makes small objects larger than their labels."""
     lr: Rate = 6e-5
     """Learning rate of the backbone."""
     lr_heads: Rate = 6e-4

@@ -37,9 +37,9 @@ class PSAConfig(MethodConfig):
     weight_decay: Weight = 5e-4
     """Of all convolutions."""
     momentum: float = Field(default=5e-4, ge=0, lt=1)
-    """What the published runs really used: their decay was taken for the momentum."""
+    """What the published runs really used: their weight decay was passed as the momentum."""
     scales: Scales = (1.0, 0.5, 1.5, 2.0)
-    """Views of an image, each with its mirrored twin."""
+    """Views of an image, each with its mirror image."""
 
 
 class PSA(Method):
@@ -73,7 +73,7 @@ class PSA(Method):
         return {"cam": class_maps(self.backbone(images).conv6, self.fc8.weight).relu()}
 
     def view_plan(self, kind: str) -> ViewPlan:
-        """Sum over four scales and their mirrored twins."""
+        """Sum over four scales and their mirror images."""
         return ViewPlan(
             scales=self.config.scales,
             flip="sum",

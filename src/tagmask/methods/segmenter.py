@@ -57,7 +57,7 @@ class SegmenterConfig(MethodConfig):
     head_factor: Weight = 10.0
     """How much faster the new layers learn."""
     weight_decay: Weight = 0.0
-    """The published runs had none: theirs was taken for the momentum."""
+    """The published runs had none: theirs was passed as the momentum."""
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Of SGD: 1e-5, see `weight_decay`; mask:NAME 0.9."""
     nesterov: bool | None = None
@@ -167,7 +167,7 @@ class SegmentNetwork(nn.Module):
     heads: tuple[str, ...] = ()
     """Parts of parameter names that mark new layers."""
     published = Published(lr=7e-4, momentum=1e-5, nesterov=False, lr_floor=0.0, clip_start=None)
-    """As PSA, MCTformer and AReAM trained ResNet-38; their decay was taken for the momentum."""
+    """As PSA, MCTformer and AReAM trained ResNet-38; their weight decay was passed as the momentum."""
 
     def initialise(self, weights: str) -> None:
         """Load pretrained weights from "hub", "none" or a local file."""

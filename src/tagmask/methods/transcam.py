@@ -32,7 +32,7 @@ class TransCAMConfig(MethodConfig):
     base: int | None = Field(default=512, ge=16, le=2**14)
     """Images become squares of this side times the scale, as in the paper; None keeps their shape."""
     scales: Scales = (0.5, 1.0, 1.5)
-    """Views of an image, each with its mirrored twin: 256, 512 and 768 pixels."""
+    """Views of an image, each with its mirror image: 256, 512 and 768 pixels."""
     lr: Rate = 5e-5
     """Constant over the whole run."""
     weight_decay: Weight = 5e-4
@@ -95,7 +95,7 @@ class TransCAM(Method):
         return torch.stack(rows, dim=1)
 
     def view_plan(self, kind: str) -> ViewPlan:
-        """Sum over three square sizes and their mirrored twins, negatives cut at the end."""
+        """Sum over three square sizes and their mirror images, negatives cut at the end."""
         settings = self.config
         return ViewPlan(
             scales=settings.scales,

@@ -1,4 +1,4 @@
-"""WeakTr, phase 1: class maps from attention heads that are weighed per image.
+"""WeakTr, phase 1: class maps from attention heads that are weighted per image.
 
 Zhu et al., "WeakTr: Exploring Plain Vision Transformer for Weakly-supervised Semantic Segmentation",
 arXiv 2304.01184. A DeiT with a token per class; its 12 x 6 attention maps are fused by weights the network
@@ -58,7 +58,7 @@ class WeakTrConfig(MethodConfig):
     warmup_epochs: Count = 5
     """Epochs of linear warm-up from 1e-6."""
     schedule_lag: Count = 1
-    """Epochs by which the schedule trails, 1 as released; 0 mends it."""
+    """Epochs by which the schedule trails, 1 as released; 0 removes the lag."""
 
 
 class _Passed(NamedTuple):
@@ -167,7 +167,7 @@ class WeakTr(Method):
             return {"cam": self._refined(out, maps) if self.config.patch_refine else maps}
 
     def view_plan(self, kind: str) -> ViewPlan:
-        """Views resized by Pillow to the nearest pixel, summed with their mirrored twins."""
+        """Views resized by Pillow to the nearest pixel, summed with their mirror images."""
         return ViewPlan(
             scales=self.config.scales,
             flip="sum",

@@ -94,7 +94,7 @@ def fetch_folder(
         revision: Branch, tag or commit; the main branch if None.
         token: Access token.
         endpoint: Address of another hub.
-        cache: Where downloads lie; the usual place of `huggingface_hub` if None.
+        cache: Where downloads are; the usual place of `huggingface_hub` if None.
 
     Returns:
         A folder with its files.

@@ -45,7 +45,7 @@ def patch_to_patch(attention: Tensor, num_prefix: int) -> Tensor:
 
 
 def attend_maps(maps: Tensor, seen: Tensor, affinity: Tensor) -> Tensor:
-    """Class maps weighed by what their class token sees, then spread along patch-to-patch attention.
+    """Class maps weighted by what their class token sees, then spread along patch-to-patch attention.
 
     The geometric mean of both kinds of evidence (MCTformer+), then one step of a walk whose rows sum to 1.
 

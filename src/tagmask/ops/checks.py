@@ -42,7 +42,7 @@ def require_unit(name: str, values: Tensor) -> None:
         values: Floating-point tensor of any shape.
 
     Raises:
-        ValueError: If a value is not finite or lies outside [0, 1] by more than rounding can explain.
+        ValueError: If a value is not finite or is outside [0, 1] by more than rounding can explain.
     """
     if not values.numel():
         return

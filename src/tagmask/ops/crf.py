@@ -219,7 +219,7 @@ def _positions(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def _softmax_rows(scores: Tensor, bound: float, out: Tensor) -> None:
-    """Softmax over labels; the largest score of each row lies in 0..bound. Overwrites the scores."""
+    """Softmax over labels; the largest score of each row is in 0..bound. Overwrites the scores."""
     if bound > _SAFE_EXPONENT:
         torch.softmax(scores, dim=1, out=out)
         return

@@ -192,7 +192,7 @@ def _two_sided(refined: Tensor, keys: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def box_mask(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which pixels lie inside the boxes.
+    """Which pixels are inside the boxes.
 
     Args:
         boxes: [top, bottom, left, right), int, (B, 4); parts outside the image are cut off.

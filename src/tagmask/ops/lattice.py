@@ -43,7 +43,7 @@ class Lattice:
             features: Positions in units of the kernel's standard deviation, (N, d) or (B, N, d), d >= 1.
 
         Raises:
-            ValueError: If the shape is wrong or empty, a value is NaN or infinite, or the points lie so far
+            ValueError: If the shape is wrong or empty, a value is NaN or infinite, or the points are so far
                 apart that their lattice coordinates do not fit 62 bits.
         """
         if features.ndim not in (2, 3) or 0 in features.shape:
@@ -87,7 +87,7 @@ class Lattice:
         return filtered.view(*self._points_shape, values.shape[-2]).transpose(-1, -2)
 
     def filter_rows(self, rows: Tensor) -> Tensor:
-        """`filter` for values that lie point by point already: (B * N, K) in and out, no copies."""
+        """`filter` for values that are point by point already: (B * N, K) in and out, no copies."""
         filtered: Tensor = _Filter.apply(rows.float().contiguous(), self, False)
         return filtered
 

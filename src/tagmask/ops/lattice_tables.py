@@ -1,4 +1,4 @@
-"""How points lie on the permutohedral lattice: the index tables behind `ops.lattice.Lattice`."""
+"""How points are on the permutohedral lattice: the index tables behind `ops.lattice.Lattice`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def build_tables(features: Tensor) -> Tables:
         Tables over all B * N points.
 
     Raises:
-        ValueError: If the points lie so far apart that their codes do not fit 62 bits.
+        ValueError: If the points are so far apart that their codes do not fit 62 bits.
     """
     count = features.shape[0] * features.shape[1]
     points, image = _with_block_padding(features)
@@ -195,7 +195,7 @@ def _connect(
         owner[k].scatter_(0, order, is_new.cumsum(0, dtype=torch.int32) + (known - 1))
         lengths = sizes.index_select(0, order)
         begins = lengths.cumsum(0) - lengths
-        # Simplices one behind the other: the place in the list, moved to where the simplex lies.
+        # Simplices one behind the other: the place in the list, moved to where the simplex is.
         shift = (starts.index_select(0, order) - begins).repeat_interleave(lengths, output_size=count)
         listed = members.index_select(0, shift.add_(places))
         points[k] = listed

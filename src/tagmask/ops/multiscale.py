@@ -78,7 +78,7 @@ def multi_scale(
 ) -> A | dict[str, A]:
     """Class maps merged over scales and flips, each scaled to [0, 1).
 
-    A view and its mirrored twin go through `fn` in one call, the twin in the second half of the batch.
+    A view and its mirror image go through `fn` in one call, the twin in the second half of the batch.
 
     Args:
         fn: Maps of one batch of views: (n, 3, H', W') to (n, K, h, w) or {kind: (n, K, h, w)}, any range;
@@ -88,7 +88,7 @@ def multi_scale(
         known: What `fn` would give for the images themselves (scale 1, not mirrored), if the caller has it:
             that pass is then skipped.
         scales: Resize factors of the images.
-        flip: How a view and its mirrored twin merge: "max", "sum" or "none".
+        flip: How a view and its mirror image merge: "max", "sum" or "none".
 
     Returns:
         (B, K, H, W) or {kind: (B, K, H, W)}, as `fn` gives them, float32.
@@ -142,7 +142,7 @@ def each_view(images: Tensor, plan: Views) -> Iterator[tuple[tuple[int, int], Te
         plan: Scales, flip rule and padding.
 
     Yields:
-        Size of the view without its padding, and the view (B, 3, H', W') with its mirrored twin in the second
+        Size of the view without its padding, and the view (B, 3, H', W') with its mirror image in the second
         half of the batch (2 B, 3, H', W') unless the plan does without.
 
     Raises:
@@ -196,7 +196,7 @@ def in_small_calls(fn: MapFunction, views: Tensor) -> dict[str, Tensor]:
 
 
 def _merge_twins(both: Tensor, view_size: tuple[int, int], size: tuple[int, int], plan: Views) -> Tensor:
-    """Maps of a view and its mirrored twin, merged at image size."""
+    """Maps of a view and its mirror image, merged at image size."""
     plain, *twin = both.chunk(1 if plan.flip == "none" else 2)
     large = _enlarge(plain, view_size, size, plan, mirrored=False)
     for maps in twin:

@@ -17,7 +17,7 @@ class Views(Protocol):
 
     @property
     def flip(self) -> str:
-        """How a view and its mirrored twin merge: "max", "sum" or "none"."""
+        """How a view and its mirror image merge: "max", "sum" or "none"."""
 
     @property
     def relu(self) -> str:

@@ -28,7 +28,7 @@ def resize_bilinear(
         values: Images or maps, (B, C, H, W).
         size: Wanted (height, width).
         align_corners: Whether the corner pixels' centres stay in place.
-        factor: The exact factor that was rounded down to `size`. Given, samples lie 1 / factor apart instead
+        factor: The exact factor that was rounded down to `size`. Given, samples are 1 / factor apart instead
             of at the ratio of the sizes, and what is left of a pixel at the far border is cut off.
     """
     # An exported graph serves every size: it must not choose by that of the example it was traced with.

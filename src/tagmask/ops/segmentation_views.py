@@ -28,7 +28,7 @@ def segment_views(
 ) -> Tensor:
     """Segmentation scores merged over sizes and flips.
 
-    MoRe sums a view with its mirrored twin and keeps the largest sum over the sizes; others average, or
+    MoRe sums a view with its mirror image and keeps the largest sum over the sizes; others average, or
     compare probabilities.
 
     Args:
@@ -37,11 +37,11 @@ def segment_views(
         sizes: (height, width) of every view, see `view_sizes`.
         out_size: Size of the merged scores, to which logits are resized one view at a time; that of the first
             view's logits if None.
-        flip: "sum" or "mean" of a view and its mirrored twin, or "none".
+        flip: "sum" or "mean" of a view and its mirror image, or "none".
         merge: "max", "mean" or "sum" over the sizes.
         probabilities: Merge softmax values instead of logits.
         align_corners: How the image is sampled for its views (logits never align corners).
-        factors: The exact factor behind every size, if samples shall lie that far apart (AFA); see
+        factors: The exact factor behind every size, if samples shall be that far apart (AFA); see
             `resize_bilinear`.
         resample: Makes a view of a size from the images, instead of bilinear resampling.
         exits: Weights of the network's E exits; their scores (probabilities if so chosen) are summed with

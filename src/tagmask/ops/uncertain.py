@@ -1,4 +1,4 @@
-"""Which patch tokens lie where localization is in doubt (MoRe, AAAI 2025)."""
+"""Which patch tokens are where localization is in doubt (MoRe, AAAI 2025)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def run_windows(
 ) -> Tensor:
     """Mean of `fn` over all windows that cover a pixel.
 
-    Windows of all images travel together through `fn`, so a mirrored twin costs no extra call.
+    Windows of all images travel together through `fn`, so a mirror image costs no extra call.
 
     Args:
         fn: (n, 3, window, window) to (n, ..., window, window), for example logits of one or several exits.

@@ -1,4 +1,4 @@
-"""What is asked of a step: the settings that decide, and what it reads as that lies on the disk now."""
+"""What is asked of a step: the settings that decide, and what it reads as that is on the disk now."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Settled:
 
     Attributes:
         config: The settings.
-        lines: What was decided and why; empty where a run goes on.
+        lines: What was decided and why; empty where a run continues.
     """
 
     config: RunConfig
@@ -106,7 +106,7 @@ def settle(
         overrides: As given to ``--set``.
         budget: Seconds that the run may take, if it is limited.
         out: Run folder; where it holds a run of "auto" on the same data with the same time, its decisions
-            count again, so that the same command goes on.
+            count again, so that the same command continues.
 
     Raises:
         UserError: The data cannot be opened, or a setting or the time cannot be used.

@@ -82,7 +82,7 @@ class RunConfig(Config):
     report: Annotated[ReportConfig, REPORT] = ReportConfig()
     """Step report: the page."""
     decided: dict[str, str] = Field(default_factory=dict)
-    """Which settings recipe "auto" found, and why; the values stand in their places."""
+    """Which settings recipe "auto" found, and why; the values are in their own places."""
 
 
 @deprecated("0.2", arguments={"flags": "settings"})
@@ -120,14 +120,14 @@ def read_config(
 def training_base(
     recipe: str | Path | RunConfig | None, method: str | None, resume: bool, out: str | Path | None
 ) -> str | Path | RunConfig | None:
-    """What a training starts from: what was named, the run that goes on, else the recipe "small".
+    """What a training starts from: what was named, the run that continues, else the recipe "small".
 
     Who names a method gets its paper's settings; who names nothing gets what suits a few thousand images.
 
     Args:
         recipe: What was named.
         method: Name of the method, if one was given.
-        resume: Whether an unfinished training in `out` goes on.
+        resume: Whether an unfinished training in `out` continues.
         out: Run folder.
     """
     if recipe is not None:
@@ -212,7 +212,7 @@ def _base(recipe: str | Path | RunConfig | None) -> tuple[dict[str, Any], str]:
 
 
 def _as_begun(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run; one that began before images were kept for scoring tags goes on without."""
+    """Settings of a run; one that began before images were kept for scoring tags continues without."""
     data = values.get("data")
     if isinstance(data, dict):
         data.setdefault("holdout", 0.0)

@@ -168,7 +168,7 @@ def make_plan(
 
 
 def _done(step: Step, context: Context, new: set[str]) -> bool:
-    """Whether a step was done before and nothing that it reads is made anew."""
+    """Whether a step was done before and nothing that it reads is made again."""
     try:
         asked = asked_of(step, context)
     except UserError:  # an earlier step has yet to make what it reads

@@ -64,15 +64,15 @@ def run(
     """Do the steps of a run that are not done yet.
 
     A step is done when the manifest says so, its settings and inputs are the same and its outputs are
-    unchanged. A step that was stopped goes on where it was. A call that is refused, fails or is stopped
+    unchanged. A step that was stopped continues where it was. A call that is refused, fails or is stopped
     leaves the old results.
 
     Args:
         config: The settings.
         folder: The run folder.
         steps: Which steps, in this order.
-        resume: Go on with an unfinished training instead of refusing.
-        overwrite: Replace a training with other settings that lies in the folder.
+        resume: Continue an unfinished training instead of refusing.
+        overwrite: Replace a training with other settings that is in the folder.
         display: The plan of several steps, and progress; nothing is shown if None.
         keep_settings: Write the settings into the folder; otherwise they count for this call, and are
             written only where there are none yet.
@@ -83,7 +83,7 @@ def run(
         The folder and the figures of the steps.
 
     Raises:
-        Stopped: A stop signal came; the same call goes on.
+        Stopped: A stop signal came; the same call continues.
         UserError: Something the user gave cannot be used.
     """
     context = _context(config, folder, display)

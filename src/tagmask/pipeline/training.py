@@ -1,4 +1,4 @@
-"""Trainings that lie in a run folder are not thrown away: where a new one goes, and when it is refused."""
+"""Trainings that are in a run folder are not thrown away: where a new one goes, and when it is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["choose_place", "guard_settings", "guard_training"]
 
 
 def has_states(step: Step, folder: Path) -> bool:
-    """Whether saved states of a training lie in the run folder."""
+    """Whether saved states of a training are in the run folder."""
     return any((folder / step.private[0]).glob("checkpoints/step-*"))
 
 
@@ -28,7 +28,7 @@ def guard_settings(
     """Refuse other settings of a training before the first step of the run begins.
 
     Raises:
-        ConfigError: A training with other settings lies in the folder.
+        ConfigError: A training with other settings is in the folder.
     """
     known = context.manifest.steps.get(step.name, {})
     if overwrite or "settings" not in known or not has_states(step, context.folder):
@@ -51,7 +51,7 @@ def guard_training(
     One that learned from what an earlier step of this run made is of no use once that was made anew.
 
     Raises:
-        ConfigError: A training lies in the folder that the user did not ask to go on with, or to replace.
+        ConfigError: A training is in the folder that the user did not ask to continue with, or to replace.
     """
     folder = context.folder
     if not has_states(step, folder):
@@ -89,9 +89,9 @@ def _refuse(folder: Path, changed: list[str]) -> None:
 
 
 def choose_place(step: Step, folder: Path, staged: Path, goes_on: bool, same: bool) -> tuple[Path, bool]:
-    """Where a training writes, and whether it goes on from what lies there.
+    """Where a training writes, and whether it continues from what is there.
 
-    The first training of a folder, and one that goes on, write in its place, where people watch the curves;
+    The first training of a folder, and one that continues, write in its place, where people watch the curves;
     one that replaces another is kept apart until it is complete.
     """
     if goes_on:

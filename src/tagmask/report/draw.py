@@ -18,7 +18,7 @@ def heat_colours(values: Floats) -> NDArray[np.float64]:
     """Colours from blue (0) over green to red (1), the "jet" map in 256 steps.
 
     Args:
-        values: Any shape, in [0, 1]; what lies outside is clipped.
+        values: Any shape, in [0, 1]; what is outside is clipped.
 
     Returns:
         RGB levels from 0 to 255, not rounded, (*values.shape, 3).

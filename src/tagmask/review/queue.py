@@ -184,7 +184,7 @@ def _said(name: str) -> str:
 def tag_doubts(rows: Sequence[Row]) -> list[Doubt]:
     """Tags that the classifier contradicts, the most doubtful first.
 
-    A tag is doubted where the probability of the class lies nearer to its mean over the images of which the
+    A tag is doubted where the probability of the class is nearer to its mean over the images of which the
     tag says the opposite: those tagged with the class, or the others. The doubt is strong where it reaches
     that mean, which is confident learning (Northcutt et al., 2021). Doubts are sorted by the distance
     between tag and probability.

@@ -1,4 +1,4 @@
-"""Signals of one image that need no true mask. Each lies in [0, 1]; higher means more doubt."""
+"""Signals of one image that need no true mask. Each is in [0, 1]; higher means more doubt."""
 
 from __future__ import annotations
 

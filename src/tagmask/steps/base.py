@@ -43,14 +43,14 @@ class Context:
     """What a step works with.
 
     Attributes:
-        folder: The run folder, where the results of earlier steps lie.
+        folder: The run folder, where the results of earlier steps are.
         runtime: Device, precision, processes.
         display: Progress.
         data: The data set, each part scanned once.
         settings: All settings of the run.
         models: Its trained models.
         out: Where the step writes; its outputs are put in their place when they are complete.
-        goes_on: Whether unfinished work of the same kind lies in `out`.
+        goes_on: Whether unfinished work of the same kind is in `out`.
         callbacks: What a program does while a training runs.
         loggers: Where its figures go besides the run folder: names or objects.
     """
@@ -135,15 +135,15 @@ class Step:
     Attributes:
         name: Its key; also the name of its section in the settings.
         writes: Files and folders in the run folder that it makes.
-        reads: Label to checksum of what it reads, as that lies on the disk now.
+        reads: Label to checksum of what it reads, as that is on the disk now.
         prepare: Loads and checks everything that can be refused, and writes nothing; gives the plan.
         work: Does the plan, writing below `Context.out`; gives figures worth keeping.
         check: Refuses, before the first step of a run begins, what no earlier step can change.
         needless: Why the step makes no sense in a run; None if it does, "" if nobody asked for it.
         decides: Settings that decide what comes out; the section's own if not given.
-        private: Files that it writes for itself and goes on from.
+        private: Files that it writes for itself and continues from.
         made: Those of `reads` that earlier steps of the same run made.
-        free: Settings that may change while a training goes on: names of files, whose content is among
+        free: Settings that may change while a training continues: names of files, whose content is among
             `reads`, and what only shares the work out.
         smaller: What to change when memory runs out.
         by_hand: Its outputs are label images, which people also change by hand.

@@ -97,7 +97,7 @@ def _collect(plan: Plan, context: Context) -> TokenBank:
     config, method, runtime = plan.job.config, plan.method.eval(), context.runtime
     bank: TokenBank | None = None
     # Crops say what a class looks like; whole images, in which most places are not of the class, say on which
-    # side of an outline it lies. With fewer than two thirds of these, maps of some classes turned inside out.
+    # side of an outline it is. With fewer than two thirds of these, maps of some classes turned inside out.
     kinds = (_whole_images(plan), _whole_images(plan), plan.view)
     batches = [_batches(plan, view, context.runtime.seed + i) for i, view in enumerate(kinds)]
     taken = (batch for turn in zip(*batches, strict=False) for batch in turn)
@@ -145,6 +145,6 @@ def _refuse_none(found: dict[str, Any], method: Method) -> None:
     if not found:
         raise ConfigError(
             f"train.heads: {type(method).__name__} with these settings has no linear classifiers on a "
-            "backbone that stands still; use method more with model.train_blocks=0, model.aux_norm=true and "
+            "backbone that is frozen; use method more with model.train_blocks=0, model.aux_norm=true and "
             "poolings mean, top, tenth or lse, or leave train.heads out"
         )

@@ -35,7 +35,7 @@ class EntropyConfig(Config):
     batch_size: int = Field(default=8, ge=1)
     """Images at a time."""
     limit: int | None = Field(default=None, ge=1)
-    """Only so many images, from the first."""
+    """Use only this many images, from the first on."""
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,11 @@ class EvaluateConfig(Config):
     thresholds: tuple[float, ...] = percent_steps(0, 100)
     """Thresholds of the curve every map score comes with."""
     absent: Absent = "skip_truth"
-    """What classes that do not occur do to the mean, see tagmask.metrics.confusion."""
+    """How absent classes count in the mean, see tagmask.metrics.confusion."""
     undecided: Literal["background", "leave_out"] = "background"
-    """How pseudo labels count where they say 255; leaving out flatters them."""
+    """How pseudo labels count where they say 255; leaving them out flatters the score."""
     limit: int | None = Field(default=None, ge=1)
-    """Only so many images, from the first."""
+    """Use only this many images, from the first on."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _about(context: Context) -> dict[str, Any]:
 
 
 def evaluate(plan: _Plan, context: Context) -> dict[str, Any]:
-    """Score what lies in the run folder; one file ``scores/<split>-<what>.json`` each.
+    """Score what is in the run folder; one file ``scores/<split>-<what>.json`` each.
 
     Args:
         plan: What `EVALUATE.prepare` gave.
@@ -164,7 +164,7 @@ def _wanted(config: EvaluateConfig, context: Context, dataset: TagDataset) -> li
 
 
 def _is_picture(what: str, context: Context, dataset: TagDataset) -> bool:
-    """Whether it lies there as label images. "walk" is a kind of maps, too: AFA's, and not PSA's labels."""
+    """Whether it is there as label images. "walk" is a kind of maps, too: AFA's, and not PSA's labels."""
     return what in PICTURES and _any(context.folder / PICTURES[what], dataset, ".png")
 
 

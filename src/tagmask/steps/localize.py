@@ -35,7 +35,7 @@ class LocalizeConfig(MapConfig):
     half: bool = True
     """Store float16; false stores float32, for exact comparisons."""
     limit: int | None = Field(default=None, ge=1)
-    """Only so many images, from the first."""
+    """Use only this many images, from the first on."""
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ def _tables(records: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 
 def _artifacts(records: Sequence[Mapping[str, Any]]) -> Table:
-    """What part of a map lies outside its class."""
+    """What part of a map is outside its class."""
     measures = ("precision", "recall", "confusion")
     head = [f"{_title(record)} {measure}" for record in records for measure in measures]
     rows: dict[str, list[Cell]] = {name: [] for name in ("mean", *records[0]["classes"][1:])}

@@ -51,7 +51,7 @@ class ReviewConfig(Config):
     background: float = Field(default=0.45, ge=0, le=1)
     """Map values up to this are background in the comparison."""
     pictures: int = Field(default=150, ge=0)
-    """So many images, from the worst, are shown on the page."""
+    """This many images, from the worst on, are shown on the page."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tagmask.store.maps import MapFile, load_maps
 __all__ = ["PICTURES", "MapScorer", "PictureScorer", "Scorer"]
 
 PICTURES = {"label": "labels", "walk": "walks", "segmentation": "masks"}
-"""What lies in which folder as label images."""
+"""What is in which folder as label images."""
 
 
 class Scorer(Protocol):

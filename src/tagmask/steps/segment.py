@@ -34,7 +34,7 @@ class SegmentConfig(GivenViews):
     tags: Literal["none", "dataset"] = "none"
     """With "dataset", only tagged classes may appear in a mask."""
     limit: int | None = Field(default=None, ge=1)
-    """Only so many images, from the first."""
+    """Use only this many images, from the first on."""
 
 
 @dataclass(frozen=True)

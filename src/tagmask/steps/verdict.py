@@ -36,7 +36,7 @@ class VerdictConfig(Config):
     """Which masks are looked at."""
 
     images: int = Field(default=200, ge=1)
-    """At most so many, evenly drawn."""
+    """At most this many, evenly spread."""
     split: Part = "auto"
     """Part of the data: train, val, both, or auto for val if there is one."""
 

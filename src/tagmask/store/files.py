@@ -53,7 +53,7 @@ def atomic_write(path: Path, error: type[UserError] = DataError) -> Iterator[Pat
     """Hand out a path to write to, and put the finished file in its place in one step.
 
     Whatever stops the writer (an exception, a full disk, a kill), the file that was there before stays as it
-    was. Unfinished pieces lie in a folder ``.partial`` beside it, see `clear_partial`.
+    was. Unfinished pieces are in a folder ``.partial`` beside it, see `clear_partial`.
 
     Args:
         path: Where the file shall be; missing folders are made.
@@ -145,7 +145,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _refuse_links(folder: Path) -> None:
-    """What lies in a folder that is written to must not lead out of it, and its lock must be a plain file."""
+    """What is in a folder that is written to must not lead out of it, and its lock must be a plain file."""
     inside = Inside([folder])
     for entry in os.scandir(folder):
         path = folder / entry.name

@@ -61,7 +61,7 @@ class Ledger:
     """What is whole among the files of unfinished work.
 
     Args:
-        folder: Where the work lies; holds a list for each process.
+        folder: Where the work is; holds a list for each process.
         rank: Number of this process, which writes to its own list.
     """
 
@@ -128,7 +128,7 @@ def fingerprint(path: Path, rows: Mapping[str, FileState] | None = None) -> dict
 
     Args:
         path: The file or folder.
-        rows: Its files by their path from the folder that `path` lies in; read from the disk if None.
+        rows: Its files by their path from the folder that `path` is in; read from the disk if None.
     """
     if rows is None:
         rows = {f.relative_to(path.parent).as_posix(): file_state(f) for f in tree_files(path)}

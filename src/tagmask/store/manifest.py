@@ -80,7 +80,7 @@ class Manifest:
             settings: Everything that decides about the result, as plain values.
             inputs: Label to checksum (or other plain value) of what the step reads.
             defaults: Values of settings that the record does not know: it may be older than they are.
-            places: Settings that name files, whose content is among the inputs: where they lie is all one.
+            places: Settings that name files, whose content is among the inputs: where they are is all one.
         """
         step = self.steps.get(name, {})
         if step.get("status") != "done" or not self.same_work(name, settings, inputs, defaults, places):
@@ -224,7 +224,7 @@ class Manifest:
         return next((n for n, step in self.steps.items() if output in step.get("outputs", {})), None)
 
     def on_disk(self, output: str) -> dict[str, Any] | None:
-        """Checksum, quick digest and count of an output as it lies there now; None if it does not.
+        """Checksum, quick digest and count of an output as it is now; None if there is none.
 
         What a record says is believed only while sizes and times are what they were.
         """
@@ -239,7 +239,7 @@ class Manifest:
         return known if known and known["sha256"] == seen["sha256"] else seen
 
     def checksum(self, path: Path) -> str | None:
-        """Checksum of what lies at a path now; None if nothing does, or it is not in the run folder."""
+        """Checksum of what is at a path now; None if nothing does, or it is not in the run folder."""
         if not path.is_relative_to(self.folder):
             return None
         found = self.on_disk(path.relative_to(self.folder).as_posix())

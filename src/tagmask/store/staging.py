@@ -1,4 +1,4 @@
-"""Where a step's new outputs lie until they are complete, and how they take the place of the old ones."""
+"""Where a step's new outputs are until they are complete, and how they take the place of the old ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Staging:
         self.root = run / UNFINISHED / step
 
     def goes_on(self, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> bool:
-        """Whether what lies here is the beginning of this very work."""
+        """Whether what is here is the beginning of this very work."""
         before = _read(self.root / _ATTEMPT)
         wanted = digest([dict(settings), dict(inputs)])
         return bool(before) and digest([before.get("settings"), before.get("inputs")]) == wanted
@@ -58,7 +58,7 @@ class Staging:
             write_json(self.root / _ATTEMPT, {**record, "status": status, "reason": reason})
 
     def clear(self) -> None:
-        """Remove everything that lies here."""
+        """Remove everything that is here."""
         shutil.rmtree(self.root, ignore_errors=True)
         with suppress(OSError):
             self.root.parent.rmdir()

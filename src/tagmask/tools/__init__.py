@@ -1,1 +1,1 @@
-"""Modules that other programs are pointed at by name; what they do lies in `tagmask.integrations`."""
+"""Modules that other programs are pointed at by name; what they do is in `tagmask.integrations`."""

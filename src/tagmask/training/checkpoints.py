@@ -20,7 +20,7 @@ class Checkpoints:
     """Files ``step-00000400.safetensors`` of a folder.
 
     Attributes:
-        folder: Where they lie.
+        folder: Where they are.
         keep: How many are kept.
     """
 

@@ -41,18 +41,18 @@ class TrainConfig(Config):
     """Folder of label images to learn from, for methods that need them."""
     corrections: Path | None = None
     """Masks that a person corrected for some of the images: a folder, or a .zip or .json of an annotation
-    tool. They teach the segmentation directly, beside the tags of all images."""
+    tool. They supervise the segmentation directly, beside the tags of all images."""
     corrections_batch: int = Field(default=4, ge=1)
     """Corrected images per micro-batch and process."""
     corrections_weight: float = Field(default=1.0, ge=0)
     """Factor of their loss."""
     heads: HeadsConfig | None = None
-    """Fit the linear classifiers of a backbone that stands still to the tokens of iterations x batch_size
+    """Fit the linear classifiers of a backbone that is frozen to the tokens of iterations x batch_size
     views at once, instead of by updates. Two of three batches are of whole images."""
     start: Path | None = None
     """Run or model folder whose weights training starts from, instead of the pretrained backbone."""
     rate: float = Field(default=1.0, gt=0)
-    """Factor of all the method's learning rates; 0.2 suits going on from a trained model (`start`)."""
+    """Factor of all the method's learning rates; 0.2 suits continuing from a trained model (`start`)."""
     max_side: int | None = Field(default=None, ge=16)
     """Shrink larger pictures to this side before the view."""
     log_every: int = Field(default=20, ge=1)
@@ -80,7 +80,7 @@ class TrainConfig(Config):
     max_bad: int = Field(default=20, ge=1)
     """Stop after this many updates in a row without a finite loss."""
     broken_limit: int = Field(default=10, ge=0)
-    """Unreadable images that are stepped over before training stops."""
+    """Unreadable images that are skipped before training stops."""
 
     @property
     def tag_side(self) -> int:

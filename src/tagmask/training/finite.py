@@ -63,7 +63,7 @@ def left_finite(step: int, reason: Exception) -> str:
 
 
 def require_finite_state(method: nn.Module, step: int) -> None:
-    """Refuse to go on with weights or buffers that hold NaN or infinity.
+    """Refuse to continue with weights or buffers that hold NaN or infinity.
 
     Raises:
         UserError: Some do.

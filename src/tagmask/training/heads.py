@@ -1,4 +1,4 @@
-"""Linear classifiers on a backbone that stands still: fitted to the tokens of many views at once.
+"""Linear classifiers on a backbone that is frozen: fitted to the tokens of many views at once.
 
 Updates on a few images at a time leave a linear classifier wherever the order of the images and its first
 weights happened to lead it. With the tokens of all views at hand it can be fitted to the end instead, with a
@@ -31,7 +31,7 @@ class HeadsConfig(Config):
 
     whiten: float = Field(default=0.3, ge=0)
     """Directions in which tokens hardly vary count as much as those in which they vary most, down to this
-    share of the mean variance; what tells small things apart often lies in them. 0 leaves tokens alone."""
+    share of the mean variance; what tells small things apart often is in them. 0 leaves tokens alone."""
     penalty: float = Field(default=0.06, ge=0)
     """Factor of the mean squared length of the classes' weights."""
     steps: int = Field(default=120, ge=1)

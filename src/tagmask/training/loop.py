@@ -214,7 +214,7 @@ def _update(
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     window.norms.append(norm)
-    # The scaler of fp16 overflows on purpose now and then; only a broken loss counts there.
+    # The scaler of fp16 overflows deliberately now and then; only a broken loss counts there.
     window.bad.append(broken > 0 if runtime.scaler is not None else bad)
     window.idle.append(bad)
 

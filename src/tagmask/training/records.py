@@ -20,7 +20,7 @@ class Records:
     image that could not be read; every process writes its own, the second ``skipped-1.csv`` and so on.
 
     Args:
-        folder: Where they lie.
+        folder: Where they are.
         rank: Number of the process.
         start: Steps done before; what an earlier run noted later than that is dropped.
     """

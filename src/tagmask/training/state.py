@@ -1,4 +1,4 @@
-"""Everything that decides how a training goes on: taken from a running one, put back into a new one."""
+"""Everything that decides how a training continues: taken from a running one, put back into a new one."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ the last blocks and the decoder learn from there. Images that nobody corrected m
 that the run gave them, at less weight, and where a method has a classifier it must go on saying what it said:
 both keep what was learned before (Li and Hoiem, "Learning without Forgetting", ECCV 2016). Some corrections
 are held back; the new model is given only if it does better on those, and its weights go only as far from
-the old ones as serves them: few images, or few strokes, are soon learned by heart (Wortsman et al., "Robust
+the old ones as serves them: few images, or few strokes, are soon memorised (Wortsman et al., "Robust
 fine-tuning", CVPR 2022).
 """
 

@@ -1,4 +1,4 @@
-"""A training without updates: classifiers on a backbone that stands still."""
+"""A training without updates: classifiers on a backbone that is frozen."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_heads_read_what_the_classifiers_read():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model.train_blocks": 1}, "stands still"),
-        ({"model.aux_norm": False}, "stands still"),
-        ({"model.pooling": "max"}, "stands still"),
-        ({"method": "mctformer", "model": {}}, "stands still|mctformer"),
+        ({"model.train_blocks": 1}, "that is frozen"),
+        ({"model.aux_norm": False}, "that is frozen"),
+        ({"model.pooling": "max"}, "that is frozen"),
+        ({"method": "mctformer", "model": {}}, "that is frozen|mctformer"),
         ({"train.heads.rate": 1e30}, "became infinite"),
     ],
 )

@@ -92,7 +92,7 @@ def _segmentation(region: Region, size: tuple[int, int], shapes: str, crowd: boo
 
 
 def read(tree: Tree, images: Images) -> Iterator[Found]:
-    """Labels of every image of the COCO files that has regions; later annotations lie over earlier ones.
+    """Labels of every image of the COCO files with regions; later annotations are drawn over earlier ones.
 
     Images without annotations, or with boxes only, are left out, see `Images.untouched`.
 

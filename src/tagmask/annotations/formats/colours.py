@@ -152,7 +152,7 @@ def key_finder(tree: Tree, classes: ClassTable) -> Callable[[str], ColourKey]:
     ``labels.txt`` or ``classes.txt`` that names nothing but classes. Without any, numbers follow the classes.
 
     Raises:
-        DataError: A line of one cannot be read; or, from the function, several lie elsewhere and none above.
+        DataError: A line of one cannot be read; or, from the function, several are elsewhere and none above.
     """
     keys: dict[PurePosixPath, ColourKey] = {}
     for last in _LISTS:

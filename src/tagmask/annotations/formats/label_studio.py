@@ -125,7 +125,7 @@ def read(tree: Tree, images: Images) -> Iterator[Found]:
 
     Tasks that were skipped, that nobody opened, or that hold boxes only are left out; predictions beside
     annotations are not annotations. A file in which no task can hold annotations is one of ours on its way to
-    the tool: there, predictions are all there is. Later brushes and polygons lie over earlier ones.
+    the tool: there, predictions are all there is. Later brushes and polygons are drawn over earlier ones.
 
     Raises:
         DataError: The file is no such export, or names an unknown class or image.

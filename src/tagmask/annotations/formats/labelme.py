@@ -87,7 +87,7 @@ def _mask_shape(region: Region, name: str) -> dict[str, Any]:
 
 
 def read(tree: Tree, images: Images) -> Iterator[Found]:
-    """Labels of every LabelMe file with shapes; later shapes lie over earlier ones.
+    """Labels of every LabelMe file with shapes; later shapes are drawn over earlier ones.
 
     Polygons, rectangles, circles and masks are drawn, ``__ignore__`` as ignored pixels; lines and points have
     no area and are refused. A file without shapes is an image that nobody annotated.

@@ -117,7 +117,7 @@ def _trace(pixels: Bools) -> Iterator[list[Points]]:
     padded = np.pad(pixels, 1).astype(np.float64)
     found = contour_generator(z=padded, fill_type=FillType.OuterOffset).filled(0.5, 2.0)
     for points, offsets in zip(found[0], cast(list[NDArray[np.uint32]], found[1]), strict=True):
-        # The padding shifts by one pixel, and a pixel's centre lies half a pixel inside it.
+        # The padding shifts by one pixel, and a pixel's centre is half a pixel inside it.
         rings = np.split(np.asarray(points, np.float64) - 0.5, np.asarray(offsets[1:-1], int))
         yield [ring[:-1] for ring in rings]
 

@@ -1,4 +1,4 @@
-"""Images that lie in one sub-folder per class."""
+"""Images that are in one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Tagged = tuple[list[Path], list[tuple[int, ...]]]
 
 
 def folders_of(root: Path, split: str | None) -> tuple[Path, list[Path]]:
-    """The folders that are named after classes, and the one that they lie in.
+    """The folders that are named after classes, and the one that they are in.
 
     Args:
-        root: Folder of the data set; ``train``, ``val`` (or ``valid``), ``test`` and ``images`` may lie above
+        root: Folder of the data set; ``train``, ``val`` (or ``valid``), ``test`` and ``images`` may be above
             the classes.
         split: Part of it; None for all there is.
 

@@ -48,7 +48,7 @@ def scan(source: Source) -> Scan:
     "train_all" and "val_all" keep those without any object as negatives; "val_part" is the first 5,000 of
     val. ``source.classes`` picks some classes; the others become background.
 
-    Masks: crowds are painted first, then objects from large to small, so small ones lie on top. Each is
+    Masks: crowds are painted first, then objects from large to small, so small ones are on top. Each is
     written once to the user's cache folder, never into the data set, and read from there afterwards.
 
     Raises:
@@ -113,7 +113,7 @@ def _index(path: Path) -> dict[str, Any]:
         if index.get("format") == _FORMAT:
             return index
     except (OSError, ValueError, AttributeError):
-        pass  # nothing there yet, or not ours: it is made anew below
+        pass  # nothing there yet, or not ours: it is made again below
     index = _make_index(_load(path), path)
     with suppress(DataError):  # a cache that cannot be written costs time, nothing else
         write_whole(cached, json.dumps(index).encode())

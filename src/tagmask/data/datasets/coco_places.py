@@ -1,4 +1,4 @@
-"""Where instances files and images of a data set in COCO's form lie: as released, or as Roboflow has it."""
+"""Where instances files and images of a data set in COCO's form are: as released, or as Roboflow has it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROBOFLOW = "_annotations.coco.json"
 
 
 def roboflow_files(root: Path) -> dict[str, Path]:
-    """Part to ``<part>/_annotations.coco.json``; "train" where one lies in the folder itself."""
+    """Part to ``<part>/_annotations.coco.json``; "train" where one is in the folder itself."""
     found = {
         part: next((p / _ROBOFLOW for p in folders if (p / _ROBOFLOW).is_file()), None)
         for part, folders in part_folders(root).items()

@@ -114,7 +114,7 @@ def download(
 
     Raises:
         DataError: The name is unknown, the disk too full, the server unreachable, or the content not what was
-            published. Running it again goes on where it stopped.
+            published. Running it again continues where it stopped.
     """
     if name not in RELEASES:
         raise DataError(f"no data set '{name}' to download. {nearest(name, RELEASES)}")

@@ -19,7 +19,7 @@ _WANTED = (
 
 
 def data_folder(given: str | Path) -> str:
-    """Where data lies: a path as it is, and what begins with ``hf:`` as the folder of its files.
+    """Where data is: a path as it is, and what begins with ``hf:`` as the folder of its files.
 
     A folder of that name is taken before a data set of the hub, which is fetched once into the user's cache;
     only pictures, metadata and Parquet files are, and no code.

@@ -1,4 +1,4 @@
-"""What lies in a data set's folders, and what of it is not to be opened: the same for every kind."""
+"""What is in a data set's folders, and what of it is not to be opened: the same for every kind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["class_folders", "distrusted", "own_file", "pictures_below", "unique_
 
 
 def own_file(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of some files that lies in a folder.
+    """The first of some files that is in a folder.
 
     Raises:
         DataError: It is no plain file, or a link that leads out of the folder.
@@ -37,7 +37,7 @@ def pictures_below(folder: Path, root: Path, problems: list[Problem]) -> list[Pa
 
     Args:
         folder: The folder.
-        root: Links may lead to what lies in here.
+        root: Links may lead to what is in here.
         problems: Gets what cannot be read, and notes about pictures of formats that are not read.
     """
     tree = FolderTree(folder, within=root)
@@ -64,7 +64,7 @@ def _left_out(names: Sequence[str], ending: str) -> str:
 def class_folders(root: Path) -> list[Path]:
     """Sub-folders that may be named after a class: not hidden, not those of masks, not tagmask's own.
 
-    Nor one called "labels" that holds no picture: YOLO's text files lie in it.
+    Nor one called "labels" that holds no picture: YOLO's text files are in it.
     """
     found = (p for p in root.iterdir() if p.is_dir() and p.name not in ("images", "masks"))
     found = (p for p in found if not p.name.startswith(".") and not is_output(p))

@@ -38,7 +38,7 @@ def _home(root: Path) -> Path:
 
 
 def split_names(split: str, home: Path | None = None) -> tuple[str, ...]:
-    """Image names of a split: from ``ImageSets/Segmentation`` if it lies there, else the official list.
+    """Image names of a split: from ``ImageSets/Segmentation`` if it is there, else the official list.
 
     Args:
         split: train (1,464), train_aug (10,582), val (1,449), trainval (2,913) or test (1,456).

@@ -102,7 +102,7 @@ class FolderTree:
         self.refused.append((printable(name), reason))
 
     def path(self, name: str) -> Path:
-        """Where a file lies."""
+        """Where a file is."""
         return self.root / name
 
     def read(self, name: str) -> bytes:
@@ -151,7 +151,7 @@ class ZipTree:
 
     Args:
         path: The file, or how messages shall call `file`.
-        file: Its content, open for reading, if it does not lie on disk.
+        file: Its content, open for reading, if it is not on disk.
 
     Attributes:
         names: Paths of the members that can be read, sorted.

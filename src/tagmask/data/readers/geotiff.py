@@ -141,7 +141,7 @@ def _data_bands(file: Any) -> tuple[int, ...]:
 
 
 def _is_known(crs: Any) -> bool:
-    """Whether a coordinate system lies on the earth; of unknown codes GDAL makes a local one without name."""
+    """Whether a coordinate system is on the earth; of unknown codes GDAL makes a local one without name."""
     return crs is not None and bool(crs.is_projected or crs.is_geographic or crs.to_epsg())
 
 

@@ -202,7 +202,7 @@ def read_picture(
         path: The file, or how messages shall call `content`.
         max_pixels: Larger declared sizes are refused before anything is decoded.
         max_side: Shrink to at most this longer side.
-        content: The file's bytes, if it does not lie on disk.
+        content: The file's bytes, if it is not on disk.
 
     Raises:
         DataError: See `read_image`.

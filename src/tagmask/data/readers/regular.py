@@ -73,7 +73,7 @@ def check_regular(
     Args:
         path: The file.
         limit: Most bytes; any size if None.
-        inside: Folder that it must lie in, links resolved, see `Inside`; anywhere if None.
+        inside: Folder that it must be in, links resolved, see `Inside`; anywhere if None.
         error: Kind of error raised.
 
     Raises:
@@ -106,11 +106,11 @@ def open_regular(
     Args:
         path: The file; links are followed.
         limit: Most bytes it may have; any size if None.
-        inside: Folder that it must lie in, links resolved, see `Inside`; anywhere if None.
+        inside: Folder that it must be in, links resolved, see `Inside`; anywhere if None.
         buffering: Bytes of the buffer.
 
     Raises:
-        DataError: It is no plain file, too large, or lies outside.
+        DataError: It is no plain file, too large, or is outside.
         OSError: The system refuses.
     """
     # Asked before it is opened, since opening a device can do something, and after, when it cannot change.
@@ -151,7 +151,7 @@ def read_text(path: Path, limit: int = MAX_TEXT, inside: Path | None = None, enc
 
 
 class Inside:
-    """Whether paths lie in some folders once their links are resolved.
+    """Whether paths are in some folders once their links are resolved.
 
     What the folders themselves are links to counts as inside: whoever named them named that. So do the
     folders of the environment variable TAGMASK_ALLOW.
@@ -171,7 +171,7 @@ class Inside:
         self._folders: dict[Path, Path | None] = {}
 
     def reason(self, path: Path) -> str | None:
-        """Why a path is not to be opened: "is a link that leads out ..."; None if it lies inside."""
+        """Why a path is not to be opened: "is a link that leads out ..."; None if it is inside."""
         real = self._real(path)
         if real is None:
             return "is a link that leads in a circle"

@@ -59,7 +59,7 @@ def annotated(annotation: Mapping[str, Any], size: tuple[int, int]) -> Bools:
         size: (H, W) of the image.
 
     Raises:
-        ValueError: See `region_mask`; or the box lies elsewhere, but fits if run lengths go along the rows,
+        ValueError: See `region_mask`; or the box is elsewhere, but fits if run lengths go along the rows,
             or begin with set pixels, or if corners are y and x.
     """
     region = annotation["segmentation"]

@@ -27,7 +27,7 @@ class View:
 
     Attributes:
         image: RGB in [0, 1], float32, (3, S, S): made by `to_tensor`, or by `unit` where colours lie between
-            grey levels. Only noise that a view draws on purpose (random erasing) may leave that range. More
+            grey levels. Only noise that a view draws deliberately (random erasing) may leave that range. More
             channels than three with `data.bands`.
         box: Content as [top, bottom, left, right) in pixels of the view, int64, (4,); the rest is padding.
         label: int64, (S, S), 255 in the padding; None if none was given.

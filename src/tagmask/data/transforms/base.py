@@ -132,7 +132,7 @@ class ResizedCrop(Augment):
 class PadCrop(Augment):
     """Scale the picture (bilinear), put it on a black canvas, cut a square: AFA, and MoRe on COCO.
 
-    Sizes are truncated to whole pixels. The picture lies at a random place of the canvas, which matters
+    Sizes are truncated to whole pixels. The picture is at a random place of the canvas, which matters
     only where it is smaller than the view.
 
     Attributes:

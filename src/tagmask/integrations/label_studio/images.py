@@ -33,7 +33,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 
 class Images:
-    """Fetches what lies at Label Studio's address, or at one that was allowed besides.
+    """Fetches what is at Label Studio's address, or at one that was allowed besides.
 
     Args:
         url: Address of Label Studio.
@@ -69,7 +69,7 @@ class Images:
         """The whole address of a picture, if it may be fetched.
 
         Raises:
-            DataError: It is no address, names a file of this machine, or lies on another host.
+            DataError: It is no address, names a file of this machine, or is on another host.
         """
         if not isinstance(address, str) or not address:
             raise DataError("the task does not say where its picture is")

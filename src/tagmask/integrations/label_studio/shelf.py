@@ -47,7 +47,7 @@ class Shelf:
         folder: Made if missing; held by one program.
 
     Raises:
-        DataError: What lies there cannot be read.
+        DataError: What is there cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:

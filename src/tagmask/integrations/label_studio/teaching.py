@@ -155,7 +155,7 @@ class Teacher:
         except UserError as error:
             said = f"the training ended early: {one_line(error)}"
         except Exception as error:
-            # Whatever went wrong, the backend goes on serving the version that it has.
+            # Whatever went wrong, the backend continues serving the version that it has.
             _LOG.exception("training on corrections failed")
             said = f"the training failed: {type(error).__name__}: {one_line(error)}"
         seconds = round(time.monotonic() - began, 1)
