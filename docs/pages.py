@@ -112,13 +112,13 @@ def settings() -> str:
 
 
 def _rows(schema: type[BaseModel], prefix: str) -> list[str]:
-    rows = ["| setting | type | default | |", "|---|---|---|---|"]
+    rows = ["| setting | | default | type |", "|---|---|---|---|"]
     for key, info in schema.model_fields.items():
         nested = info.annotation
         if isinstance(nested, type) and issubclass(nested, BaseModel):
             rows += _rows(nested, f"{prefix}{key}.")[2:]
         else:
-            cells = f"`{prefix}{key}`", _type(info), _default(info), _plain(info.description)
+            cells = f"`{prefix}{key}`", _plain(info.description), _default(info), _type(info)
             rows.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
     return [*rows, ""] if len(rows) > 2 else [""]
 
