@@ -24,6 +24,8 @@ _ROOM = 2**26
 """Bytes of address space kept for saying what went wrong; no more than a sixteenth of the limit."""
 _LARGE = 2**34
 """A limit from which every PyTorch can be loaded: those with CUDA take 3 to 10 GB of addresses."""
+_BESIDES = 3 * 2**27
+"""Bytes for what is loaded after PyTorch, some 400 MB; in less, a library may end the process."""
 _BLAS = 2**28
 """Bytes for linear algebra: some 40 MB of code, and 32 MiB for each of its threads."""
 
@@ -121,7 +123,7 @@ class _Gate:
         if name not in self.watched:
             return
         self.watched.remove(name)
-        if not _kills("torch") if name == "torch" else _is_there(_BLAS):
+        if _fits("torch", _BESIDES) if name == "torch" else _is_there(_BLAS):
             return
         raise MemoryError(f"{name} does not fit into {self.limit / 1e9:.1f} GB of addresses")
 
@@ -135,16 +137,23 @@ def _is_there(size: int) -> bool:
     return True
 
 
-def _kills(module: str) -> bool:
-    """Whether loading a module ends a process; what it raises is met again by who loads it."""
+def _fits(module: str, room: int) -> bool:
+    """Whether a module can be loaded so that some address space is left; tried in a process of its own.
+
+    What else is wrong with it is met again by who loads it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about threads: a library's own are none of those that hold locks
         child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    fits = True
     try:
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         importlib.import_module(module)
+        fits = _is_there(room)
+    except (MemoryError, SystemError):
+        fits = False
     finally:
-        os._exit(0)
+        os._exit(not fits)

@@ -58,15 +58,18 @@ def test_where_nothing_is_limited_nothing_is_done():
         assert sys.meta_path == finders
 
 
-def test_a_library_that_ends_its_process_is_found_out_in_another_one(tmp_path, monkeypatch):
+def test_a_library_that_ends_its_process_is_found_out_in_another_one(limit, tmp_path, monkeypatch):
     (tmp_path / "tm_kills.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    (tmp_path / "tm_raises.py").write_text("raise MemoryError")
+    (tmp_path / "tm_starves.py").write_text("raise MemoryError")
+    (tmp_path / "tm_breaks.py").write_text("raise ImportError('another reason')")
     (tmp_path / "tm_loads.py").write_text("import os; print(os.getpid())")
     monkeypatch.syspath_prepend(tmp_path)
-    assert memory._kills("tm_kills")
-    assert not memory._kills("tm_raises")
-    assert not memory._kills("tm_loads")
-    assert not {"tm_kills", "tm_raises", "tm_loads"} & sys.modules.keys()
+    assert not memory._fits("tm_kills", 1)
+    assert not memory._fits("tm_starves", 1)
+    assert memory._fits("tm_breaks", 1)
+    assert memory._fits("tm_loads", 1)
+    assert not memory._fits("tm_loads", limit)
+    assert not {"tm_kills", "tm_starves", "tm_breaks", "tm_loads"} & sys.modules.keys()
 
 
 @pytest.mark.parametrize("module", ["torch", "numpy", "scipy"])
@@ -74,7 +77,7 @@ def test_a_library_that_ends_its_process_is_found_out_in_another_one(tmp_path, m
 def test_what_takes_a_limit_badly_is_refused_where_the_limit_is_small(limit, monkeypatch, module, size):
     monkeypatch.setattr(memory, "address_space", lambda: size)
     monkeypatch.setattr(memory, "_set_limit", lambda _: None)
-    monkeypatch.setattr(memory, "_kills", lambda name: name == "torch")
+    monkeypatch.setattr(memory, "_fits", lambda name, room: name != "torch")
     monkeypatch.setattr(memory, "_BLAS", limit)
     finders = list(sys.meta_path)
     with memory.room_kept():
