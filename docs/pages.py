@@ -41,9 +41,44 @@ def generated() -> dict[str, str]:
 
 
 def filled(text: str) -> str:
-    """A written page with its marks replaced by tables from the result files."""
-    found: str = _module("docs/evidence.py").filled(text)
+    """A written page with its marks replaced by tables from the code and from the result files."""
+    own = re.sub(r"<!-- made: (\w+) -->", lambda mark: MADE[mark[1]](), text)
+    found: str = _module("docs/evidence.py").filled(own)
     return found
+
+
+def recipes_table() -> str:
+    """Every shipped recipe: method, size of its training, and its own first comment."""
+    from tagmask import recipes
+    from tagmask.pipeline.config import read_config
+
+    lines = ["| recipe | method | training | |", "|---|---|---|---|"]
+    for name in sorted(recipes.names(), key=lambda each: ("/" in each, each)):
+        train, method = read_config(name).train, read_config(name).method
+        size = f"{train.iterations:,} updates of {train.batch_size} images at {train.size} px"
+        text = recipes.find_recipe(name).read_text(encoding="utf-8")
+        comment = re.match(r"(?:# .*\n)+", text)
+        about = " ".join(line.removeprefix("# ") for line in comment[0].splitlines()) if comment else ""
+        lines.append(f"| `{name}` | `{method}` | {size} | {_cell(about)} |")
+    return "\n".join([*lines, ""])
+
+
+def files_table() -> str:
+    """What every step of a run writes, in their order."""
+    from tagmask.pipeline.order import ALL_STEPS
+
+    lines = ["| step | writes into the run folder |", "|---|---|"]
+    lines += [
+        f"| `{name}` | {', '.join(f'`{_folder(w)}`' for w in s.writes)} |" for name, s in ALL_STEPS.items()
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _folder(place: str) -> str:
+    return place if "." in place.rpartition("/")[2] else f"{place}/"
+
+
+MADE = {"recipes": recipes_table, "files": files_table}
 
 
 def _module(place: str) -> Any:

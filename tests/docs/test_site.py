@@ -12,7 +12,9 @@ import sys
 import pytest
 
 import tagmask
-from tests.docs.blocks import ROOT
+from tagmask import recipes
+from tagmask.pipeline.order import ALL_STEPS
+from tests.docs.blocks import ROOT, site_pages
 
 
 def tables():
@@ -86,6 +88,20 @@ def test_every_method_has_its_page():
     # The files, not the names: another test may have registered a method of its own in this process.
     files = {path.stem for path in (ROOT / "src" / "tagmask" / "methods").glob("*.py")} - {"__init__", "base"}
     assert files - {"affinity_net"} <= pages  # AffinityNet is PSA's second half, on its page
+
+
+@pytest.mark.parametrize(("page", "names"), [("recipes", recipes.names()), ("file-formats", list(ALL_STEPS))])
+def test_references_name_every_recipe_and_every_step(page, names):
+    text = site_pages().filled((ROOT / "docs" / "reference" / f"{page}.md").read_text(encoding="utf-8"))
+    assert [name for name in names if f"| `{name}` |" not in text] == []
+
+
+@pytest.mark.parametrize("method", ["afa", "aream", "mctformer", "more", "psa", "transcam", "weaktr"])
+def test_pages_of_methods_follow_one_template(method):
+    text = (ROOT / "docs" / "methods" / f"{method}.md").read_text(encoding="utf-8")
+    parts = ["What it does", "Commands", "Settings that matter", "Published numbers", "What differs from the"]
+    places = [text.index(f"\n## {part}") for part in parts]
+    assert places == sorted(places)
 
 
 @pytest.mark.slow
