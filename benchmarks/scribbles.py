@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 import platform
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -136,6 +137,12 @@ class Bench:
         return score, spent
 
 
+def command(given: list[str]) -> str:
+    """What was called, with no folder of this machine: runs by their names, the file by its own."""
+    shown = [Path(word).name if "/" in word else word for word in given]
+    return " ".join(["python benchmarks/scribbles.py", *shown])
+
+
 def with_lesson(bench: Bench, row: dict[str, Any], seed: int, old: float) -> dict[str, Any]:
     """A row with the outcome of one more lesson."""
     found, spent = bench.after(row["what"], row["images"], seed) if row["images"] else (float("nan"), 0.0)
@@ -148,7 +155,7 @@ def with_lesson(bench: Bench, row: dict[str, Any], seed: int, old: float) -> dic
         "offered": row.get("offered", 0) + (not math.isnan(found)),
         "seconds": [*row.get("seconds", ()), round(spent)],
         "scored": min(bench.most, len(bench.scored)),
-        "command": "python benchmarks/scribbles.py RUN --out FILE",
+        "command": command(sys.argv[1:]),
         "machine": f"CPU, {platform.machine()}, 2 cores shared with other work",
     }
 

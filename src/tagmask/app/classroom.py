@@ -72,14 +72,14 @@ class Classroom:
         corrections: list[Lesson] = []
         others: list[Lesson] = []
         for entry in library.entries:
-            decision = known.get(entry.name)
+            decision, tags = known.get(entry.name), library.tags(entry.name)
             kept = store.mask(entry.name) if decision and decision.verdict == "accepted" else None
             if kept is not None:
-                corrections.append(Lesson(entry.name, partial(library.pixels, entry.name), kept))
+                corrections.append(Lesson(entry.name, partial(library.pixels, entry.name), kept, tags))
             elif decision is None and len(others) < _OTHERS:
                 labels: Path | None = next(iter(library.labels(entry.name).values()), None)
                 if labels is not None:
-                    others.append(Lesson(entry.name, partial(library.pixels, entry.name), labels))
+                    others.append(Lesson(entry.name, partial(library.pixels, entry.name), labels, tags))
         return corrections, others
 
     def _teach(self, corrections: list[Lesson], others: list[Lesson]) -> None:

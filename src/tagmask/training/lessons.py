@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from tagmask.data.readers.images import read_image
 from tagmask.errors import ConfigError, DataError
+from tagmask.methods.base import Method
 from tagmask.models.trained import Trained
 from tagmask.store.labels import read_mask
 from tagmask.types import IGNORE
 
-__all__ = ["Lesson", "Taught", "TeachConfig"]
+__all__ = ["Lesson", "Taught", "TeachConfig", "as_trained", "check_lessons"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Lesson:
         image: Pixels (H, W, C) uint8, a photograph's file, or what reads the pixels when they are needed.
         mask: Labels (H, W) uint8, or a label image: 0 background, k + 1 class k, 255 unknown. Unknown pixels
             teach nothing.
+        tags: 0-based classes that are known whenever a mask of such an image is made; None if nobody tells.
     """
 
     name: str
     image: NDArray[np.uint8] | Path | Callable[[], NDArray[np.uint8]]
     mask: NDArray[np.uint8] | Path
+    tags: tuple[int, ...] | None = None
 
     def read(self, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Pixels and labels.
@@ -120,6 +124,23 @@ class Taught:
         scores += f"{100 * self.after:.1f} after"
         end = "the new model is better" if self.trained else "no better, so the model stays as it was"
         return f"{scores} ({self.corrections} corrections, {self.seconds:.0f} s); {end}"
+
+
+def as_trained(method: Method, before: Trained, result: Taught) -> Trained:
+    """A method that was taught, with a header that says where it comes from.
+
+    Args:
+        method: What learned.
+        before: What was taught.
+        result: The scores to note.
+    """
+    for param in method.parameters():
+        param.requires_grad_(True)
+    extra = dict(before.meta.get("extra", {}))
+    scores = {"before": round(result.before, 5), "after": round(result.after, 5)}
+    extra["taught"] = {"from": before.checksum, "corrections": result.corrections, **scores}
+    meta = {**before.meta, "extra": extra} if before.meta else {}
+    return dataclasses.replace(before, method=method.cpu().eval(), checksum="", meta=meta)
 
 
 def check_lessons(trained: Trained, corrections: Sequence[Lesson], seconds: float) -> None:

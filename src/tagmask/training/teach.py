@@ -6,7 +6,7 @@ that the run gave them, at less weight, and where a method has a classifier it m
 both keep what was learned before (Li and Hoiem, "Learning without Forgetting", ECCV 2016). Some corrections
 are held back; the new model is given only if it does better on those, and its weights go only as far from
 the old ones as serves them: few images, or few strokes, are soon memorised (Wortsman et al., "Robust
-fine-tuning", CVPR 2022).
+fine-tuning", CVPR 2022). Where tags are known, no other class can win, as in the masks made with them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from tagmask.engine.compute import Compute
 from tagmask.errors import DataError
 from tagmask.losses.segmentation import mean_cross_entropy
 from tagmask.methods.base import Method
-from tagmask.metrics.confusion import ConfusionMatrix
 from tagmask.models.trained import Trained
 from tagmask.ops.resize import resize_bilinear
-from tagmask.training.lessons import Lesson, Taught, TeachConfig, check_lessons
+from tagmask.training.judging import Counts, allowed_labels, best_share, counted, within
+from tagmask.training.lessons import Lesson, Taught, TeachConfig, as_trained, check_lessons
 from tagmask.training.tokens import Cut, TokenStore, find_encoder
 
 __all__ = ["teach"]
@@ -46,6 +46,8 @@ _READING = 0.4
 """Share of the time in which views are read and go through the lower blocks."""
 _NEEDED = 0.001
 """A new model must gain this much IoU."""
+_FREELY = 0.3
+"""Weight of telling all classes apart where the tags are known."""
 
 
 class _Stop(Exception):
@@ -66,6 +68,8 @@ class _Work:
     began: float = field(default_factory=time.monotonic)
     store: TokenStore | None = None
     rows: dict[str, list[int]] = field(default_factory=dict)
+    allowed: list[Tensor] = field(default_factory=list)
+    tagged: bool = False
     chances: Tensor | None = None
     updates: int = 0
 
@@ -144,43 +148,30 @@ def _teach(
     start = cut.weights()
     few = len(known) < _FEW
     folds = [shuffled[0::2], shuffled[1::2]] if few else [shuffled[: max(len(known) // 5, 1)]]
-    old, learned = ConfusionMatrix(work.classes + 1), start
-    new = {share: ConfusionMatrix(work.classes + 1) for share in _SHARES}
+    old: list[Counts] = []
+    new: dict[float, list[Counts]] = {share: [] for share in _SHARES}
     for number, held in enumerate(folds):
         # With few corrections two halves check each other, and a third training learns from all of them.
         until = _READING + (1 - _READING) * (number + 1) / (len(folds) + few)
         began = work.spent
-        _count(work, cut, held, old)
+        old += _counts(work, cut, held)
         # What is checked afterwards takes as long for every share.
         until -= len(new) * (work.spent - began)
         _learn(work, cut, [name for name in shuffled if name not in held], beside, until)
         learned = cut.weights()
-        for share, matrix in new.items():
+        for share, found in new.items():
             cut.go(start, learned, share)
-            _count(work, cut, held, matrix)
+            found += _counts(work, cut, held)
         cut.go(start, start, 0.0)
-    before = float(old.compute().miou)
-    after, share = max((float(matrix.compute().miou), share) for share, matrix in new.items())
-    better = after >= before + _NEEDED
+    before, after, share, better = best_share(old, new, _NEEDED, work.config.seed)
     if few and better:
         _learn(work, cut, shuffled, beside, 1.0)
         learned = cut.weights()
     cut.go(start, learned, share)
     counts = len(known), len(beside), sum(map(len, folds)), work.updates
     result = Taught(None, before, after, *counts, time.monotonic() - work.began)
-    made = _as_trained(cut.close(), trained, result) if better else None
+    made = as_trained(cut.close(), trained, result) if better else None
     return dataclasses.replace(result, trained=made)
-
-
-def _as_trained(method: Method, before: Trained, result: Taught) -> Trained:
-    """The new model with a header that says where it comes from."""
-    for param in method.parameters():
-        param.requires_grad_(True)
-    extra = dict(before.meta.get("extra", {}))
-    scores = {"before": round(result.before, 5), "after": round(result.after, 5)}
-    extra["taught"] = {"from": before.checksum, "corrections": result.corrections, **scores}
-    meta = {**before.meta, "extra": extra} if before.meta else {}
-    return dataclasses.replace(before, method=method.cpu().eval(), checksum="", meta=meta)
 
 
 def _read(work: _Work, cut: Cut, corrections: Sequence[Lesson], others: Sequence[Lesson]) -> list[str]:
@@ -221,6 +212,8 @@ def _add(work: _Work, cut: Cut, lesson: Lesson, number: int, rows: int) -> None:
         work.store = TokenStore(rows, tuple(kept.shape[1:]), work.side)
     labels = made.label.numpy().astype(np.uint8)[None]
     work.rows.setdefault(lesson.name, []).extend(work.store.add(kept, labels))
+    work.allowed.append(allowed_labels(work.classes + 1, lesson.tags, mask).to(work.compute.device))
+    work.tagged |= lesson.tags is not None
 
 
 def _learn(work: _Work, cut: Cut, names: Sequence[str], others: Sequence[str], until: float) -> None:
@@ -261,7 +254,11 @@ def _loss(work: _Work, cut: Cut, store: TokenStore, rows: NDArray[np.int64]) -> 
     kept, labels = store.get(rows, work.compute.device)
     with work.compute.autocast():
         logits = cut.upon(cut.method.segment, kept, work.side)
-    return mean_cross_entropy(resize_bilinear(logits.float(), (work.side, work.side)), labels)
+    large = resize_bilinear(logits.float(), (work.side, work.side))
+    if not work.tagged:
+        return mean_cross_entropy(large, labels)
+    allowed = torch.stack([work.allowed[row] for row in rows])
+    return mean_cross_entropy(within(large, allowed), labels) + _FREELY * mean_cross_entropy(large, labels)
 
 
 def _chances(work: _Work, cut: Cut) -> Tensor | None:
@@ -288,13 +285,16 @@ def _forgotten(work: _Work, cut: Cut, store: TokenStore, rows: NDArray[np.int64]
     return F.binary_cross_entropy_with_logits(logits.float(), work.chances[rows].clone())
 
 
-def _count(work: _Work, cut: Cut, names: Sequence[str], matrix: ConfusionMatrix) -> None:
-    """Count what the method says about whole pictures against their corrections."""
+def _counts(work: _Work, cut: Cut, names: Sequence[str]) -> list[Counts]:
+    """What the method says about whole pictures, counted against their corrections."""
     assert work.store is not None  # something was read
+    found = []
     for name in names:
         work.tell("checking")
-        kept, labels = work.store.get(work.rows[name][:1], work.compute.device)
+        row = work.rows[name][0]
+        kept, labels = work.store.get([row], work.compute.device)
         with work.compute.predicting():
             logits = cut.upon(cut.method.segment, kept, work.side)
-            found = resize_bilinear(logits.float(), (work.side, work.side)).argmax(1)
-        matrix.update(preds=found.cpu(), target=labels.cpu())
+            large = resize_bilinear(logits.float(), (work.side, work.side))
+        found.append(counted(within(large, work.allowed[row][None]).argmax(1), labels, work.classes + 1))
+    return found

@@ -22,6 +22,7 @@ from tagmask.integrations.label_studio.interface import (
     chosen_tags,
     prediction,
     read_interface,
+    task_keys,
     task_tags,
 )
 from tagmask.integrations.label_studio.shelf import Shelf
@@ -78,17 +79,9 @@ class Backend:
         self.classes = trained.classes
         self._served = self._ready(shelf.newest(trained.checksum) or trained)
         self._beside = Beside()
-        self.teacher = Teacher(
-            shelf,
-            lambda: self._served.trained,
-            self._serve,
-            trained.checksum,
-            compute,
-            seconds,
-            after,
-            say,
-            self._beside,
-        )
+        served = (lambda: self._served.trained), self._serve
+        rest = trained.checksum, compute, seconds, after, say, self._beside
+        self.teacher = Teacher(shelf, *served, *rest)
 
     @property
     def version(self) -> str:
@@ -160,7 +153,8 @@ class Backend:
         picture = read_picture("the picture", content=self._images.read(data.get(interface.key)))
         result = served.model.predict(picture, tags=tags, maps=False)
         if tags:  # named as its correction will be
-            self._beside.put(f"{_project(project)}-{task.get('id')}", np.array(picture), result.mask)
+            name, keys = f"{_project(project)}-{task.get('id')}", task_keys(data, self.classes) or ()
+            self._beside.put(name, np.array(picture), result.mask, keys)
         return prediction(result, interface, served.version)
 
     def hook(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,7 +234,8 @@ class Backend:
             return False  # tags alone say nothing about pixels
         number = _number(task.get("id"))
         about = {"project": project, "task": number, "annotation": _number(annotation.get("id"))}
-        return self._shelf.put(f"{project}-{number}", _png(picture), _labels(mask), {**about, "tags": tags})
+        about |= {"tags": tags, "shown": task_keys(data, self.classes)}
+        return self._shelf.put(f"{project}-{number}", _png(picture), _labels(mask), about)
 
     def _known(self, asked: Mapping[str, Any]) -> str:
         project = _project(asked.get("project"))

@@ -14,7 +14,7 @@ from tagmask.data import ClassTable
 from tagmask.errors import DataError, nearest, one_line
 from tagmask.models.result import Result
 
-__all__ = ["Interface", "chosen_tags", "prediction", "read_interface", "task_tags"]
+__all__ = ["Interface", "chosen_tags", "prediction", "read_interface", "task_keys", "task_tags"]
 
 _LONGEST = 1 << 20
 _LIKELY = 0.5
@@ -94,6 +94,15 @@ def task_tags(data: Mapping[str, Any], classes: ClassTable) -> list[str] | None:
     for name in (name for name in names if name and name not in classes.names):
         raise DataError(f"the tag '{name[:80]}' is no class. {nearest(name, classes.names)}")
     return [name for name in names if name]
+
+
+def task_keys(data: Mapping[str, Any], classes: ClassTable) -> tuple[int, ...] | None:
+    """The same as 0-based classes; None as well where they cannot be read, so that nothing is predicted."""
+    try:
+        names = task_tags(data, classes)
+    except DataError:
+        return None
+    return None if names is None else tuple(map(classes.index, names))
 
 
 def chosen_tags(annotation: Mapping[str, Any], interface: Interface | None) -> list[str] | None:

@@ -32,12 +32,14 @@ class Correction:
         image: The picture, as an indexed or colour PNG of its RGB pixels.
         mask: Its labels.
         mark: Changes when the correction does.
+        tags: 0-based classes that its task names; None without tags.
     """
 
     key: str
     image: Path
     mask: Path
     mark: str
+    tags: tuple[int, ...] | None = None
 
 
 class Shelf:
@@ -119,7 +121,10 @@ class Shelf:
         """All of them, in the order of their keys."""
         with self._lock:
             notes = sorted(self._notes.items())
-        return [Correction(key, self._image(key), self._mask(key), note["mark"]) for key, note in notes]
+        return [
+            Correction(key, self._image(key), self._mask(key), note["mark"], _classes(note.get("shown")))
+            for key, note in notes
+        ]
 
     def pending(self) -> int:
         """How many corrections no training has seen yet."""
@@ -182,6 +187,10 @@ class Shelf:
 
     def _mask(self, key: str) -> Path:
         return self._corrections / f"{key}-mask.png"
+
+
+def _classes(noted: Any) -> tuple[int, ...] | None:
+    return tuple(noted) if isinstance(noted, list) else None
 
 
 def _read(path: Path) -> Any:

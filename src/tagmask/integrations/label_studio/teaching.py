@@ -43,19 +43,22 @@ class Beside:
         self._known: dict[str, Lesson] = {}
         self._lock = threading.Lock()
 
-    def put(self, name: str, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    def put(
+        self, name: str, image: NDArray[np.uint8], mask: NDArray[np.uint8], tags: tuple[int, ...]
+    ) -> None:
         """Remember a picture (H, W, 3) and its labels (H, W), unless it is too large to be kept in memory.
 
         Args:
             name: That of its correction, should there be one.
             image: RGB.
             mask: 0 background, k + 1 class k.
+            tags: 0-based classes in it.
         """
         if mask.size > _LARGEST or image.ndim != 3:
             return
         with self._lock:
             self._known.pop(name, None)
-            self._known[name] = Lesson(name, image, mask)
+            self._known[name] = Lesson(name, image, mask, tags)
             while len(self._known) > _MOST_BESIDE:
                 del self._known[next(iter(self._known))]
 
@@ -164,7 +167,7 @@ class Teacher:
 
     def _learn(self) -> str:
         corrections = self._shelf.corrections()
-        lessons = [Lesson(one.key, one.image, one.mask) for one in corrections]
+        lessons = [Lesson(one.key, one.image, one.mask, one.tags) for one in corrections]
 
         def progress(doing: str, share: float) -> None:
             self._state = {**self._state, "doing": doing, "share": round(share, 3)}
