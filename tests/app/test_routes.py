@@ -185,6 +185,23 @@ def test_the_model_learns_from_what_was_mended(desk, model, run, monkeypatch):
     assert ask("/api/take", b"{}")[0] == 422
 
 
+def test_the_end_of_the_program_ends_a_lesson(desk, model, monkeypatch):
+    from tagmask.app import classroom
+    from tagmask.training.lessons import Taught
+
+    def teach(trained, corrections, **options):
+        while not options["stop"]():
+            continue
+        return Taught(None, stopped=True)
+
+    monkeypatch.setattr(classroom, "teach", teach)
+    room = classroom.Classroom(desk, model._trained, model._compute)
+    monkeypatch.setattr(room, "_lessons", lambda: ([None, None], []))
+    assert room.start()["what"] == "waiting"
+    room.close()
+    assert (room.progress()["what"], room.progress()["better"]) == ("done", False)
+
+
 def test_the_token_is_asked_for_and_leaves_the_address(desk):
     from tagmask.app.server import AppOptions, application
 

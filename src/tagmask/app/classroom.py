@@ -48,6 +48,7 @@ class Classroom:
         self.desk, self.trained, self.compute, self.seconds = desk, trained, compute, seconds
         self._lock = threading.Lock()
         self._state = _State()
+        self._closing, self._thread = threading.Event(), threading.Thread()
 
     def start(self) -> dict[str, Any]:
         """Begin a lesson with everything that is accepted or mended.
@@ -62,9 +63,15 @@ class Classroom:
             if len(corrections) < 2:
                 raise ConfigError("accept or correct at least two masks first; the model learns from them")
             self._state = _State("waiting", began=time.monotonic())
-            work = threading.Thread(target=self._teach, args=(corrections, others), daemon=True)
-        work.start()
+            self._thread = threading.Thread(target=self._teach, args=(corrections, others), daemon=True)
+            self._thread.start()
         return self.progress()
+
+    def close(self) -> None:
+        """End the lesson that is going on; a program that leaves a network at work ends with a fault."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(30)
 
     def _lessons(self) -> tuple[list[Lesson], list[Lesson]]:
         library, store = self.desk.library, self.desk.decisions
@@ -96,6 +103,7 @@ class Classroom:
                 seconds=self.seconds,
                 compute=self.compute,
                 progress=tell,
+                stop=self._closing.is_set,
             )
             state.taught, state.text = taught, taught.text
         except UserError as error:

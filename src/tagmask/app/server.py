@@ -81,6 +81,7 @@ def serve(folder: Path, out: Path | None, options: AppOptions, say: Callable[[st
             stack.callback(decisions.settle)
         token = None if is_loopback(options.host) else secrets.token_urlsafe(24)
         classroom = None if learner is None else Classroom(desk, *learner)
+        stack.callback(classroom.close if classroom else lambda: None)
         files = _tag_files(library)
         app = application(desk, folder.resolve().name, background, options, token, classroom, files)
         port = listener.getsockname()[1]
