@@ -50,6 +50,19 @@ def scored(run: Path, what: str) -> float:
     return float(json.loads(next((run / "scores").glob(f"*-{what}.json")).read_text())["miou"])
 
 
+def cuts(run: Path) -> dict[str, tuple[float, float | None]]:
+    """The maps behind the labels, cut where the run did without a mask and where it is best in hindsight."""
+    fitted = json.loads((run / "run.json").read_text())["steps"]["refine"]["results"].get("fitted")
+    if fitted is None:  # no background, so nothing is cut off
+        return {}
+    curve = json.loads(next((run / "scores").glob(f"*-{fitted['maps']}.json")).read_text())["curve"]
+    at = curve["thresholds"].index(fitted["threshold"])
+    return {
+        "maps at the fitted threshold": (curve["miou"][at], None),
+        "maps at the best threshold": (curve["best_miou"], None),
+    }
+
+
 def one(root: Path, seed: int, work: Path, weights: str) -> dict[str, tuple[float, float | None]]:
     """{what: (mean IoU, seconds)} of one run."""
     run = work / f"{root.name}-{seed}"
@@ -59,6 +72,7 @@ def one(root: Path, seed: int, work: Path, weights: str) -> dict[str, tuple[floa
     found: dict[str, tuple[float, float | None]] = {
         "segmentation": (scored(run, "segmentation"), seconds),
         "labels": (scored(run, "label"), None),
+        **cuts(run),
     }
     known = work / f"{run.name}-tagged"
     alike = ("--split", "val", "--precision", read_config(run).runtime.precision)
