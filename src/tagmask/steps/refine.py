@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,8 @@ from tagmask.types import Batch
 __all__ = ["REFINE", "RefineConfig", "image_labels", "refine"]
 
 _COMPARED = 40
-_BAND = 0.05
-"""Pixels this near to a fitted threshold are left undecided."""
+_GROWN = 1.1
+_HALVINGS = 5
 
 
 class RefineConfig(Config):
@@ -113,35 +114,53 @@ def _prepare(config: RefineConfig, context: Context) -> _Plan:
 
 
 def _refiner(config: RefineConfig, dataset: TagDataset, source: Path, context: Context) -> RefineConfig:
-    """Refine only where outlines then follow edges better than the plain cut does: hairlines may drown."""
+    """Refine only where outlines then follow edges better than the plain cut does: hairlines may drown.
+
+    Refinement shrinks what stands out little, so the background plane is lowered until masks have the size
+    that the threshold gave them, and a little more: it was chosen tight.
+    """
     if config.method == "none":
         return config
+    images = some_tagged(dataset, _COMPARED)
+
+    def look(way: RefineConfig) -> tuple[float, float]:
+        """Mean share of the image that is labelled, and mean edge evidence."""
+        shares, evidence = [], []
+        for _, batch in eval_images(images):  # read anew each time: large images would fill the memory
+            batch = batch.to(context.runtime.device)
+            inside = (_labels(batch, source, dataset.num_classes, way)[0] > 0).float()
+            shares.append(float(inside.mean()))
+            evidence.append(outline_evidence(inside, batch.images))
+        return sum(shares) / len(shares), sum(evidence) / len(evidence)
+
     plain = config.model_copy(update={"method": "none"})
+    share, edges = look(plain)
+    best, refined = _sized_alike(config, _GROWN * share, look)
+    told = f"edge evidence {refined:.3f} from background {best.background:.2f} on, {edges:.3f} with none"
+    context.display.say(f"refine: method {config.method}: {told}")
+    return best if refined >= edges else plain
 
-    def evidence(way: RefineConfig, batch: Batch) -> float:
-        labels = _labels(batch, source, dataset.num_classes, way)[0]
-        return outline_evidence(((labels > 0) & (labels != 255)).float(), batch.images)
 
-    pairs = []
-    for _, batch in eval_images(some_tagged(dataset, _COMPARED)):
-        batch = batch.to(context.runtime.device)
-        pairs.append((evidence(config, batch), evidence(plain, batch)))
-    refined, cut = (sum(values) / max(1, len(pairs)) for values in zip(*pairs, strict=True))
-    best, other = (config, plain) if refined >= cut else (plain, config)
-    told = {config.method: refined, "none": cut}
-    context.display.say(
-        f"refine: method {best.method}: edge evidence {told[best.method]:.3f}, {told[other.method]:.3f} with "
-        f"{other.method}"
-    )
-    return best
+def _sized_alike(
+    config: RefineConfig, share: float, look: Callable[[RefineConfig], tuple[float, float]]
+) -> tuple[RefineConfig, float]:
+    """The settings whose labels cover about this share of the images, and their evidence."""
+    low, high = 0.0, config.background or 0.0
+    found: list[tuple[float, RefineConfig, float]] = []
+    for _ in range(_HALVINGS):
+        middle = round((low + high) / 2, 3)
+        way = config.model_copy(update={"background": middle})
+        size, evidence = look(way)
+        found.append((abs(size - share), way, evidence))
+        low, high = (middle, high) if size > share else (low, middle)
+    _, best, evidence = min(found, key=lambda own: own[0])
+    return best, evidence
 
 
 def _fitted(config: RefineConfig, cut: Cut) -> RefineConfig:
-    """The settings with what was found; without a background every pixel goes to its strongest class."""
-    if not cut.background:
-        return config.model_copy(update={"maps": cut.kind, "background": 0.0, "method": "none"})
-    high, low = min(1.0, cut.threshold + _BAND), max(0.0, cut.threshold - _BAND)
-    return config.model_copy(update={"maps": cut.kind, "background": None, "high": high, "low": low})
+    """The settings with what was found: one cut, nothing left undecided."""
+    method = config.method if cut.background else "none"  # without a background, the strongest class
+    return config.model_copy(update={"maps": cut.kind, "background": cut.threshold, "method": method})
 
 
 def refine(plan: _Plan, context: Context) -> dict[str, Any]:
@@ -174,6 +193,7 @@ def refine(plan: _Plan, context: Context) -> dict[str, Any]:
             "maps": config.maps,
             "method": config.method,
             "threshold": plan.cut.threshold,
+            "background": config.background,
             "evidence": round(plan.cut.evidence, 4),
             "found": {kind: list(pair) for kind, pair in plan.cut.found.items()},
         }
