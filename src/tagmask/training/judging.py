@@ -54,7 +54,8 @@ def mean_ious(counts: Counts) -> NDArray[np.float64]:
     ious = np.divide(hit, union, out=np.zeros_like(hit), where=union > 0)
     found = (truth > 0).sum(1)
     total = np.where(truth > 0, ious, 0).sum(1)
-    return np.divide(total, found, out=np.full(len(counts), np.nan), where=found > 0)
+    means: NDArray[np.float64] = np.divide(total, found, out=np.full(len(counts), np.nan), where=found > 0)
+    return means
 
 
 def best_share(

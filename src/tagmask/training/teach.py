@@ -44,10 +44,8 @@ _BATCH, _BESIDE = 12, 4
 _KEEP = 4  # every so many updates the classifier is asked what it says now
 _READING = 0.4
 """Share of the time in which views are read and go through the lower blocks."""
-_NEEDED = 0.001
-"""A new model must gain this much IoU."""
-_FREELY = 0.3
-"""Weight of telling all classes apart where the tags are known."""
+_NEEDED = 0.001  # of IoU, which a new model must gain
+_FREELY = 0.3  # weight of telling all classes apart where the tags are known
 
 
 class _Stop(Exception):
@@ -241,7 +239,9 @@ def _learn(work: _Work, cut: Cut, names: Sequence[str], others: Sequence[str], u
         chosen = rng.choice(rows, _BATCH)
         loss = _loss(work, cut, store, chosen)
         if len(beside):
-            loss = loss + config.weight * _loss(work, cut, store, rng.choice(beside, _BESIDE))
+            more = 1 + work.tagged  # masks that know the tags are worth more
+            known = rng.choice(beside, more * _BESIDE)
+            loss = loss + more * config.weight * _loss(work, cut, store, known)
         if work.chances is not None and update % _KEEP == 0:
             loss = loss + _forgotten(work, cut, store, chosen)
         torch.autograd.backward(loss)

@@ -79,9 +79,8 @@ class Backend:
         self.classes = trained.classes
         self._served = self._ready(shelf.newest(trained.checksum) or trained)
         self._beside = Beside()
-        served = (lambda: self._served.trained), self._serve
-        rest = trained.checksum, compute, seconds, after, say, self._beside
-        self.teacher = Teacher(shelf, *served, *rest)
+        served, base, known = (lambda: self._served.trained), trained.checksum, self._beside
+        self.teacher = Teacher(shelf, served, self._serve, base, compute, seconds, after, say, known)
 
     @property
     def version(self) -> str:
