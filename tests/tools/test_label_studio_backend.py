@@ -317,6 +317,18 @@ def test_skipped_and_tags_only_teach_nothing_and_deleted_is_forgotten(url):
     assert call(f"{url}/health")[1]["corrections"] == 0
 
 
+def test_the_tags_of_a_task_come_with_its_correction_after_a_restart_too(url, backend, tmp_path):
+    set_up(url)
+    given = [annotation(number) for number in (1, 2, 3)]
+    given[0]["task"]["data"]["tags"] = ["dog", "cat"]
+    given[1]["task"]["data"]["tags"] = ["no class"]
+    for one in given:
+        assert call(f"{url}/webhook", one)[1]["status"] == "saved"
+    wanted = [(NAMES.index("dog"), NAMES.index("cat")), None, None]
+    for shelf in (backend._shelf, Shelf(tmp_path / "shelf")):
+        assert [one.tags for one in shelf.corrections()] == wanted
+
+
 @pytest.fixture
 def lesson(models, monkeypatch):
     """A training that lasts as long as the test wants and gives the second model."""

@@ -190,7 +190,7 @@ class Shelf:
 
 
 def _classes(noted: Any) -> tuple[int, ...] | None:
-    return tuple(noted) if isinstance(noted, list) else None
+    return tuple(noted) if isinstance(noted, list | tuple) else None
 
 
 def _read(path: Path) -> Any:
