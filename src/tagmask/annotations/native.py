@@ -100,8 +100,9 @@ def _scan(file: Path, members: Sequence[Item], classes: ClassTable) -> Iterator[
             top, left = row * side, column * side
             window = ((top, min(top + side, height)), (left, min(left + side, width)))
             seen = _whole(file, mask.read(1, window=window))
-            # Beyond the scan its tiles show glass.
-            yield item, np.pad(seen, ((0, side - seen.shape[0]), (0, side - seen.shape[1])))
+            # Beyond the scan's edge there is nothing that a person could have looked at.
+            around = ((0, side - seen.shape[0]), (0, side - seen.shape[1]))
+            yield item, np.pad(seen, around, constant_values=classes.ignore_index)
 
 
 def _refuse(file: Path, what: str, found: Sequence[Any], wanted: Sequence[Any]) -> None:
