@@ -128,13 +128,15 @@ class Plan:
     def is_done(self, key: str) -> bool:
         """Whether a chunk was done, and what it made is whole."""
         told = self.told(key)
-        return told is not None and all(self.whole(row, told) for row in told.rows)
+        return told is not None and len(self.whole(told)) == len(told.rows)
 
-    def whole(self, row: Mapping[str, Any], told: Note) -> bool:
-        """Whether what became of a picture is there, as its chunk's note has it."""
-        if "shard" in row:
-            return told.shard is not None and self.place.state(told.shard[0]) == told.shard[1:]
-        return self.place.folder is not None and is_whole_row(self.place.folder, row)
+    def whole(self, told: Note) -> list[dict[str, Any]]:
+        """The rows of a note whose files are there as it has them; those of an archive all or none."""
+        # Once for all pictures of an archive: behind a URL it is a request.
+        if told.shard is not None and self.place.state(told.shard[0]) == told.shard[1:]:
+            return told.rows
+        folder = self.place.folder
+        return [row for row in told.rows if folder and "shard" not in row and is_whole_row(folder, row)]
 
 
 def read_note(place: Place, name: str) -> Note:
@@ -210,9 +212,7 @@ class Worker:
         self._work.shard = Shard() if self._job.shards else None
         key, items = self._plan.chunk(index)
         if (told := self._plan.told(key)) is not None:
-            whole = [row for row in told.rows if self._plan.whole(row, told)]
-            # The files of an archive are whole together or not at all.
-            kept = whole if len(whole) == len(told.rows) or not self._job.shards else []
+            kept = self._plan.whole(told)
             self._rows.extend(kept)
             self._failed.extend(told.failed)
             finished = {row["source"] for row in kept} | {source for source, _ in told.failed}

@@ -168,6 +168,17 @@ def test_a_chunk_becomes_one_archive_wherever_it_goes(inputs, places):
     assert contents[0] == contents[1]
 
 
+def test_a_finished_archive_is_asked_for_once_and_not_for_each_of_its_pictures(inputs, tmp_path, monkeypatch):
+    plan, one = worker(inputs, tmp_path / "out")
+    assert told(one, 0) == (5, 1, "")
+    asked, state = [], Place.state
+    monkeypatch.setattr(Place, "state", lambda self, name: asked.append(name) or state(self, name))
+    assert plan.is_done(plan.keys[0])
+    assert len(asked) == 1
+    assert told(one, 0) == (5, 1, "")
+    assert len(asked) == 2
+
+
 def test_a_full_disk_is_waited_for_and_costs_nothing(inputs, tmp_path, monkeypatch):
     plan, one = worker(inputs, tmp_path / "out", patience=60.0)
     tries = iter([False, False, True])
