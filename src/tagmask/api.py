@@ -159,7 +159,7 @@ def run(
     loggers: Sequence[Any] = (),
     progress: bool = True,
 ) -> Run:
-    """All steps of a recipe, as ``tagmask run`` does; steps that are done are not done again.
+    """All steps of a recipe, as ``tagmask run`` does; completed steps are skipped.
 
     Args:
         recipe: Shipped recipe, YAML file, run folder, or settings made by `read_config`; whatever else is

@@ -47,7 +47,7 @@ class ExportConfig(Config):
     maps: tuple[str, ...] | None = None
     """Kinds of class maps among the outputs; the method's first if not given, none if empty."""
     tolerance: float = Field(default=1e-4, gt=0)
-    """Largest difference from PyTorch at which the file is kept; of values above 1 a share of the largest."""
+    """Largest difference from PyTorch at which the file is kept, relative to the largest value above 1."""
     check_sizes: tuple[tuple[int, int], ...] = ((64, 64), (96, 64), (75, 130))
     """(height, width) of the random images the file is compared on; the first also as a batch of one."""
 

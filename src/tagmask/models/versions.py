@@ -1,4 +1,4 @@
-"""Models that follow one another in a folder: ``v1``, ``v2``, ... each whole or not there."""
+"""Numbered versions of a model in a folder: ``v1``, ``v2``, ... each whole or not there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings that are in a run folder are not thrown away: where a new one goes, and when it is refused."""
+"""Keeping trainings in a run folder: where a new one goes, and when it is refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def guard_training(
     same: bool,
     resume: bool,
 ) -> None:
-    """Hours of training are not thrown away because one of its settings, or the data, changed.
+    """A long training is not lost because one of its settings, or the data, changed.
 
     One that learned from what an earlier step of this run made is of no use once that was made anew.
 

@@ -1,1 +1,1 @@
-"""What can be doubted about masks and tags without knowing the truth, and in which order to look at it."""
+"""How likely masks and tags are to be wrong, without knowing the truth, and in which order to check them."""

@@ -72,7 +72,7 @@ def components(mask: NDArray[np.uint8]) -> list[Region]:
 
 
 def outlines(region: Region, min_iou: float = MIN_IOU) -> list[Points]:
-    """Closed outlines of a region, as few corners as the wanted overlap allows.
+    """Closed outlines of a region, simplified as far as the wanted overlap allows.
 
     Coordinates are (x, y) in pixels of the image, 0 at the left and upper border of the first pixel. A hole
     becomes part of its outline by a cut of no width, since most tools know no holes.
