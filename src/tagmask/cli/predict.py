@@ -96,7 +96,8 @@ def predict(
     archives = engine == "ray" and (shards or "://" in out)
     _judge(out, trained.classes.names, ("shards" if archives else "overlays") if config.overlays else "")
     if figures["failed"]:
-        show_line(f"{figures['failed']} inputs failed, see {out.rstrip('/')}/failed.csv", error=True)
+        failed = "1 input" if figures["failed"] == 1 else f"{figures['failed']} inputs"
+        show_line(f"{failed} failed, see {out.rstrip('/')}/failed.csv", error=True)
         raise typer.Exit(PARTLY)
 
 
