@@ -23,6 +23,9 @@ DOMAINS = (
 )
 
 
+CUTS = ("maps at the fitted threshold", "maps at the best threshold")
+
+
 def read(name: str) -> Any:
     """A result file, or None if it is not there."""
     path = RESULTS / f"{name}.json"
@@ -93,10 +96,10 @@ def domain_rows(record: Any) -> list[Mapping[str, Any]]:
     return list(record if isinstance(record, list) else record["rows"])
 
 
-def domains_table(record: Any) -> str:
+def domains_table(record: Any, kinds: Sequence[str] = ()) -> str:
     """A line per set of images, a column per kind of result: mean over the seeds, with the range."""
     rows = domain_rows(record)
-    kinds = list(dict.fromkeys(row["what"] for row in rows))
+    kinds = kinds or [kind for kind in dict.fromkeys(row["what"] for row in rows) if kind not in CUTS]
     lines = []
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
@@ -110,7 +113,8 @@ def domains_table(record: Any) -> str:
         minutes = f"{taken[len(taken) // 2] / 60:.1f}" if taken else ""
         lines.append((name, *scores, minutes, str(seeds)))
     heads = (f"{WHAT.get(kind, kind)}, mIoU" for kind in kinds)
-    return table(("images", *heads, "minutes", "seeds"), lines)
+    extra = ("minutes", "seeds") if any(line[-2] for line in lines) else ("seeds",)
+    return table(("images", *heads, *extra), [(*line[:-2], *line[-len(extra) :]) for line in lines])
 
 
 def domains() -> str:
@@ -124,6 +128,24 @@ def domains() -> str:
     told += f"Reproduce: `{command}`. " if command else ""
     told += "Minutes are those of the steps of a run. "
     return f"{domains_table(record)}\n{told}File: `benchmarks/results/domains.json`.\n"
+
+
+def cuts() -> str:
+    """What a threshold found without masks loses against the best one."""
+    record = read("domains")
+    rows = [row for row in domain_rows(record or []) if row["what"] in CUTS]
+    if not rows:
+        return ""
+    return f"{domains_table(rows, CUTS)}\nFile: `benchmarks/results/domains.json`. Reproduce: `{DOMAINS}`.\n"
+
+
+def label_choices() -> str:
+    """Labels made from the same maps in several ways."""
+    record = read("label_choices")
+    if record is None:
+        return ""
+    told = f"Machine: {record[0]['machine']}. Reproduce: `{record[0]['command']}`. "
+    return f"{domains_table(record)}\n{told}File: `benchmarks/results/label_choices.json`.\n"
 
 
 def about(record: Mapping[str, Any]) -> str:
@@ -189,6 +211,8 @@ TABLES = {
     "animals": animals,
     "times": times,
     "domains": domains,
+    "cuts": cuts,
+    "label_choices": label_choices,
     "memory": memory,
     "micro_batches": micro_batches,
 }
