@@ -59,9 +59,11 @@ def scores(run: Path) -> dict[str, float]:
         )
         maps, keys = torch.from_numpy(loaded.maps)[None], torch.from_numpy(loaded.keys)[None]
         for what, config in chosen.items():
-            labels = image_labels(batch.images, maps, keys, config)
-            labels[labels == 255] = 0
             truth = dataset.mask(index)
+            labels = torch.zeros(1, *truth.shape, dtype=torch.long)  # of an image without tags
+            if len(loaded.keys):
+                labels = image_labels(batch.images, maps, keys, config)
+            labels[labels == 255] = 0
             matrices[what].update(preds=labels.numpy().astype(truth.dtype), target=truth[None])
     return {what: round(float(matrix.compute().miou), 4) for what, matrix in matrices.items()}
 
