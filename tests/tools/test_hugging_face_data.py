@@ -121,7 +121,8 @@ def test_a_run_takes_such_data_in_the_place_of_the_recipe(folder: Path):
 
 
 @pytest.mark.parametrize("name", ["hf:../x", "hf:", "hf:a/b/c", "hf:a b", "hf:..%2f"])
-def test_names_that_cannot_be_a_data_set_are_refused(name: str):
+def test_names_that_cannot_be_a_data_set_are_refused(name: str, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="neither a folder nor the name"):
         data_folder(name)
 

@@ -72,11 +72,11 @@ def test_without_holdout_all_are_taught(root, tmp_path):
 
 def test_the_check_says_it(root):
     done = CliRunner().invoke(app, ["data", "check", str(root)])
-    assert "splits: none named; 5 of 50 images are kept for scoring tags" in done.output
+    assert "splits: none named; 5 of 50 images are held out for scoring tags" in done.output
     rows = list(csv.reader((root / "tags.csv").read_text().splitlines()))[:20]
     (root / "tags.csv").write_text("\n".join(",".join(row) for row in rows))
     done = CliRunner().invoke(app, ["data", "check", str(root)])
-    assert "splits: none named; all images are taught" in done.output
+    assert "splits: none named; all images are used for training" in done.output
 
 
 def test_a_correction_of_a_kept_image_teaches(root, tmp_path):
