@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import shutil
+import sys
 import tomllib
 
 import pytest
@@ -34,6 +35,8 @@ def outside(tmp_path, monkeypatch):
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(str(site))
+    for name in [own for own in sys.modules if own.partition(".")[0] == "tagmask_outside"]:
+        monkeypatch.delitem(sys.modules, name)  # of another test, from a folder that is gone
     return site
 
 
