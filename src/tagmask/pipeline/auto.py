@@ -25,6 +25,8 @@ __all__ = ["Decision", "Settled", "parse_time", "run_settings", "settle"]
 
 _LOOKED_AT = 64
 _SIDES = (224, 320)
+_SHRINK, _REFINED = 2, 320
+"""Pixel-adaptive refinement runs at half the size, and on large images at this side: its reach is in pixels."""
 _UPDATES = (200, 400)
 _VIEWS = (100, 240)
 _FEWEST = 40
@@ -217,7 +219,12 @@ def _sizes(train: TagDataset) -> list[Decision]:
     long = statistics.median(max(train.size(i)) for i in range(0, len(train), step))
     side = max(_SIDES[0], min(_SIDES[1], 32 * round(2 * long / 32)))
     reason = f"twice the images' longer side of {long:.0f} pixels (median), {_SIDES[0]} to {_SIDES[1]}"
-    return [Decision("localize.size", side, reason), Decision("segment.size", side, reason)]
+    shrink = max(_SHRINK, round(long / _REFINED))
+    return [
+        Decision("localize.size", side, reason),
+        Decision("segment.size", side, reason),
+        Decision("refine.shrink", shrink, f"labels follow the edges of images of {long / shrink:.0f} pixels"),
+    ]
 
 
 def _updates(train: TagDataset) -> list[Decision]:

@@ -46,6 +46,12 @@ def test_sizes_and_updates_follow_the_data_and_are_kept_in_the_settings(things):
     assert "300 pixels" in config.decided["localize.size"]
 
 
+@pytest.mark.parametrize(("side", "shrink"), [(40, 2), (640, 2), (1300, 4)])
+def test_labels_of_large_images_are_refined_at_a_bounded_size(tmp_path, side, shrink):
+    root = folder(tmp_path / "large", ["a", "b", "c;d", ""] * 3, (side // 2, side))
+    assert auto.settle({"data.root": str(root)}).config.refine.shrink == shrink
+
+
 def test_what_the_user_gives_is_not_decided(things):
     given = {"data.root": str(things), "train.iterations": 7}
     settled = auto.settle(given, ["localize.size=128"])
