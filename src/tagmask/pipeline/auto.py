@@ -26,7 +26,7 @@ __all__ = ["Decision", "Settled", "parse_time", "run_settings", "settle"]
 _LOOKED_AT = 64
 _SIDES = (224, 320)
 _SHRINK, _REFINED = 2, 320
-"""Pixel-adaptive refinement runs at half the size, and on large images at this side: its reach is in pixels."""
+"""Pixel-adaptive refinement reaches some pixels: it runs at half the size, on large images at this side."""
 _UPDATES = (200, 400)
 _VIEWS = (100, 240)
 _FEWEST = 40
@@ -219,12 +219,12 @@ def _sizes(train: TagDataset) -> list[Decision]:
     long = statistics.median(max(train.size(i)) for i in range(0, len(train), step))
     side = max(_SIDES[0], min(_SIDES[1], 32 * round(2 * long / 32)))
     reason = f"twice the images' longer side of {long:.0f} pixels (median), {_SIDES[0]} to {_SIDES[1]}"
-    shrink = max(_SHRINK, round(long / _REFINED))
-    return [
-        Decision("localize.size", side, reason),
-        Decision("segment.size", side, reason),
-        Decision("refine.shrink", shrink, f"labels follow the edges of images of {long / shrink:.0f} pixels"),
-    ]
+    found = [Decision("localize.size", side, reason), Decision("segment.size", side, reason)]
+    shrink = round(long / _REFINED)
+    if shrink > _SHRINK:
+        reason = f"labels of large images are refined at {long / shrink:.0f} pixels"
+        found.append(Decision("refine.shrink", shrink, reason))
+    return found
 
 
 def _updates(train: TagDataset) -> list[Decision]:
