@@ -6,8 +6,10 @@ import base64
 import http.client
 import http.server
 import json
+import shutil
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
@@ -29,7 +31,7 @@ from tests.tools.label_studio import config, until
 
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
-from tagmask.integrations.label_studio import server, teaching  # noqa: E402
+from tagmask.integrations.label_studio import images, server, teaching  # noqa: E402
 from tagmask.integrations.label_studio.backend import Backend  # noqa: E402
 from tagmask.integrations.label_studio.images import Images  # noqa: E402
 from tagmask.integrations.label_studio.shelf import Shelf  # noqa: E402
@@ -62,6 +64,15 @@ class Pictures(http.server.SimpleHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "http://192.0.2.1/x.png")
             self.end_headers()
+        elif self.path.startswith("/garbage"):
+            self.wfile.write(b"\x00\x01\r\n\r\n")
+        elif self.path.startswith("/drip"):
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(200):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
         else:
             super().do_GET()
 
@@ -189,6 +200,7 @@ def test_tags_of_a_task_are_the_only_classes_of_its_mask(url):
         ("data:image/png;base64,AAAA", "is not fetched"),
         ("s3://bucket/a.png", "is not fetched"),
         ("/missing.png", "answers 404"),
+        ("/garbage.png", "cannot be fetched"),
         (7, "does not say where"),
     ],
 )
@@ -200,6 +212,24 @@ def test_pictures_come_from_the_address_that_was_told_alone(url, place, image, s
     status, answer = call(f"{url}/webhook", annotation(image=image))
     assert (status, said in answer["error"]) == (400, True), answer
     assert call(f"{url}/health")[1]["corrections"] == 0
+
+
+def test_names_with_spaces_and_letters_of_any_alphabet_are_fetched_as_a_browser_does(url, tmp_path):
+    shutil.copy(tmp_path / "www" / "0.png", tmp_path / "www" / "eine Kuh, größer.png")
+    for image in ("/eine Kuh, größer.png", "/eine%20Kuh,%20gr%C3%B6%C3%9Fer.png"):
+        assert call(f"{url}/predict", asked(image))[0] == 200
+
+
+def test_a_picture_that_drips_in_is_given_up(url, monkeypatch):
+    monkeypatch.setattr(images, "_LONGEST", 1)
+    status, answer = call(f"{url}/predict", asked("/drip.png"))
+    assert (status, "not there after 1 s" in answer["error"]) == (400, True)
+
+
+def test_what_a_call_quotes_cannot_command_the_terminal(url, caplog):
+    status, answer = call(f"{url}/predict", asked("/0.png", tags=["x\x1b[31m"]))
+    assert (status, "x\\x1b[31m" in answer["error"]) == (400, True)
+    assert "\x1b" not in caplog.text
 
 
 def test_the_token_goes_to_label_studio_alone(url, place):
@@ -219,6 +249,8 @@ def test_one_broken_picture_does_not_cost_the_others(url):
         ("/predict", b"[]", 400, "not a JSON object"),
         ("/predict", b"[" * 100_000, 400, "not JSON"),
         ("/predict", {}, 400, "which project"),
+        ("/setup", {"project": "7", "schema": config(("\ud800",))}, 400, "not Unicode"),
+        ("/fit", b'{"project": 7.9e30}', 400, "which project"),
         ("/predict", {"project": "7", "label_config": "<View/>", "tasks": []}, 400, "needs <BrushLabels>"),
         ("/predict", {"project": "7", "label_config": "<View", "tasks": []}, 400, "no XML"),
         (
@@ -264,6 +296,7 @@ def test_wrong_calls_get_one_clear_answer(url, path, body, status, said):
         {"result": [brush_region(np.ones(SIZE, bool), "bird", "r")]},
         {"result": [{"type": "choices", "from_name": "tags", "value": {}}]},
         {"id": "x"},
+        {"id": 10**300},
     ],
 )
 def test_annotations_that_cannot_be_read_are_refused_and_nothing_is_kept(url, change):
@@ -297,8 +330,13 @@ def test_a_hundred_megabytes_without_a_length_are_cut_off(url):
                 line.sendall(chunk)
         with suppress(OSError):
             answer = line.recv(4096)
-    assert not answer or answer.startswith(b"HTTP/1.1 413"), answer
+    assert answer.startswith(b"HTTP/1.1 413"), answer
     assert call(f"{url}/health")[0] == 200
+
+
+def test_who_sends_a_hundred_megabytes_to_the_end_reads_why_not(url):
+    status, answer = call(f"{url}/predict", b"x" * (100 << 20))
+    assert (status, "at most 32 MB" in answer["error"]) == (413, True)
 
 
 def test_skipped_and_tags_only_teach_nothing_and_deleted_is_forgotten(url):
@@ -369,6 +407,23 @@ def test_two_trainings_at_once_and_the_better_model_is_served(url, backend, mode
     assert call(f"{url}/predict", asked("/0.png"))[1]["model_version"] == backend.version
 
 
+def test_what_is_corrected_during_a_training_is_learned_in_the_next(models, place, tmp_path, lesson):
+    begun, end = lesson
+    shelf = Shelf(tmp_path / "shelf")
+    backend = Backend(models[0], Compute.choose("cpu"), shelf, Images(place[0]), after=2)
+    with running(server.application(backend)) as url:
+        set_up(url)
+        for n in (1, 2):
+            call(f"{url}/webhook", annotation(n))
+        assert begun.wait(10)
+        for n in (3, 4):
+            assert call(f"{url}/webhook", annotation(n))[1]["training"]
+        end.set()
+        until(lambda: not call(f"{url}/health")[1]["training"]["running"], 30)
+        assert call(f"{url}/health")[1]["new_corrections"] == 0
+    assert [one["corrections"] for one in shelf.versions] == [2, 4]
+
+
 def test_stopped_in_the_middle_of_a_training_nothing_is_lost(url, backend, models, lesson, place, tmp_path):
     begun, end = lesson
     set_up(url)
@@ -389,6 +444,27 @@ def test_stopped_in_the_middle_of_a_training_nothing_is_lost(url, backend, model
     third = Backend(models[0], compute, Shelf(tmp_path / "shelf"), images)
     assert third.version == again.version != backend.version
     assert Backend(models[1], compute, Shelf(tmp_path / "shelf"), images).version.startswith("more-")
+
+
+def test_a_correction_deleted_before_it_is_read_does_not_end_the_training(url, backend, models, monkeypatch):
+    tried = []
+
+    def teach(trained, corrections, **options):
+        tried.append(len(corrections))
+        if len(tried) == 1:
+            backend._shelf.drop({101})
+        for lesson in corrections:
+            lesson.read(len(NAMES))
+        return Taught(models[1], 0.5, 0.7, len(corrections), 0, 1, 3, 1.0)
+
+    monkeypatch.setattr(teaching, "teach", teach)
+    set_up(url)
+    for n in (1, 2, 3):
+        call(f"{url}/webhook", annotation(n))
+    assert call(f"{url}/fit", {"project": "7"})[0] == 200
+    backend.teacher.wait(30)
+    assert tried == [3, 2]
+    assert call(f"{url}/health")[1]["new_corrections"] == 0
 
 
 def test_a_training_that_fails_leaves_the_backend_serving(url, backend, monkeypatch):
@@ -416,3 +492,15 @@ def test_anywhere_else_a_token_is_needed(backend):
 def test_another_name_for_this_machine_is_refused(url):
     status, answer = call(f"{url}/health", headers={"Host": "evil.example"})
     assert (status, "not called" in answer["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null"])
+def test_a_page_in_a_browser_cannot_teach_or_forget(url, origin):
+    set_up(url)
+    call(f"{url}/webhook", annotation(1))
+    headers = {"Origin": origin, "Content-Type": "text/plain"}
+    gone = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 101}], "project": {"id": 7}}
+    for asked in (gone, annotation(2)):
+        status, answer = call(f"{url}/webhook", asked, headers)
+        assert (status, "browser" in answer["error"]) == (403, True)
+    assert call(f"{url}/health")[1]["corrections"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -17,6 +18,11 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+_DROPPED, _PATIENCE = 256 << 20, 30
+"""Bytes and seconds of a body that is taken in and dropped."""
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _TooLarge(Exception):
@@ -47,7 +53,7 @@ class Door:
             return
         refusal = self._refusal({k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]})
         if refusal is not None:
-            await _answer(send, *refusal)
+            await _turned_away(receive, send, *refusal)
             return
         taken, begun = 0, False
 
@@ -69,12 +75,15 @@ class Door:
         with suppress(_TooLarge):
             await self.app(scope, counted, noted)
         if taken > self.limit and not begun:
-            await _answer(send, 413, self._too_large())
+            await _turned_away(receive, send, 413, self._too_large())
 
     def _refusal(self, headers: dict[str, str]) -> tuple[int, str] | None:
         host = re.sub(r":\d+$", "", headers.get("host", ""))
         if self.hosts and host not in self.hosts:
             return 400, f"this server is not called '{host[:80]}'"
+        if "origin" in headers:
+            # Programs do not send it; any page that is open in a browser could ask for things in its name.
+            return 403, "requests from a page in a browser are not answered"
         if self.token is not None and not _carries(headers.get("authorization", ""), self.token):
             return 401, "the token that tagmask printed is missing; give it as password or as bearer"
         length = headers.get("content-length", "0")
@@ -98,6 +107,12 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise ValueError("the body is not JSON") from None
     if not isinstance(found, dict):
         raise ValueError("the body is not a JSON object")
+    if _HALF.search(body):
+        # JSON may hold half of a pair of code units; such text can neither be written nor sent.
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("the body has text that is not Unicode") from None
     return found
 
 
@@ -113,10 +128,20 @@ def _carries(header: str, token: str) -> bool:
     return hmac.compare_digest(value.strip().encode(), token.encode())
 
 
-async def _answer(send: Send, status: int, reason: str) -> None:
+async def _turned_away(receive: Receive, send: Send, status: int, reason: str) -> None:
+    """Answer at once, and let a client that still sends come to an end: many read the answer only then."""
     body = json.dumps({"error": reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b'Basic realm="tagmask"'))
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            dropped = 0
+            while dropped < _DROPPED:
+                message = await receive()
+                dropped += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    break
+    await send({"type": "http.response.body", "body": b""})

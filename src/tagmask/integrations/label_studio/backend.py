@@ -15,7 +15,7 @@ from PIL import Image
 from tagmask.annotations.formats.label_studio import mask_of
 from tagmask.data.readers.images import read_picture
 from tagmask.engine.compute import Compute
-from tagmask.errors import DataError, UserError, one_line
+from tagmask.errors import DataError, UserError, one_line, printable
 from tagmask.integrations.label_studio.images import Images
 from tagmask.integrations.label_studio.interface import (
     Interface,
@@ -138,7 +138,7 @@ class Backend:
                 results.append(self._predicted(served, task, interface, asked["project"]))
             except UserError as error:
                 name = task.get("id", number) if isinstance(task, Mapping) else number
-                errors[str(name)] = one_line(error)
+                errors[printable(str(name))] = printable(one_line(error))
                 results.append([])  # the task stays without prediction and is asked for again
         for name, reason in errors.items():
             _LOG.warning("no prediction for task %s: %s", name, reason)
@@ -258,14 +258,14 @@ def _project(value: Any) -> str:
         DataError: It is none of these.
     """
     found = value.get("id") if isinstance(value, Mapping) else value
-    text = str(found).split(".")[0] if isinstance(found, str | int | float) else ""
+    text = str(found).split(".")[0] if isinstance(found, str | int) else ""
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise DataError("the request does not say which project it is about")
     return text
 
 
 def _number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
         raise DataError("tasks and annotations have a number 'id'")
     return value
 

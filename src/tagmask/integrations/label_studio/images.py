@@ -8,8 +8,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from tagmask.errors import ConfigError, DataError, one_line, printable
 
@@ -17,9 +18,13 @@ __all__ = ["Images"]
 
 _MOST = 64 << 20
 _SECONDS = 30
+_LONGEST = 120
+"""Seconds for one picture, of which every part comes within `_SECONDS`."""
+_PART = 1 << 16
 _HOPS = 5
 _FRESH = 120
 """Seconds for which an access token that a refresh token gave is used."""
+_ASIS = "".join(map(chr, range(0x21, 0x7F)))
 _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names of this machine, which count as one."""
@@ -74,10 +79,11 @@ class Images:
         if not isinstance(address, str) or not address:
             raise DataError("the task does not say where its picture is")
         shown = printable(address[:200])
-        if any(mark <= " " or mark == "\\" for mark in address):
+        if not address.isprintable() or "\\" in address:
             raise DataError(f"'{shown}' is no address of a picture")
         try:
-            whole = urljoin(self.url, address)
+            # Spaces and letters of other alphabets are encoded, as a browser does that shows the picture.
+            whole = urljoin(self.url, quote(address, safe=_ASIS))
             parts = urlsplit(whole)
             origin = _origin(parts)
         except (ValueError, ConfigError):
@@ -126,18 +132,16 @@ class Images:
             request.add_header("Authorization", word)
         try:
             with self._open(request) as answer:
-                content = bytes(answer.read(_MOST + 1))
+                content = _content(answer, printable(place[:200]))
         except urllib.error.HTTPError as error:
             with error:
                 if error.code in (301, 302, 303, 307, 308) and (further := error.headers.get("Location")):
                     return b"", str(further)
                 hint = "; give its access token with --token" if error.code in (401, 403) else ""
                 raise DataError(f"{printable(place[:200])} answers {error.code}{hint}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             reason = one_line(getattr(error, "reason", error))
             raise DataError(f"{printable(place[:200])} cannot be fetched ({reason})") from None
-        if len(content) > _MOST:
-            raise DataError(f"{printable(place[:200])} has more than {_MOST >> 20} MB")
         return content, None
 
     def _open(self, request: urllib.request.Request) -> Any:
@@ -166,8 +170,21 @@ class Images:
         try:
             with self._open(request) as answer:
                 return str(json.loads(answer.read(_MOST))["access"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, HTTPException, LookupError, TypeError) as error:
             raise DataError(f"{self.url} does not take the access token ({one_line(error)})") from None
+
+
+def _content(answer: Any, shown: str) -> bytes:
+    """What a server sends, unless it is too much or takes too long."""
+    began, parts, taken = time.monotonic(), [], 0
+    while part := answer.read1(_PART):
+        parts.append(part)
+        taken += len(part)
+        if taken > _MOST:
+            raise DataError(f"{shown} has more than {_MOST >> 20} MB")
+        if time.monotonic() - began > _LONGEST:
+            raise DataError(f"{shown} is not there after {_LONGEST} s")
+    return b"".join(parts)
 
 
 def _split(url: str) -> SplitResult:

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from tagmask.data.parts import Parts
 from tagmask.engine.compute import Compute
 from tagmask.engine.listen import is_loopback, listen, shown_host
-from tagmask.errors import UserError, one_line
+from tagmask.errors import UserError, one_line, printable
 from tagmask.integrations.door import Door, read_object
 from tagmask.integrations.label_studio.backend import Backend, Unknown
 from tagmask.integrations.label_studio.images import Images
@@ -157,6 +157,7 @@ async def _no_such(request: Request, error: Exception) -> JSONResponse:
 
 
 def _error(status: int, reason: str) -> JSONResponse:
+    reason = printable(reason)  # it may quote what was sent
     _LOG.warning("refused: %s", reason)
     return JSONResponse({"error": reason}, status)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from tagmask.engine.compute import Compute
 from tagmask.errors import DataError, UserError, one_line
-from tagmask.integrations.label_studio.shelf import Shelf
+from tagmask.integrations.label_studio.shelf import Correction, Shelf
 from tagmask.models.trained import Trained
-from tagmask.training.lessons import Lesson
+from tagmask.training.lessons import Lesson, Taught
 from tagmask.training.teach import teach
 
 __all__ = ["Beside", "Busy", "Teacher"]
@@ -128,18 +128,20 @@ class Teacher:
                 )
             if self._stop.is_set():
                 raise Busy("the backend is stopping; start it again, the corrections are kept")
-            since = datetime.now(UTC).isoformat(timespec="seconds")
-            self._state = {**self._state, "running": True, "since": since, "doing": "reading", "share": 0.0}
+            self._state = {**self._state, **_beginning()}
             self._thread = threading.Thread(target=self._run, name="tagmask-teach", daemon=True)
             self._thread.start()
             return count
 
     def consider(self) -> bool:
         """Begin a training if enough is new; whether one runs now."""
-        if self._after and self._shelf.pending() >= self._after:
+        if self._due():
             with suppress(Busy, DataError):
                 self.begin()
         return bool(self._state["running"])
+
+    def _due(self) -> bool:
+        return bool(self._after) and self._shelf.pending() >= self._after
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait for the training that runs."""
@@ -152,9 +154,14 @@ class Teacher:
         self.wait(60)
 
     def _run(self) -> None:
-        began = time.monotonic()
+        while self._once():
+            pass
+
+    def _once(self) -> bool:
+        """One training; whether the next is due already, for what was corrected meanwhile."""
+        began, learned = time.monotonic(), False
         try:
-            said = self._learn()
+            said, learned = self._learn(), True
         except UserError as error:
             said = f"the training ended early: {one_line(error)}"
         except Exception as error:
@@ -162,25 +169,24 @@ class Teacher:
             _LOG.exception("training on corrections failed")
             said = f"the training failed: {type(error).__name__}: {one_line(error)}"
         seconds = round(time.monotonic() - began, 1)
-        self._state = {"running": False, "last": said, "seconds": seconds}
         self._say(said)
+        with self._lock:
+            # One that failed is not tried again by itself: it would fail for ever.
+            again = learned and not self._stop.is_set() and self._due()
+            last = {"last": said, "seconds": seconds}
+            self._state = {**last, **(_beginning() if again else {"running": False})}
+            if not again:
+                self._thread = None
+        return again
 
     def _learn(self) -> str:
         corrections = self._shelf.corrections()
-        lessons = [Lesson(one.key, one.image, one.mask, one.tags) for one in corrections]
-
-        def progress(doing: str, share: float) -> None:
-            self._state = {**self._state, "doing": doing, "share": round(share, 3)}
-
-        taught = teach(
-            self._serving(),
-            lessons,
-            others=self._beside.lessons(),
-            seconds=self._seconds,
-            compute=self._compute,
-            progress=progress,
-            stop=self._stop.is_set,
-        )
+        try:
+            taught = self._taught(corrections)
+        except DataError:
+            if {one.key for one in corrections} <= {one.key for one in self._shelf.corrections()}:
+                raise
+            return self._learn()  # one was deleted before it could be read; the others still count
         if taught.stopped:
             return taught.text
         outcome = {
@@ -195,6 +201,27 @@ class Teacher:
         if kept is not None:
             self._serve(kept)
         return taught.text
+
+    def _taught(self, corrections: Sequence[Correction]) -> Taught:
+        lessons = [Lesson(one.key, one.image, one.mask, one.tags) for one in corrections]
+
+        def progress(doing: str, share: float) -> None:
+            self._state = {**self._state, "doing": doing, "share": round(share, 3)}
+
+        return teach(
+            self._serving(),
+            lessons,
+            others=self._beside.lessons(),
+            seconds=self._seconds,
+            compute=self._compute,
+            progress=progress,
+            stop=self._stop.is_set,
+        )
+
+
+def _beginning() -> dict[str, Any]:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"running": True, "since": since, "doing": "reading", "share": 0.0}
 
 
 def _plain(value: float) -> float | None:
