@@ -10,7 +10,7 @@ from tagmask.data.datasets.given import Tags
 from tagmask.engine.log import Display
 from tagmask.model import Model, load
 from tagmask.pipeline.auto import run_settings
-from tagmask.pipeline.config import RunConfig, default_folder, read_config, training_base
+from tagmask.pipeline.config import RunConfig, check_exists, default_folder, read_config, training_base
 from tagmask.pipeline.flags import Classes, background_settings, data_first, flag_settings, tags_as_file
 from tagmask.pipeline.order import choose_steps
 from tagmask.pipeline.pages import entropy, write_report, write_review
@@ -88,7 +88,7 @@ def train(
         masks: Folder of true masks, for scoring on the way.
         kind: "folder", "voc", "coco" or "auto".
         split: Part to learn from.
-        holdout: Keep a tenth of the images for scoring tags where the data names no split; yes if None.
+        holdout: Hold out a tenth of the images for scoring tags where the data names no split; yes if None.
         method: Name of the method (its paper's settings unless a recipe is given), or a class.
         backbone: Network of the method.
         weights: Its pretrained weights: "hub", "none" or a file.
@@ -169,7 +169,7 @@ def run(
         classes: Class names or a file of them.
         masks: Folder of true masks, for scoring.
         kind: Kind of data.
-        holdout: Keep images for scoring tags.
+        holdout: Hold out images for scoring tags.
         backbone: Network of the method.
         weights: Its pretrained weights.
         checkpoint: Model folder or published checkpoint, instead of training.
@@ -246,6 +246,7 @@ def teach(
     """
     words: dict[str, Any] = {"device": device, "precision": precision, "seed": seed}
     folder = Path(run).expanduser()
+    check_exists(folder)
     config = read_config(folder, {**flag_settings("teach", words), **(settings or {})})
     source = None if corrections is None else Path(corrections).expanduser()
     place = None if out is None else Path(out).expanduser()

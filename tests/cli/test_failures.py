@@ -56,6 +56,25 @@ def test_unknown_recipe_step_method_and_setting(tmp_path, toy):
     fails(tagmask("run", tmp_path / "none.yaml"), "no recipe file")
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("run", "PLACE"), "a folder of images"),
+        (("run", "some/where"), "a folder of images"),
+        *(((name, "PLACE"), "the folder of a run") for name in ("review", "report", "localize", "app")),
+        *(((name, "PLACE"), "the folder of a run") for name in ("teach", "check")),
+    ],
+)
+def test_a_folder_that_is_not_there_is_no_unknown_recipe(tmp_path, monkeypatch, command, words):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "nowhere"
+    done = tagmask(*(str(place) if part == "PLACE" else part for part in command))
+    fails(done, "does not exist")
+    assert words in done.stderr
+    assert "unknown recipe" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_data_that_is_not_there(tmp_path, toy):
     fails(tagmask("train", "--out", tmp_path / "o"), "--data DIR")
     fails(tagmask(*train_args(tmp_path / "nowhere", tmp_path / "o")), "does not exist")

@@ -29,7 +29,7 @@ from tagmask.errors import ConfigError, UserError
 from tagmask.inference.predictor import remembered_use
 from tagmask.model import Model
 from tagmask.models.trained import Trained
-from tagmask.pipeline.config import RunConfig, read_config
+from tagmask.pipeline.config import RunConfig, check_exists, read_config
 from tagmask.steps.models import Models
 from tagmask.store.files import exclusive
 
@@ -113,6 +113,7 @@ def _prepare(
     folder: Path, options: AppOptions, say: Callable[[str], None]
 ) -> tuple[Lab, Library, float, tuple[Trained, Compute] | None]:
     """The model, the images, the background score that it remembers, and what learns from corrections."""
+    check_exists(folder)
     config = read_config(folder)
     runtime = Runtime.create(options.device or config.runtime.device, config.runtime.precision, seed=None)
     models = Models(config, folder, Parts(config.data))

@@ -79,7 +79,7 @@ Holdout = Annotated[
     bool | None,
     typer.Option(
         "--holdout/--no-holdout",
-        help="Keep a tenth of the images for scoring tags where the data names no split (data.holdout).",
+        help="Hold out a tenth of the images for scoring tags where the data names no split (data.holdout).",
     ),
 ]
 Recipe = Annotated[

@@ -249,8 +249,9 @@ def set_values(
 def check(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Check that everything a run's steps made is there and unchanged; exit code 3 if not."""
     from tagmask.pipeline.changes import check_run
-    from tagmask.pipeline.config import read_config
+    from tagmask.pipeline.config import check_exists, read_config
 
+    check_exists(run)
     problems = check_run(run, read_config(run))
     for line in problems:
         show_line(line)

@@ -41,6 +41,9 @@ def do_step(
         UserError: Something given cannot be used; nothing was changed.
         Stopped: A stop signal came.
     """
+    from tagmask.pipeline.config import check_exists
+
+    check_exists(base)
     return do_steps(str(base), flags, settings, out, (step,), overwrite=overwrite, keep_settings=False)
 
 

@@ -36,11 +36,12 @@ def teach(
 ) -> None:
     """Learn from corrected masks within a minute; keep the new model if it is better on those held back."""
     from tagmask.engine.signals import Stopped, StopSignal
-    from tagmask.pipeline.config import read_config
+    from tagmask.pipeline.config import check_exists, read_config
     from tagmask.pipeline.teaching import teach_run
 
     seconds = _seconds(time)
     flags = compute_flags(device, precision, seed)
+    check_exists(run)
     config = read_config(run, {k: v for k, v in flags.items() if v is not None}, settings or ())
     with StopSignal() as signal, new_display().task("teach", 100) as task:
         shown = 0

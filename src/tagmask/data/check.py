@@ -45,7 +45,7 @@ class CheckReport:
         largest: The same for the most pixels.
         problems: Everything found, errors first.
         about: Where images, tags and masks were found.
-        held_out: How many images a run keeps for scoring tags and does not teach; None where the data names
+        held_out: How many images a run holds out for scoring tags; None where the data names
             its parts, or one part was checked.
     """
 

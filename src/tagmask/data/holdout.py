@@ -1,4 +1,4 @@
-"""Which images are kept for scoring tags where the data names no split."""
+"""Which images are held out for scoring tags where the data names no split."""
 
 from __future__ import annotations
 

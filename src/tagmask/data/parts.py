@@ -116,7 +116,7 @@ class Parts:
         return dataset.subset(chosen, "held-out" if found == "val" else None)
 
     def held_out(self) -> TagDataset | None:
-        """The images that are kept for scoring tags because the data names no split; None if there are none.
+        """The images held out for scoring tags because the data names no split; None if there are none.
 
         Raises:
             ConfigError: No folder was given.
@@ -158,7 +158,7 @@ class Parts:
         return any(self._there(self.config.kind, self.source("val", masks)) for masks in (True, False))
 
     def _aside(self) -> frozenset[str]:
-        """Names of the images kept for scoring tags."""
+        """Names of the images held out for scoring tags."""
         if self._kept is None:
             self._kept = frozenset()
             data = self.config

@@ -36,6 +36,7 @@ from tagmask.training.config import TrainConfig
 __all__ = [
     "Learner",
     "RunConfig",
+    "check_exists",
     "default_folder",
     "read_config",
     "training_base",
@@ -138,6 +139,17 @@ def training_base(
     return "small" if method is None else None
 
 
+def check_exists(run: str | Path | RunConfig) -> None:
+    """Say so if the run that a step or a page shall look at is nowhere.
+
+    Raises:
+        ConfigError: There is no such folder or file, and no recipe of that name.
+    """
+    if isinstance(run, RunConfig) or str(run) in names() or Path(run).expanduser().exists():
+        return
+    raise ConfigError(f"{run} does not exist; give the folder of a run ('tagmask run' makes one) or a model")
+
+
 def default_folder(base: str | Path | RunConfig | None, config: RunConfig, overwrite: bool = False) -> Path:
     """Where results go if nobody says: the run that was given, or a folder below ``runs``.
 
@@ -212,7 +224,7 @@ def _base(recipe: str | Path | RunConfig | None) -> tuple[dict[str, Any], str]:
 
 
 def _as_begun(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run; one that began before images were kept for scoring tags continues without."""
+    """Settings of a run; one that began before images were held out for scoring tags continues without."""
     data = values.get("data")
     if isinstance(data, dict):
         data.setdefault("holdout", 0.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tagmask.data.datasets.given import Tags
 from tagmask.engine.log import Display
-from tagmask.pipeline.config import RunConfig, default_folder, read_config
+from tagmask.pipeline.config import RunConfig, check_exists, default_folder, read_config
 from tagmask.pipeline.flags import Classes, Words, flag_settings, tags_as_file
 from tagmask.pipeline.run import Run
 from tagmask.pipeline.run import run as run_steps
@@ -256,6 +256,7 @@ def single_step(
     Raises:
         UserError: Something given cannot be used.
     """
+    check_exists(base)
     given = {**words, "tags": tags_as_file(words.get("tags"), out or _folder_of(base))}
     config = read_config(base, {**flag_settings(step, given), **(settings or {})})
     folder = default_folder(base, config) if out is None else Path(out).expanduser()

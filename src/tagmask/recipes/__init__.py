@@ -31,7 +31,18 @@ def find_recipe(name: str) -> Path:
         return path
     if path.suffix in (".yaml", ".yml"):
         raise ConfigError(f"no recipe file {path}")
+    others = "a folder of images, a run folder, a model folder or a .yaml file"
+    if _is_place(name):
+        raise ConfigError(f"{name} does not exist; give {others}, or a recipe: {', '.join(names())}")
     raise ConfigError(
-        f"unknown recipe '{name}'. {nearest(name, names())} Or give the path of a .yaml file, a run "
-        "folder or a model folder"
+        f"unknown recipe '{name}', and there is no folder of that name. {nearest(name, names())} Or give "
+        f"{others}"
     )
+
+
+def _is_place(name: str) -> bool:
+    """Whether somebody who writes this means a folder or file: no recipe's name looks like it."""
+    path, groups = Path(name), {known.partition("/")[0] for known in names() if "/" in known}
+    if path.is_absolute() or name.startswith((".", "~")) or name.endswith(("/", "\\")):
+        return True
+    return len(path.parts) > 1 and path.parts[0] not in groups

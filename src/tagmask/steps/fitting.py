@@ -106,7 +106,7 @@ def check_training(config: TrainConfig, name: str, context: Context) -> None:
 
 
 def taught_part(kind: type[Method], context: Context) -> Part:
-    """The images a method learns from: who learns from labels, not tags, needs none kept for scoring tags."""
+    """The images a method learns from; one that learns from labels instead of tags holds none out."""
     return "train" if can_classify(kind) or context.data.held_out() is None else "both"
 
 
@@ -126,8 +126,8 @@ def kept_aside(context: Context, method: Method, taught: TagDataset) -> TagDatas
     if not left:
         return None
     context.display.say(
-        f"{len(left)} of {len(left) + len(taught)} images are kept for scoring tags and not taught, because "
-        "the data names no split; all images get masks (--no-holdout trains on all)"
+        f"{len(left)} of {len(left) + len(taught)} images are held out for scoring tags, because the data "
+        "names no split (--no-holdout trains on all); all images get masks"
     )
     return held.subset(left)
 

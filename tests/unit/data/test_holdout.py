@@ -1,4 +1,4 @@
-"""Images kept for scoring tags: which, how many, and what the parts of a data set are then."""
+"""Images held out for scoring tags: which, how many, and what the parts of a data set are then."""
 
 from collections import Counter
 

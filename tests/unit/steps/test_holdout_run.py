@@ -52,7 +52,7 @@ def train(root, out, *further):
 def test_tags_are_scored_on_images_that_were_not_taught_and_every_image_gets_a_mask(root, tmp_path):
     out = tmp_path / "run"
     said = train(root, out)
-    assert "5 of 50 images are kept for scoring tags" in said
+    assert "5 of 50 images are held out for scoring tags" in said
     assert "--no-holdout" in said
     results = json.loads((out / "run.json").read_text())["steps"]["train"]["results"]
     assert results["tags"]["images"] == 5
@@ -66,7 +66,7 @@ def test_tags_are_scored_on_images_that_were_not_taught_and_every_image_gets_a_m
 
 def test_without_holdout_all_are_taught(root, tmp_path):
     out = tmp_path / "run"
-    assert "kept for scoring" not in train(root, out, "--no-holdout")
+    assert "held out for scoring" not in train(root, out, "--no-holdout")
     assert "tags" not in json.loads((out / "run.json").read_text())["steps"]["train"]["results"]
 
 
