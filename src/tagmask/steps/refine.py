@@ -34,6 +34,11 @@ __all__ = ["REFINE", "RefineConfig", "image_labels", "refine"]
 _COMPARED = 40
 _GROWN = 1.1
 _HALVINGS = 5
+_CLEARLY = 1.03
+"""How much more evidence refinement at the smaller size needs."""
+
+_Look = Callable[["RefineConfig"], tuple[float, float]]
+"""Mean share of an image that labels cover with some settings, and mean edge evidence."""
 
 
 class RefineConfig(Config):
@@ -117,14 +122,14 @@ def _refiner(config: RefineConfig, dataset: TagDataset, source: Path, context: C
     """Refine only where outlines then follow edges better than the plain cut does: hairlines may drown.
 
     Refinement shrinks what stands out little, so the background plane is lowered until masks have the size
-    that the threshold gave them, and a little more: it was chosen tight.
+    that the threshold gave them, and a little more: it was chosen tight. It is tried at 1/shrink of the size
+    and at twice that, since its reach is in pixels.
     """
     if config.method == "none":
         return config
     images = some_tagged(dataset, _COMPARED)
 
     def look(way: RefineConfig) -> tuple[float, float]:
-        """Mean share of the image that is labelled, and mean edge evidence."""
         shares, evidence = [], []
         for _, batch in eval_images(images):  # read anew each time: large images would fill the memory
             batch = batch.to(context.runtime.device)
@@ -135,19 +140,39 @@ def _refiner(config: RefineConfig, dataset: TagDataset, source: Path, context: C
 
     plain = config.model_copy(update={"method": "none"})
     share, edges = look(plain)
-    best, refined = _sized_alike(config, _GROWN * share, look)
+    best, refined = _at_its_size(config, _GROWN * share, look)
     told = f"edge evidence {refined:.3f} from background {best.background:.2f} on, {edges:.3f} with none"
+    if best.shrink != config.shrink:
+        told += f", at 1/{best.shrink} of the size"
     context.display.say(f"refine: method {config.method}: {told}")
     return best if refined >= edges else plain
 
 
+def _at_its_size(config: RefineConfig, share: float, look: _Look) -> tuple[RefineConfig, float]:
+    """As `_sized_alike`, at 1/shrink of the size or at twice that.
+
+    The finer one loses less of what is thin, the coarser one reaches farther.
+    """
+    coarse, reached = _sized_alike(config, (0.0, config.background or 0.0), share, look)
+    if config.shrink == 1:
+        return coarse, reached
+    between = (coarse.background or 0.0, config.background or 0.0)  # finer, it shrinks masks less
+    fine = config.model_copy(update={"shrink": config.shrink // 2})
+    fine, kept = _sized_alike(fine, between, share, look, _HALVINGS - 2)
+    return (fine, kept) if _CLEARLY * kept >= reached else (coarse, reached)
+
+
 def _sized_alike(
-    config: RefineConfig, share: float, look: Callable[[RefineConfig], tuple[float, float]]
+    config: RefineConfig,
+    between: tuple[float, float],
+    share: float,
+    look: _Look,
+    halvings: int = _HALVINGS,
 ) -> tuple[RefineConfig, float]:
     """The settings whose labels cover about this share of the images, and their evidence."""
-    low, high = 0.0, config.background or 0.0
+    low, high = between
     found: list[tuple[float, RefineConfig, float]] = []
-    for _ in range(_HALVINGS):
+    for _ in range(halvings):
         middle = round((low + high) / 2, 3)
         way = config.model_copy(update={"background": middle})
         size, evidence = look(way)
@@ -194,6 +219,7 @@ def refine(plan: _Plan, context: Context) -> dict[str, Any]:
             "method": config.method,
             "threshold": plan.cut.threshold,
             "background": config.background,
+            "shrink": config.shrink,
             "evidence": round(plan.cut.evidence, 4),
             "found": {kind: list(pair) for kind, pair in plan.cut.found.items()},
         }

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tagmask.steps.cuts import Cut
-from tagmask.steps.refine import RefineConfig, _fitted, _sized_alike, image_labels
+from tagmask.steps.refine import RefineConfig, _at_its_size, _fitted, _sized_alike, image_labels
 
 
 @pytest.mark.parametrize("method", ["par", "none"])
@@ -33,7 +33,22 @@ def test_refined_masks_get_the_size_that_was_asked_for():
         asked.append(way.background)
         return 1 - way.background, 10 * way.background
 
-    config, evidence = _sized_alike(RefineConfig(background=0.8), 0.7, look)
+    config, evidence = _sized_alike(RefineConfig(background=0.8), (0.0, 0.8), 0.7, look)
     assert config.background == pytest.approx(0.3, abs=0.8 / 2**5)
     assert evidence == pytest.approx(10 * config.background)
     assert max(asked) < 0.8
+
+
+@pytest.mark.parametrize(("evidence", "shrink"), [(1.0, 2), (0.98, 2), (0.9, 4), (1.2, 2)])
+def test_refinement_at_the_smaller_size_needs_more_evidence(evidence, shrink):
+    def look(way):
+        return 1 - way.background, evidence if way.shrink == 2 else 1.0
+
+    config, _ = _at_its_size(RefineConfig(background=0.8, shrink=4), 0.7, look)
+    assert config.shrink == shrink
+    assert config.background == pytest.approx(0.3, abs=0.1)
+
+
+def test_refinement_at_full_size_stays_there():
+    config, _ = _at_its_size(RefineConfig(background=0.8, shrink=1), 0.7, lambda way: (0.5, 1.0))
+    assert config.shrink == 1
