@@ -157,7 +157,7 @@ def _at_its_size(config: RefineConfig, share: float, look: _Look) -> tuple[Refin
     if config.shrink == 1:
         return coarse, reached
     between = (coarse.background or 0.0, config.background or 0.0)  # finer, it shrinks masks less
-    fine = config.model_copy(update={"shrink": config.shrink // 2})
+    fine = config.model_copy(update={"shrink": (config.shrink + 1) // 2})
     fine, kept = _sized_alike(fine, between, share, look, _HALVINGS - 2)
     return (fine, kept) if _CLEARLY * kept >= reached else (coarse, reached)
 
