@@ -24,6 +24,7 @@ _PART = 1 << 16
 _HOPS = 5
 _FRESH = 120
 """Seconds for which an access token that a refresh token gave is used."""
+_NO_ENTRY = "; give a personal access token (Label Studio: Account & Settings) with --token"
 _ASIS = "".join(map(chr, range(0x21, 0x7F)))
 _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -137,7 +138,7 @@ class Images:
             with error:
                 if error.code in (301, 302, 303, 307, 308) and (further := error.headers.get("Location")):
                     return b"", str(further)
-                hint = "; give its access token with --token" if error.code in (401, 403) else ""
+                hint = _NO_ENTRY if error.code in (401, 403) else ""
                 raise DataError(f"{printable(place[:200])} answers {error.code}{hint}") from None
         except (OSError, ValueError, HTTPException) as error:
             reason = one_line(getattr(error, "reason", error))
@@ -166,7 +167,7 @@ class Images:
     def _exchange(self, token: str) -> str:
         body = json.dumps({"refresh": token}).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "tagmask"}
-        request = urllib.request.Request(urljoin(self.url, "api/token/refresh"), body, headers)
+        request = urllib.request.Request(urljoin(self.url, "api/token/refresh/"), body, headers)
         try:
             with self._open(request) as answer:
                 return str(json.loads(answer.read(_MOST))["access"])
