@@ -30,7 +30,9 @@ def label_studio(
     token: Annotated[
         str | None,
         typer.Option(
-            "--token", envvar="LABEL_STUDIO_API_KEY", help="Its personal access token, if the one it sends is refused."
+            "--token",
+            envvar="LABEL_STUDIO_API_KEY",
+            help="Its personal access token, if the one it sends is refused.",
         ),
     ] = None,
     images_from: Annotated[
