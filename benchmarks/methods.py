@@ -4,12 +4,14 @@ Every method trains on the tags of the same generated scenes for the same number
 are scored with the true tags on other scenes, at the threshold that suits them best, which is what all
 methods have in common. Four of them share one backbone with the same weights (``tagmask_demo``). AFA, PSA and
 TransCAM are built on networks of their own for which the package has no weights; they start from random ones
-and are marked so. Learning rates were set once and not tuned.
+and are marked so. Learning rates were set once and not tuned. Seeds that the file has already are kept:
+``--only afa --seeds 1`` adds one.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -76,18 +78,23 @@ def measure(method: str, seed: int, data: Path, work: Path) -> tuple[float, floa
     return round(100 * float(score["miou"]), 1), float(steps["train"]["seconds"])
 
 
-def row(method: str, seeds: list[int], data: Path, work: Path) -> dict[str, Any]:
-    """A method's scores over all seeds."""
-    found = [measure(method, seed, data, work) for seed in seeds]
-    scores = [score for score, _ in found]
-    own = f"{MODELS[method].get('backbone', 'resnet38')}, random weights"
-    return {
-        "method": method,
-        "network": own if method in OWN else "tagmask_demo",
+def added(row: dict[str, Any], seed: int, score: float, seconds: float) -> dict[str, Any]:
+    """A method's row with one more seed."""
+    seeds, scores = [*row["seeds"], seed], [*row["miou"], score]
+    taken = row["train_seconds"] * len(row["seeds"]) + seconds
+    return row | {
+        "seeds": seeds,
         "miou": scores,
         "mean": round(statistics.mean(scores), 1),
-        "train_seconds": round(statistics.mean(seconds for _, seconds in found), 1),
+        "train_seconds": round(taken / len(seeds), 1),
     }
+
+
+def empty(method: str) -> dict[str, Any]:
+    """The row of a method that was not measured yet."""
+    own = f"{MODELS[method].get('backbone', 'resnet38')}, random weights"
+    network = own if method in OWN else "tagmask_demo"
+    return {"method": method, "network": network, "seeds": [], "miou": [], "train_seconds": 0.0}
 
 
 def main() -> None:
@@ -97,26 +104,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "methods_scenes.json")
     args = parser.parse_args()
     task = f"class maps with true tags, best threshold, {UPDATES} updates of 16 crops of {SIZE} px"
-    kept = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
-    same = (kept.get("task"), kept.get("seeds")) == (task, args.seeds)
-    rows = {row["method"]: row for row in kept["rows"]} if same else {}
+    record = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+    rows = {row["method"]: row for row in record["rows"]} if record.get("task") == task else {}
     with tempfile.TemporaryDirectory() as folder:
         data = write_dataset(Path(folder) / "data", SCENES, HELD_OUT, SIZE)
-        for method in args.only:
-            rows[method] = row(method, args.seeds, data, Path(folder))
-            print(*rows[method].values(), flush=True)
-            write(args.out, task, args.seeds, [rows[name] for name in MODELS if name in rows])
+        for seed, method in itertools.product(args.seeds, args.only):
+            row = rows.get(method, empty(method))
+            if seed not in row["seeds"]:
+                rows[method] = added(row, seed, *measure(method, seed, data, Path(folder)))
+                print(*rows[method].values(), flush=True)
+                write(args.out, task, [rows[name] for name in MODELS if name in rows])
 
 
-def write(place: Path, task: str, seeds: list[int], rows: list[dict[str, Any]]) -> None:
-    """The result file; rows of the same task that were measured before stay in it."""
+def write(place: Path, task: str, rows: list[dict[str, Any]]) -> None:
+    """The result file; what was measured before for the same task stays in it."""
     record = {
         "task": task,
         "data": f"{SCENES} generated scenes of {SIZE} px to train on, {HELD_OUT} others to score on",
         "command": "python benchmarks/methods.py",
         "machine": f"CPU, 1 thread of 2 cores, crowded by other programs, {platform.machine()}",
         "precision": "fp32",
-        "seeds": seeds,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "rows": rows,
         "settings": {row["method"]: json.dumps(MODELS[row["method"]]) for row in rows},

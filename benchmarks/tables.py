@@ -22,6 +22,7 @@ ABOUT = (
 NAMES = {"Afa": "AFA", "Aream": "AReAM", "Psa": "PSA", "Weaktr": "WeakTr", "More": "MoRe"}
 METHOD_FILES = re.compile(r"(afa|aream|psa|weaktr|more)_")
 LONG = 40  # rows of a CSV file; of more, every n-th is shown
+LETTERS = 300  # of a text in a row; longer ones, such as lists of all names, end in dots
 INTRO = """# Results
 
 Measured with tagmask; every section is one file of `benchmarks/results`, as its command wrote it. The
@@ -101,7 +102,7 @@ def figures(value: Mapping[str, Any] | Sequence[Any]) -> str:
     rows = value.items() if isinstance(value, Mapping) else enumerate(value, 1)
     flat = [(str(name), _flat(row)) for name, row in rows]
     columns = list(dict.fromkeys(column for _, row in flat for column in row))
-    body = [(_words(name), *(_text(row.get(column, "")) for column in columns)) for name, row in flat]
+    body = [(_words(name), *(_cut(_text(row.get(column, ""))) for column in columns)) for name, row in flat]
     return _table(("", *(_words(column) for column in columns)), body)
 
 
@@ -129,6 +130,10 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_text(inner) for inner in value)
     return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[:LETTERS].rstrip()} ..."
 
 
 def _words(name: str) -> str:

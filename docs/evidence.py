@@ -21,9 +21,15 @@ DOMAINS = (
     "python benchmarks/domains.py --root SETS --work RUNS --machine TEXT --out "
     "benchmarks/results/domains.json"
 )
-
-
 CUTS = ("maps at the fitted threshold", "maps at the best threshold")
+SETS = {
+    "neuseg": "steel plates",
+    "busi": "ultrasound",
+    "wbc": "blood cells",
+    "dubai": "land cover",
+    "cwfid": "crop and weed",
+    "voc_animals": "photographs of animals",
+}
 
 
 def read(name: str) -> Any:
@@ -39,18 +45,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """A mean, with the lowest and the highest value if there are several."""
-    mean = f"{sum(values) / len(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
+    """A mean, and below it the lowest and the highest value if they differ."""
+    mean, low, high = (f"{value:.1f}" for value in (sum(values) / len(values), min(values), max(values)))
+    return mean if low == high else f"{mean}<br><small>{low} to {high}</small>"
 
 
-def methods_table(record: Mapping[str, Any]) -> str:
-    """All methods on the same generated scenes."""
-    rows = [
-        (f"`{row['method']}`", row["network"], spread(row["miou"]), f"{row['train_seconds']:.0f} s")
-        for row in sorted(record["rows"], key=lambda row: -row["mean"])
-    ]
-    return table(("method", "network", "mIoU of the class maps", "training"), rows)
+def method_rows(record: Mapping[str, Any], shared: bool) -> list[Mapping[str, Any]]:
+    """Methods on the shared backbone, or those with a network of their own; the best first."""
+    rows = [row for row in record["rows"] if ("random weights" not in row["network"]) == shared]
+    return sorted(rows, key=lambda row: -row["mean"])
+
+
+def unit(text: str) -> str:
+    """What the cells of a table hold."""
+    return "mIoU in percent" + ("; in small print the range over the seeds. " if "<small>" in text else ". ")
 
 
 def percent(miou: float) -> str:
@@ -88,7 +96,8 @@ def time_rows() -> Iterable[tuple[str, ...]]:
         record = read(name)
         seconds = record["seconds"].get("recipe", record["seconds"])
         steps = [f"{step} {value / 60:.1f}" for step, value in seconds.items() if step != "report"]
-        yield f"`{record.get('recipe', 'small-weaktr')}`", record["machine"], ", ".join(steps)
+        machine = record["machine"].replace("1 thread(s)", "1 thread").replace("thread(s)", "threads")
+        yield f"`{record.get('recipe', 'small-weaktr')}`", machine, ", ".join(steps)
 
 
 def domain_rows(record: Any) -> list[Mapping[str, Any]]:
@@ -111,8 +120,8 @@ def domains_table(record: Any, kinds: Sequence[str] = ()) -> str:
         scores = [spread([scale * value for value in cell]) if cell else "" for cell in cells]
         taken = sorted(float(r["seconds"]) for r in own if r.get("seconds"))
         minutes = f"{taken[len(taken) // 2] / 60:.1f}" if taken else ""
-        lines.append((name, *scores, minutes, str(seeds)))
-    heads = (f"{WHAT.get(kind, kind)}, mIoU" for kind in kinds)
+        lines.append((f"{SETS[name]}, `{name}`", *scores, minutes, str(seeds)))
+    heads = (WHAT.get(kind, kind) for kind in kinds)
     extra = ("minutes", "seeds") if any(line[-2] for line in lines) else ("seeds",)
     return table(("images", *heads, *extra), [(*line[:-2], *line[-len(extra) :]) for line in lines])
 
@@ -124,10 +133,11 @@ def domains() -> str:
         return "Nothing has been measured on medical, industrial or aerial images yet.\n"
     command = record.get("command") if isinstance(record, dict) else DOMAINS
     machine = {row["machine"] for row in domain_rows(record) if row.get("machine")}
-    told = f"Machine: {', '.join(sorted(machine))}. " if machine else ""
+    text = domains_table(record)
+    told = unit(text) + (f"Machine: {', '.join(sorted(machine))}. " if machine else "")
     told += f"Reproduce: `{command}`. " if command else ""
     told += "Minutes are those of the steps of a run. "
-    return f"{domains_table(record)}\n{told}File: `benchmarks/results/domains.json`.\n"
+    return f"{text}\n{told}File: `benchmarks/results/domains.json`.\n"
 
 
 def cuts() -> str:
@@ -136,7 +146,8 @@ def cuts() -> str:
     rows = [row for row in domain_rows(record or []) if row["what"] in CUTS]
     if not rows:
         return ""
-    return f"{domains_table(rows, CUTS)}\nFile: `benchmarks/results/domains.json`. Reproduce: `{DOMAINS}`.\n"
+    text = domains_table(rows, CUTS)
+    return f"{text}\n{unit(text)}File: `benchmarks/results/domains.json`. Reproduce: `{DOMAINS}`.\n"
 
 
 def label_choices() -> str:
@@ -144,23 +155,54 @@ def label_choices() -> str:
     record = read("label_choices")
     if record is None:
         return ""
-    told = f"Machine: {record[0]['machine']}. Reproduce: `{record[0]['command']}`. "
-    return f"{domains_table(record)}\n{told}File: `benchmarks/results/label_choices.json`.\n"
+    text = domains_table(record)
+    told = f"{unit(text)}Machine: {record[0]['machine']}. Reproduce: `{record[0]['command']}`. "
+    return f"{text}\n{told}File: `benchmarks/results/label_choices.json`.\n"
 
 
 def about(record: Mapping[str, Any]) -> str:
     """How a table came about, and how to make it again."""
-    seeds = ", ".join(map(str, record["seeds"]))
-    text = f"{record['data']}; {record['task']}. Seeds {seeds}. {record['machine']}, {record['precision']}."
+    text = f"{record['data']}; {record['task']}. {record['machine']}, {record['precision']}."
     return f"{text}\n\nReproduce: `{record['command']}`. File: `benchmarks/results/methods_scenes.json`.\n"
 
 
 def methods() -> str:
-    """All methods on the same scenes."""
+    """The methods that take a plain ViT, on the same scenes with the same weights."""
     record = read("methods_scenes")
-    if record is None:
-        return ""
-    return f"{methods_table(record)}\n{about(record)}"
+    rows = [
+        (f"`{row['method']}`", spread(row["miou"]), _seeds(row), f"{row['train_seconds']:.0f} s")
+        for row in method_rows(record, shared=True)
+    ]
+    return f"{table(('method', 'mIoU of the class maps', 'seeds', 'training'), rows)}\n{about(record)}"
+
+
+def own_networks() -> str:
+    """The methods with networks of their own, from random weights; AFA for longer as well."""
+    record, longer = read("methods_scenes"), read("afa_mit_b0_scenes")
+    updates = re.search(r"(\d+) updates", record["task"])
+    assert updates is not None
+    rows = [
+        (
+            f"`{row['method']}`",
+            re.split("[:,]", row["network"])[0],
+            updates[1],
+            spread(row["miou"]),
+            _seeds(row),
+        )
+        for row in method_rows(record, shared=False)
+    ]
+    network, train = longer["settings"]["model"]["backbone"], longer["settings"]["train"]
+    long_run = f"{train['iterations']:,}", percent(longer["scores"]["cam"]["miou"]), str(longer["seed"])
+    rows.append(("`afa`, 20,000 scenes", network, *long_run))
+    rows.append(("an empty mask", "", "", percent(longer["baselines"]["nothing"]), ""))
+    told = "Reproduce: `python benchmarks/methods.py --only afa transcam psa`. "
+    told += "Files: `benchmarks/results/methods_scenes.json`, `afa_mit_b0_scenes.json`.\n"
+    head = ("method", "network", "updates", "mIoU of the class maps", "seeds")
+    return f"{table(head, rows)}\n{told}"
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, row["seeds"]))
 
 
 def animals() -> str:
@@ -208,6 +250,7 @@ def micro_batches() -> str:
 
 TABLES = {
     "methods": methods,
+    "own_networks": own_networks,
     "animals": animals,
     "times": times,
     "domains": domains,

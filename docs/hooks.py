@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
+LONG = {"longest": 150, "longer": 60, "long": 18}  # letters of a cell, for docs/assets/extra.css
 sys.path.insert(0, str(ROOT / "docs"))
 
 import pages  # noqa: E402
@@ -31,6 +33,19 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Tables from result files in pages that somebody writes."""
     return pages.filled(markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Cells with much text are marked, so that a narrow window does not squeeze them to one word a line."""
+    return re.sub(r"<td>(.*?)</td>", _wide, html, flags=re.DOTALL)
+
+
+def _wide(cell: re.Match[str]) -> str:
+    letters = len(re.sub(r"<[^>]+>", "", cell[1]))
+    kind = next(
+        (name for least, name in ((150, "longest"), (60, "longer"), (18, "long")) if letters >= least), ""
+    )
+    return f'<td class="{kind}">{cell[1]}</td>' if kind else cell[0]
 
 
 def _entry(docs: Path, place: Any) -> Any:

@@ -3,8 +3,9 @@
     make docs; python tools/look_at_site.py site OUT [--widths 360 1024 1920] [--only start]
 
 Needs Chromium, chromedriver and Selenium (the environment of ``make app-test``). Writes whole pages to
-OUT/WIDTH-SCHEME/PAGE.png and prints pages that scroll sideways, pictures that do not load or have
-no text, and what comes from another host.
+OUT/WIDTH-SCHEME/PAGE.png (long ones in parts, PAGE-2.png and so on) and prints pages that scroll sideways,
+cells of tables that are far higher than wide, pictures that do not load or have no text, and what comes
+from another host.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from selenium import webdriver
 
 SCHEMES = {"light": "default", "dark": "slate"}
+PART = 8000  # pixels; the browser gives no picture that is much higher
 STILL = "<style>* {transition: none !important}</style>"
 # Wide tables and code scroll by themselves; the page must not.
 CHECK = """
@@ -25,6 +27,9 @@ const images = [...document.querySelectorAll('article img')];
 return {
   wide,
   broken: images.filter(i => i.complete && !i.naturalWidth).map(i => i.src),
+  thin: [...document.querySelectorAll('article td')].filter(
+    c => c.offsetHeight > 300 && c.offsetHeight > 3 * c.offsetWidth && c.innerText.length > 40
+  ).map(c => c.innerText.slice(0, 30)),
   mute: images.filter(i => !i.alt).map(i => i.src),
   other: performance.getEntriesByType('resource').map(r => r.name).filter(n => /^https?:/.test(n)),
 };
@@ -38,6 +43,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[360, 1024, 1920])
     parser.add_argument("--schemes", nargs="+", choices=list(SCHEMES), default=list(SCHEMES))
     parser.add_argument("--only", default="", help="pages whose path holds this")
+    parser.add_argument("--parts", type=int, default=100, help="most pictures of one page")
     given = parser.parse_args()
     pages = [page for page in sorted(given.site.rglob("*.html")) if given.only in page.as_posix()]
     options = webdriver.ChromeOptions()
@@ -48,13 +54,14 @@ def main() -> None:
         for width in given.widths:
             for scheme in given.schemes:
                 for page in pages:
-                    look(driver, page, given.site, given.out / f"{width}-{scheme}", width, scheme)
+                    out = given.out / f"{width}-{scheme}"
+                    look(driver, page, given.site, out, width, scheme, given.parts)
     finally:
         driver.quit()
 
 
 def look(
-    driver: webdriver.Chrome, page: Path, site: Path, out: Path, width: int, scheme: str
+    driver: webdriver.Chrome, page: Path, site: Path, out: Path, width: int, scheme: str, parts: int
 ) -> dict[str, Any]:
     """One page in one window; gives what was found."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
@@ -70,11 +77,13 @@ def look(
     if told:
         print(width, scheme, name, told, flush=True)
     height = driver.execute_script("return document.documentElement.scrollHeight")
-    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    wish = {"format": "png", "captureBeyondViewport": True, "clip": clip}
-    shot = driver.execute_cdp_cmd("Page.captureScreenshot", wish)
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+    for top in range(0, min(height, parts * PART), PART):
+        clip = {"x": 0, "y": top, "width": width, "height": min(PART, height - top), "scale": 1}
+        wish = {"format": "png", "captureBeyondViewport": True, "clip": clip}
+        shot = driver.execute_cdp_cmd("Page.captureScreenshot", wish)
+        part = f"-{top // PART + 1}" if top else ""
+        (out / f"{name}{part}.png").write_bytes(base64.b64decode(shot["data"]))
     return found
 
 

@@ -18,7 +18,11 @@ from tests.docs.blocks import ROOT, site_pages
 
 
 def tables():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    return loaded("benchmarks/tables.py")
+
+
+def loaded(place):
+    spec = importlib.util.spec_from_file_location("loaded", ROOT / place)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -54,6 +58,21 @@ def test_what_a_file_does_not_record_is_listed_and_no_new_file_lacks_anything():
     assert all(f"`{name}` ({', '.join(keys)})" in text for name, keys in tables().gaps().items())
 
 
+def test_a_range_is_shown_only_where_seeds_differ():
+    spread = loaded("docs/evidence.py").spread
+    assert spread([21.64, 21.64]) == spread([21.64]) == "21.6"
+    assert spread([38.3, 39.1]) == "38.7<br><small>38.3 to 39.1</small>"
+
+
+def test_every_measured_method_is_in_the_table_of_its_network():
+    rows = json.loads((ROOT / "benchmarks/results/methods_scenes.json").read_text(encoding="utf-8"))["rows"]
+    evidence = loaded("docs/evidence.py")
+    for row in rows:
+        text = evidence.methods() if row["network"] == "tagmask_demo" else evidence.own_networks()
+        mean = f"{sum(row['miou']) / len(row['miou']):.1f}"
+        assert re.search(rf"^\| `{row['method']}` \|.* {mean}", text, re.MULTILINE), row["method"]
+
+
 def test_titles_spell_the_methods_as_their_papers_do(tmp_path):
     spelled = {"afa_mit_b0_scenes.json": "AFA mit b0 scenes", "more_step.csv": "MoRe step", "odd.json": "Odd"}
     assert {name: tables().title(tmp_path / name) for name in spelled} == spelled
@@ -75,6 +94,12 @@ def test_tables_keep_what_lies_deep():
     assert "| size | 3 |" in text
     assert "| a b | c |" in text
     assert "| 0.1235 | x\\|y |" in text
+
+
+def test_a_long_text_in_a_row_is_cut_and_settings_are_not():
+    text = tables().section({"settings": {"model": "x" * 999}, "rows": [{"said": "y" * 999}]})
+    assert "x" * 999 in text
+    assert f"| {'y' * tables().LETTERS} ... |" in text
 
 
 def test_every_public_name_is_in_the_reference():

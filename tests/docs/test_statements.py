@@ -10,11 +10,12 @@ import yaml
 from PIL import Image
 
 import tagmask
+from tagmask import recipes
 from tagmask.errors import UserError
 from tagmask.models.trained import build_method
 from tagmask.pipeline.config import read_config
 from tests.cli.bad_inputs import CASES
-from tests.docs.blocks import PAGES, ROOT, command_blocks, commands
+from tests.docs.blocks import PAGES, ROOT, command_blocks, commands, site_pages
 
 RESULTS = ROOT / "benchmarks" / "results"
 RECIPES = ROOT / "src" / "tagmask" / "recipes"
@@ -105,6 +106,14 @@ def test_the_small_recipe_says_how_long_it_trains():
     told = re.search(r"trains for about (\d+) minutes", (RECIPES / "small.yaml").read_text(encoding="utf-8"))
     assert told is not None
     assert float(told[1]) == round(seconds["train"] / 60)
+
+
+def test_every_small_recipe_was_measured_on_photographs_as_the_choice_of_a_method_says():
+    first = page("docs/guide/choose-a-method.md").partition("\n| you have")[0]
+    assert "(../evidence/benchmarks.md#photographs-of-six-animal-classes)" in first
+    table = site_pages().filled("<!-- table: animals -->")
+    small = {name for name in recipes.names() if name.startswith("small")}
+    assert small == set(re.findall(r"`(small[\w-]*)`", first)) == set(re.findall(r"^\| `(.+?)`", table, re.M))
 
 
 def test_a_crf_takes_about_as_long_as_par_in_refine():
