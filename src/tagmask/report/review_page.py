@@ -19,7 +19,7 @@ class Entry:
         name: Of the image.
         score: Overall doubt, 0 to 1.
         words: Which signals fired.
-        tags: Its tags, with blanks.
+        tags: Its tags, with blanks; None if nobody tagged it.
         pictures: ``data:`` addresses of the image and its mask; none for those further down.
     """
 
@@ -27,7 +27,7 @@ class Entry:
     name: str
     score: float
     words: Sequence[str]
-    tags: str
+    tags: str | None
     pictures: Sequence[str]
 
 

@@ -194,7 +194,8 @@ def _page(
     for place, row in enumerate(rows):
         index = dataset.position(row.name)
         pictures = _pictures(dataset, looker, index) if place < config.pictures else ()
-        entries.append(Entry(place + 1, row.name, row.score, row.words, listed(row.tags, names), pictures))
+        tags = None if row.tags is None else listed(row.tags, names)
+        entries.append(Entry(place + 1, row.name, row.score, row.words, tags, pictures))
     lines = [TagLine(d.name, names[d.key], d.kind, d.doubt, grade(d), d.area) for d in doubts]
     return ReviewPage(
         title=f"Review of {context.folder.resolve().name}",
