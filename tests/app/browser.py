@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import os
 import re
@@ -151,6 +152,12 @@ class Browser:
         """Write a picture of the whole page."""
         taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
         path.write_bytes(base64.b64decode(taken["data"]))
+
+
+def queue(run: Path) -> list[str]:
+    """The images of a run, the most doubtful first."""
+    with (run / "review" / "queue.csv").open() as file:
+        return [row["name"] for row in csv.DictReader(file)]
 
 
 LOOK = (Path(__file__).parent / "look.js").read_text()

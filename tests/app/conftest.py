@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from tagmask.model import Model
 from tagmask.models.trained import Trained, build_method
 from tagmask.store.labels import write_mask
 from tagmask.store.maps import save_maps
+from tests.app.browser import Browser, served
+from tests.cli import tagmask, train_args
 from tests.toy import toy_root
 
 BACKBONE = "vit:patch=8,dim=32,depth=2,heads=2,size=64"
@@ -73,3 +76,28 @@ def picture(path: Path, size: tuple[int, int] = (40, 60)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with maps and masks of all images and a review queue."""
+    folder = tmp_path_factory.mktemp("browser")
+    out = folder / "run"
+    for command in (
+        train_args(toy_root(folder), out, 2, "--set=train.eval_every=0"), ("localize", out),
+        ("segment", out, "--set=segment.split=both"), ("review", out, "--set=review.split=both"),
+    ):  # fmt: skip
+        done = tagmask(*command)
+        assert done.exit_code == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser, str]]:
+    """A browser, and the address at which that run is served."""
+    with served(finished, "--upload-limit", "1") as url:
+        browser = Browser(tmp_path_factory.mktemp("chromium") / "profile")
+        try:
+            yield browser, url
+        finally:
+            browser.driver.quit()

@@ -1,12 +1,10 @@
-"""The page in a real Chromium: a person's walk from the worst image to the next model."""
+"""The page in a real Chromium, one thing at a time."""
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import urllib.request
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +12,10 @@ import pytest
 
 from tagmask.pipeline.config import read_config
 from tagmask.store.labels import read_mask
-from tests.app.browser import LOOK, Browser, find_browser, served
+from tests.app.browser import LOOK, find_browser, queue, served
 from tests.app.conftest import picture
 from tests.app.visit import visit_at_once
-from tests.cli import tagmask, train_args
-from tests.toy import toy_root
+from tests.cli import tagmask
 
 pytest.importorskip("starlette", reason="the extra app is not installed")
 pytest.importorskip("selenium", reason="selenium drives the browser")
@@ -27,35 +24,6 @@ pytestmark = [
     pytest.mark.skipif(find_browser() is None, reason="needs chromium and chromedriver"),
 ]
 SIZES = [(360, 740), (1024, 768), (1920, 1080)]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with maps and masks of all images and a review queue."""
-    folder = tmp_path_factory.mktemp("browser")
-    out = folder / "run"
-    for command in (
-        train_args(toy_root(folder), out, 2, "--set=train.eval_every=0"), ("localize", out),
-        ("segment", out, "--set=segment.split=both"), ("review", out, "--set=review.split=both"),
-    ):  # fmt: skip
-        done = tagmask(*command)
-        assert done.exit_code == 0, done.stderr
-    return out
-
-
-@pytest.fixture(scope="module")
-def page(finished, tmp_path_factory):
-    with served(finished, "--upload-limit", "1") as url:
-        browser = Browser(tmp_path_factory.mktemp("chromium") / "profile")
-        try:
-            yield browser, url
-        finally:
-            browser.driver.quit()
-
-
-def queue(run: Path) -> list[str]:
-    with (run / "review" / "queue.csv").open() as file:
-        return [row["name"] for row in csv.DictReader(file)]
 
 
 def test_looking_and_deciding_by_keyboard(page, finished):
@@ -124,79 +92,6 @@ def test_thirty_quick_keys_lose_none(page, finished):
     assert set(start) <= known
 
 
-def test_a_walk_from_the_worst_image_to_the_next_model(page, finished, tmp_path):
-    browser, url = page
-    browser.open(url)
-    browser.run(
-        "const d = document.getElementById('by-doubt'); d.value = 0.01; d.dispatchEvent(new Event('input'))"
-    )
-    worst = browser.run("return tagmask.list.found.map(e => e.name)")
-    assert worst == [name for name in queue(finished) if name in worst]
-    masks, drawn = finished / "reviewed" / "masks", worst[:5]
-    browser.run("tagmask.open(arguments[0])", drawn[0])
-    for name in drawn[:3]:  # the brush, in class 2
-        browser.place(name)
-        browser.press("b2")
-        browser.draw((0.25, 0.5), (0.75, 0.5))
-        browser.saved()
-        mask = read_mask(masks / f"{name}.png")
-        assert (mask.shape, mask[32, 20:44].tolist()) == ((64, 64), [2] * 24)
-        browser.press("j")
-    for name in drawn[3:]:  # scribbles: the rest stays unknown
-        browser.place(name)
-        if not browser.run("return document.getElementById('scribbles').checked"):
-            browser.press("s")
-        browser.press("[[[[[b1")
-        browser.draw((0.4, 0.5), (0.6, 0.5))
-        browser.press("0")
-        browser.draw((0.05, 0.05), (0.95, 0.05))
-        browser.saved()
-        mask = read_mask(masks / f"{name}.png")
-        assert set(np.unique(mask)) == {0, 1, 255}
-        assert (mask == 255).mean() > 0.5
-        browser.press("j")
-    # One stroke more, taken back.
-    browser.run("tagmask.open(arguments[0])", drawn[4])
-    browser.place(drawn[4])
-    before = read_mask(masks / f"{drawn[4]}.png")
-    browser.press("3")
-    browser.draw((0.1, 0.8), (0.9, 0.8))
-    browser.saved()
-    assert not np.array_equal(before, read_mask(masks / f"{drawn[4]}.png"))
-    browser.press("u")
-    browser.saved()
-    assert np.array_equal(before, read_mask(masks / f"{drawn[4]}.png"))
-    # Spread over the whole image: kept as a mended mask.
-    browser.press("t")
-    browser.until(lambda: browser.run("return tagmask.shown().id") == "corrected", "the spread strokes")
-    browser.saved()
-    assert set(np.unique(read_mask(masks / f"{drawn[4]}.png"))) == {0, 1}
-
-    browser.run("document.getElementById('open-export').click()")
-    browser.run("document.getElementById('export-now').click()")
-    browser.says("is downloaded")
-    file = browser.until(lambda: list(browser.downloads.glob("reviewed-coco*.zip")), "the archive")[0]
-    with zipfile.ZipFile(file) as archive:
-        (annotations,) = [json.loads(archive.read(n)) for n in archive.namelist() if n.endswith(".json")]
-    assert {Path(one["file_name"]).stem for one in annotations["images"]} >= set(drawn)
-    record = json.loads((finished / "reviewed" / "decisions" / f"{drawn[3]}.json").read_text())
-    assert (record["verdict"], record["kept"]) == ("accepted", "scribbles")
-    # The model learns from them; whether it got better is the lesson's to say.
-    browser.run("document.getElementById('open-teach').click()")
-    browser.run("document.getElementById('teach-now').click()")
-    browser.until(lambda: "held back:" in browser.text("#teach-text"), "the end of the lesson")
-    if browser.run("return !document.getElementById('teach-take').disabled"):
-        browser.run("document.getElementById('teach-take').click()")
-        browser.says("looks from now on")
-        assert (finished / "reviewed" / "taught" / "weights.safetensors").is_file()
-        browser.until(lambda: browser.run("return tagmask.shown().id") == "now", "a new mask")
-    # The next training reads them like any other corrections.
-    browser.run("document.getElementById('teach').close()")
-    more = ["--set=train.eval_every=0", "--corrections", str(masks)]
-    done = tagmask(*train_args(finished.parent / "toy", tmp_path / "second", 2, *more))
-    assert "corrected images" in done.stderr + done.stdout, done.stderr
-
-
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_a_broken_upload_is_told_inside_the_window(page, tmp_path, finished, width, height):
     browser, url = page
@@ -253,6 +148,17 @@ def test_every_control_is_reached_by_tab_and_the_dark_is_readable(page):
         if wanted <= reached:
             break
     assert wanted - reached == set()
+
+
+def test_a_long_dialog_opens_at_its_top(page):
+    browser, url = page
+    browser.open(url, 360, 740)
+    browser.run("document.getElementById('open-help').click()")
+    browser.until(lambda: browser.run("return document.getElementById('help').open"), "the keys")
+    top = "return document.querySelector('#help h2').getBoundingClientRect().top"
+    assert 0 <= browser.run(top) < 740
+    assert browser.run("return document.getElementById('help').scrollTop") == 0
+    browser.run("document.getElementById('help').close()")
 
 
 def test_report_and_review_page_are_readable_too(page, finished, tmp_path):

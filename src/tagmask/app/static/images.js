@@ -7,7 +7,7 @@ const cache = new Map();
 
 export const titles = { corrected: "corrected", scribbles: "scribbles", masks: "mask", now: "mask (now)",
   walks: "random walk", labels: "pseudo label", pseudo: "thresholds" };
-export const titleOf = (id) => titles[id] || (id.startsWith("map:") ? id.slice(4).replaceAll("_", " ").toUpperCase() : id);
+export const titleOf = (id) => titles[id] || (id.startsWith("map:") ? id.slice(4).replaceAll("_", " ").replace(/\b[cl]am\b/g, (word) => word.toUpperCase()) : id);
 const ORDER = ["corrected", "scribbles", "masks", "now", "walks", "labels"];
 
 export class Item {

@@ -1,5 +1,7 @@
 // Single keys, and the table that explains them.
 const $ = (id) => document.getElementById(id);
+// The only thing to focus is the button at the end, which a small window would scroll to.
+const help = () => { $("help").showModal(); $("help").scrollTop = 0; };
 
 export const table = [
   ["J, K", "next and previous image"], ["A, R", "accept or reject, and move on"], ["U, Ctrl+Z", "take back a stroke or a decision"],
@@ -22,7 +24,7 @@ function acts(bench, tool) {
     "+": () => bench.view.zoom(1.25), "=": () => bench.view.zoom(1.25), "-": () => bench.view.zoom(0.8), z: () => bench.view.fit(),
     v: () => tool(bench, "move"), b: () => tool(bench, "brush"), e: () => tool(bench, "erase"), p: () => tool(bench, "polygon"), f: () => tool(bench, "fill"),
     "[": () => step(0.8), "]": () => step(1.25), s: () => { $("scribbles").click(); }, t: () => bench.spread(),
-    enter: () => bench.paint.close(), "?": () => $("help").showModal(),
+    enter: () => bench.paint.close(), "?": help,
   };
 }
 
@@ -38,7 +40,7 @@ export function keys(bench, tool) {
     row.append(head);
     row.insertCell().textContent = what;
   }
-  $("open-help").addEventListener("click", () => $("help").showModal());
+  $("open-help").addEventListener("click", help);
   document.addEventListener("keydown", (event) => pressed(event, bench, act));
   document.addEventListener("keyup", (event) => {
     if (event.key === " " && bench.view.hidden) { bench.view.hidden = false; bench.view.redraw(); event.preventDefault(); }
