@@ -252,8 +252,7 @@ def check(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     from tagmask.pipeline.config import check_exists, read_config
 
     check_exists(run)
-    problems = check_run(run, read_config(run))
-    for line in problems:
+    for line in (problems := check_run(run, read_config(run))):
         show_line(line)
     show_line(f"{run}: {f'{len(problems)} problems' if problems else 'whole'}")
     if problems:
