@@ -21,8 +21,8 @@ def test_a_model_of_the_first_version_gives_its_mask_and_maps(name):
         kinds = [key.removeprefix("map_") for key in stored.files if key.startswith("map_")]
         assert sorted(result.maps) == sorted(kinds)
         for kind in kinds:
-            # Stored on another processor: the commit that stored them differs by 7.2e-5 on a second one, with
-            # one thread or two, with oneDNN or without. What a map means would change it by far more.
-            np.testing.assert_allclose(result.maps[kind], stored[f"map_{kind}"], atol=1e-4)
+            # Stored on another processor. Maps spread along attention differ by up to 3.6e-4 between two of
+            # them (the commit that stored them differs alike), other maps by 1e-6.
+            np.testing.assert_allclose(result.maps[kind], stored[f"map_{kind}"], atol=5e-4)
         # A pixel whose two best scores are equal but for rounding may fall either way.
         assert (result.mask == stored["mask"]).mean() > 0.999
