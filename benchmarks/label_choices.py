@@ -41,7 +41,8 @@ def ways(fitted: dict[str, Any]) -> dict[str, RefineConfig]:
         "refined from the fitted threshold": RefineConfig(method="par", background=cut),
     }
     if fitted["method"] == "par":
-        found["refined to the plain cut's size"] = RefineConfig(method="par", background=chosen)
+        size = fitted.get("shrink", 2)  # runs of before it was chosen have no entry
+        found["refined to the plain cut's size"] = RefineConfig(method="par", background=chosen, shrink=size)
     return found
 
 
