@@ -21,8 +21,11 @@ def test_a_model_of_the_first_version_gives_its_mask_and_maps(name):
         kinds = [key.removeprefix("map_") for key in stored.files if key.startswith("map_")]
         assert sorted(result.maps) == sorted(kinds)
         for kind in kinds:
-            # Stored on another processor. Maps spread along attention differ by up to 3.6e-4 between two of
-            # them (the commit that stored them differs alike), other maps by 1e-6.
-            np.testing.assert_allclose(result.maps[kind], stored[f"map_{kind}"], atol=5e-4)
+            # The attention of these small random networks is nearly flat, so scaling it to 0..1 makes one
+            # rounding step about 1.2e-4: processors differ by up to three. Other maps agree to 1e-6.
+            attended = kind == "attention_cam" or name == "mctformer"
+            np.testing.assert_allclose(
+                result.maps[kind], stored[f"map_{kind}"], atol=5e-4 if attended else 1e-5
+            )
         # A pixel whose two best scores are equal but for rounding may fall either way.
         assert (result.mask == stored["mask"]).mean() > 0.999
