@@ -84,9 +84,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     out = folder / "run"
     for command in (
-        train_args(toy_root(folder), out, 2, "--set=train.eval_every=0"), ("localize", out),
-        ("segment", out, "--set=segment.split=both"), ("review", out, "--set=review.split=both"),
-    ):  # fmt: skip
+        train_args(toy_root(folder), out, 2, "--set=train.eval_every=0"),
+        ("localize", out, "--set=localize.split=both"),
+        ("segment", out, "--set=segment.split=both"),
+        ("review", out, "--set=review.split=both"),
+    ):
         done = tagmask(*command)
         assert done.exit_code == 0, done.stderr
     return out

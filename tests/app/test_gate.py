@@ -67,6 +67,44 @@ def test_large_bodies_are_refused_before_and_while_they_come():
     assert ask("POST", "/api/upload", [(b"content-length", b"-1")])[0] == 413
 
 
+@pytest.mark.parametrize("headers", [[(b"content-length", b"5000")], []])
+def test_a_refused_body_is_read_to_its_end_so_that_the_answer_is_heard(headers):
+    left = [b"x" * 1000] * 5
+
+    async def behind(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+
+    async def receive():
+        body = left.pop()
+        return {"type": "http.request", "body": body, "more_body": bool(left)}
+
+    sent = []
+
+    async def send(message):
+        sent.append((message, len(left)))
+
+    scope = {"type": "http", "method": "POST", "path": "/api/upload"}
+    asyncio.run(Gate(behind, 1500)({**scope, "headers": headers}, receive, send))
+    assert [(message.get("status"), unread) for message, unread in sent] == [(413, 0), (None, 0)]
+
+
+def test_a_refused_body_that_never_ends_is_answered_too(monkeypatch):
+    monkeypatch.setattr("tagmask.app.gate._FORGOTTEN", 10_000)
+
+    async def receive():
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/upload"}
+    asyncio.run(Gate(None, 1500)({**scope, "headers": [(b"content-length", b"9999")]}, receive, send))
+    assert sent[0]["status"] == 413
+
+
 def test_other_hosts_pages_and_methods_are_refused():
     assert ask(headers=[(b"host", b"evil.example")])[0] == 400
     assert ask(headers=[(b"host", b"evil.example")], hosts=())[0] == 200

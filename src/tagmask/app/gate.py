@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -25,6 +26,9 @@ _LARGE = re.compile(r"/api/(upload|decide|spread)")
 """Requests that carry pictures or masks."""
 _ASKED = 1 << 20
 """Most bytes of any other request."""
+
+_FORGOTTEN, _PATIENCE = 64 << 20, 10.0
+"""Bytes and seconds of a refused body that are read: a browser that is still sending hears no answer."""
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -64,6 +68,8 @@ class Gate:
         headers = _headers(scope)
         refusal = self._refusal(scope, headers)
         if refusal is not None:
+            if refusal[0] == 413:
+                await _forget(receive)
             await _answer(send, *refusal)
             return
         cookies = headers.get("cookie", "")
@@ -82,13 +88,15 @@ class Gate:
     async def _passed(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
         """Hand a request on, its body counted."""
         begun = over = False
+        more = True
         path = scope["path"]
         most = self.limit if _LARGE.fullmatch(path) else _ASKED
         seen = 0
 
         async def counted() -> MutableMapping[str, Any]:
-            nonlocal seen, over
+            nonlocal seen, over, more
             message = await receive()
+            more = message.get("more_body", False)
             seen += len(message.get("body", b""))
             if seen > most:
                 over = True
@@ -109,6 +117,8 @@ class Gate:
             await self.app({**scope, "tagmask.visitor": visitor}, counted, dressed)
         except TooLarge:
             if not begun:
+                if more:
+                    await _forget(receive)
                 await _answer(send, 413, self._too_large())
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
@@ -139,6 +149,20 @@ def _headers(scope: Scope) -> dict[str, str]:
 def _with_headers(given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     ours = [(key.encode(), value.encode()) for key, value in _HEADERS.items()]
     return [*((key, value) for key, value in given if key.decode("latin-1").lower() not in _HEADERS), *ours]
+
+
+async def _forget(receive: Receive) -> None:
+    """Read what is left of a body, within bounds."""
+    seen = 0
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while seen < _FORGOTTEN:
+                message = await receive()
+                seen += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        pass  # answered all the same; who sends so slowly may not hear it
 
 
 async def _answer(send: Send, status: int, text: str, more: Sequence[tuple[str, str]] = ()) -> None:

@@ -41,6 +41,7 @@ class Routes:
         background: First value of the threshold.
         classroom: Where the model learns from corrections; None if it cannot.
         tag_files: Files whose tags may be repaired.
+        upload_limit: Most bytes of one upload, for the page to say before it sends more.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Routes:
         background: float,
         classroom: Classroom | None,
         tag_files: tuple[Path, ...] = (),
+        upload_limit: int = 32 << 20,
     ) -> None:
         self.desk, self.chores, self.classroom = desk, Chores(desk), classroom
         self.scales = Scales(desk, tag_files)
         folder, teaches = desk.decisions.folder.name, classroom is not None
         self.about = {"title": title, "background": background, "folder": folder, "teaches": teaches}
+        self.about["upload_limit"] = upload_limit
 
     def application(self) -> Starlette:
         """The ASGI application."""

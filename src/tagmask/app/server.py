@@ -104,9 +104,10 @@ def application(
     tags: tuple[Path, ...] = (),
 ) -> Gate:
     """The ASGI application for a desk; with a token, only for those who have it."""
-    behind = Routes(desk, title, background, classroom, tags).application()
+    limit = options.upload_limit * 2**20
+    behind = Routes(desk, title, background, classroom, tags, limit).application()
     hosts = ("localhost", "127.0.0.1", "[::1]", options.host) if is_loopback(options.host) else ()
-    return Gate(behind, options.upload_limit * 2**20, hosts, token)
+    return Gate(behind, limit, hosts, token)
 
 
 def _prepare(

@@ -370,6 +370,8 @@ class Bench {
   async upload(files) {
     for (const file of files) {
       try {
+        const most = this.run.upload_limit;
+        if (file.size > most) throw new Error(`at most ${Math.round(most / 2 ** 20)} MB at once are taken; make the picture smaller`);
         const { name } = await busy(`Uploading ${file.name}`, upload(file));
         if (!this.byName.has(name)) {
           const entry = { name, score: null, part: "", shown: [], tags: [], verdict: "", kept: "", upload: true };
