@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ BAD_IOU, LOW_IOU = 0.4, 0.6
 thing has nearly 0.5."""
 _BEHIND, _FAR_BEHIND = 0.2, 0.35
 """How much less masks know of the tags than the classifier that learned beside them."""
+_TO_REPORT = re.compile(r"(;| {2}\(and) look at .*report\.html\)?$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,14 @@ def lines_of(told: Mapping[str, Any]) -> list[str]:
     return [f"verdict: {head}", *seen, f"  {told['advice']}", f"  next: {told['next']}"]
 
 
-def read_verdict(path: Path) -> tuple[str, list[str]] | None:
-    """Level and lines of a ``verdict.json``; None where there is none.
+def read_verdict(path: Path, images: bool = True) -> tuple[str, list[str]] | None:
+    """Level and lines of a ``verdict.json`` for the report; None where there is none.
+
+    The step after it is worded for those who have the report open, which a terminal sends them to.
+
+    Args:
+        path: The file.
+        images: Whether the report shows images, which a doubtful verdict then points to.
 
     Raises:
         DataError: It is damaged.
@@ -102,7 +110,9 @@ def read_verdict(path: Path) -> tuple[str, list[str]] | None:
         return None
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return str(told["level"]), [*told["lines"], f"{told['advice']}.", f"Next: {told['next']}"]
+        level, step = str(told["level"]), _TO_REPORT.sub("", told["next"])
+        look = "" if level == "usable" or not images else "look at the images below, then "
+        return level, [*told["lines"], f"{told['advice']}.", f"Next: {look}{step}"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it and run verdict again") from None
 

@@ -92,6 +92,7 @@ def report(plan: _Plan, context: Context) -> dict[str, Any]:
     dataset, trained = plan.dataset, plan.trained
     records = [_score(path) for path in sorted((folder / "scores").glob("*.json"))]
     records.sort(key=lambda record: _ORDER.index(record["what"]) if record["what"] in _ORDER else 9)
+    shown = examples(folder, dataset, config.examples) if config.examples else []
     tokens = None
     if trained is not None and trained.method.has_class_tokens and config.tokens:
         size = MapConfig(size=settings["localize"]["size"])
@@ -99,7 +100,7 @@ def report(plan: _Plan, context: Context) -> dict[str, Any]:
     page = Page(
         title=f"{_method_name(settings, trained)} on {Path(str(settings['data']['root'])).name}",
         lead=_lead(steps, records[0]["images"] if records else len(dataset), dataset.split),
-        verdict=read_verdict(folder / "verdict.json"),
+        verdict=read_verdict(folder / "verdict.json", images=bool(shown)),
         headline=[
             ("; ".join([f"mean IoU, {_title(r)}", *r.get("doubts", ())]), f"{100 * r['miou']:.1f}")
             for r in records
@@ -108,7 +109,7 @@ def report(plan: _Plan, context: Context) -> dict[str, Any]:
         losses=_losses(folder / "train" / "log.csv"),
         scores=[*_score_curves(folder / "train" / "scores.csv", steps), *_threshold_curves(records)],
         tables=_tables(records),
-        examples=examples(folder, dataset, config.examples) if config.examples else [],
+        examples=shown,
         embedding=tokens,
         embedding_note=_TOKEN_NOTE,
         footer=f"Written by tagmask {__version__}. This file holds everything it shows.",

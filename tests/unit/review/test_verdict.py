@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from tagmask.review.verdict import Facts, judge, lines_of
+from tagmask.review.verdict import Facts, judge, lines_of, read_verdict
 
 GOOD = Facts(
     images=100,
@@ -17,6 +18,7 @@ GOOD = Facts(
     tag_auc=0.95,
     edges={"masks": 0.4, "labels": 0.41, "box": 0.1},
 )
+LONGER = "tagmask data check on the data, then tagmask run with more updates"
 
 
 def test_good_masks_are_usable():
@@ -74,3 +76,36 @@ def test_what_tags_cannot_tell_is_said_and_nothing_is_invented_without_tags():
     assert told.level == "usable"
     assert "a and b always come together" in told.lines
     assert lines_of(told.as_json())[0].startswith("verdict: usable")
+
+
+@pytest.mark.parametrize("run", ["runs/x", "my runs (old)/x"])
+@pytest.mark.parametrize(
+    ("change", "level", "page", "terminal"),
+    [
+        ({}, "usable", "tagmask review {run}", "tagmask review {run}"),
+        (
+            {"empty": 0.3},
+            "doubtful",
+            "look at the images below, then tagmask review {run}",
+            "tagmask review {run}  (and look at {run}/report.html)",
+        ),
+        (
+            {"empty": 0.9},
+            "bad",
+            f"look at the images below, then {LONGER}",
+            f"{LONGER}; look at {{run}}/report.html",
+        ),
+    ],
+)
+def test_the_report_does_not_send_its_reader_to_itself(run, change, level, page, terminal, tmp_path):
+    told = judge(replace(GOOD, **change), run)
+    assert told.next == terminal.format(run=run)
+    path = tmp_path / "verdict.json"
+    path.write_text(json.dumps(told.as_json()), encoding="utf-8")
+    words = page.format(run=run)
+    shown = read_verdict(path)
+    assert shown is not None
+    assert (shown[0], shown[1][-1]) == (level, f"Next: {words}")
+    bare = read_verdict(path, images=False)
+    assert bare is not None
+    assert bare[1][-1] == f"Next: {words.removeprefix('look at the images below, then ')}"
