@@ -23,6 +23,8 @@ NAMES = {"Afa": "AFA", "Aream": "AReAM", "Psa": "PSA", "Weaktr": "WeakTr", "More
 METHOD_FILES = re.compile(r"(afa|aream|psa|weaktr|more)_")
 LONG = 40  # rows of a CSV file; of more, every n-th is shown
 LETTERS = 300  # of a text in a row; longer ones, such as lists of all names, end in dots
+WIDE = 12  # columns; a table of more is turned over, or becomes a list if most of its cells are empty
+MANY = 25  # rows; a table of more is folded
 INTRO = """# Results
 
 Measured with tagmask; every section is one file of `benchmarks/results`, as its command wrote it. The
@@ -68,7 +70,7 @@ def body(path: Path) -> str:
     step = -(-len(rows) // LONG)
     told = f"{len(rows)} rows; one of every {step} is shown.\n\n" if step > 1 else ""
     cells = [[_text(cell) for cell in row] for row in rows[::step]]
-    return told + _table([_words(name) for name in head], cells)
+    return told + _grid([[_words(name) for name in head], *cells])
 
 
 def title(path: Path) -> str:
@@ -91,19 +93,51 @@ def section(record: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
     parts = [_table(("about", ""), about), _table(("figure", ""), plain)]
     for key, value in rest.items():
         if _deep(value):
-            parts += [f"**{_words(key)}**\n", figures(value)]
+            parts.append(_titled(_words(key), figures(_opened(value))))
     return "\n".join(part for part in parts if part)
 
 
 def figures(value: Mapping[str, Any] | Sequence[Any]) -> str:
-    """One table: rows of a list, or of a mapping; what lies deeper becomes columns."""
+    """One table: rows of a list, or of a mapping; what lies deeper becomes columns.
+
+    Nobody can read a table of fifty columns: with few rows it is turned over, and settings of steps that have
+    hardly a key in common become a list.
+    """
     if isinstance(value, Mapping) and not all(isinstance(row, Mapping) for row in value.values()):
-        return _table(("", ""), [(_words(name), _text(cell)) for name, cell in _flat(value).items()])
+        return _list(value)
     rows = value.items() if isinstance(value, Mapping) else enumerate(value, 1)
     flat = [(str(name), _flat(row)) for name, row in rows]
     columns = list(dict.fromkeys(column for _, row in flat for column in row))
+    empty = sum(len(columns) - len(row) for _, row in flat)
+    if isinstance(value, Mapping) and len(columns) > WIDE and 2 * empty > len(flat) * len(columns):
+        return _list(value)
     body = [(_words(name), *(_cut(_text(row.get(column, ""))) for column in columns)) for name, row in flat]
-    return _table(("", *(_words(column) for column in columns)), body)
+    return _grid([("", *(_words(column) for column in columns)), *body])
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> str:
+    """A table; one with many columns and fewer rows is turned over."""
+    head, *body = zip(*rows, strict=True) if len(rows) <= len(rows[0]) > WIDE else rows
+    return _table(head, body)
+
+
+def _list(value: Mapping[str, Any]) -> str:
+    return _table(("", ""), [(_words(name), _text(cell)) for name, cell in _flat(value).items()])
+
+
+def _titled(words: str, table: str) -> str:
+    """A table below its title; a long one opens when its title is clicked."""
+    rows = table.count("\n") - 2
+    if rows <= MANY:
+        return f"**{words}**\n\n{table}"
+    return f"<details markdown>\n<summary>{words}: {rows} rows</summary>\n\n{table}\n</details>\n"
+
+
+def _opened(value: Any) -> Any:
+    """Settings that a file holds as JSON in a text, like all others."""
+    if isinstance(value, Mapping):
+        return {key: _opened(inner) for key, inner in value.items()}
+    return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
 
 
 def _deep(value: Any) -> bool:

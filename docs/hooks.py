@@ -10,7 +10,11 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
-LONG = {"longest": 150, "longer": 60, "long": 18}  # letters of a cell, for docs/assets/extra.css
+# Letters of a cell, for docs/assets/extra.css
+LONG = {"longest": 150, "longer": 60, "wide": 32, "long": 15}
+TALL = 500
+FIGURE = re.compile(r"[-+~]?\d[^<]{0,12}")
+FLAG = re.compile(r"<code>(--?[a-z][\w-]*(?: [A-Z][\w.]*)?)</code>")
 sys.path.insert(0, str(ROOT / "docs"))
 
 import pages  # noqa: E402
@@ -36,15 +40,21 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Cells with much text are marked, so that a narrow window does not squeeze them to one word a line."""
-    return re.sub(r"<td>(.*?)</td>", _wide, html, flags=re.DOTALL)
+    """Cells with much text are marked, so that a narrow window does not squeeze them to one word a line.
+
+    Nor does a line end behind the hyphens of a flag.
+    """
+    html = re.sub(r"<td>(.*?)</td>", _cell, html, flags=re.DOTALL)
+    return FLAG.sub(r'<code class="whole">\1</code>', html)
 
 
-def _wide(cell: re.Match[str]) -> str:
+def _cell(cell: re.Match[str]) -> str:
     letters = len(re.sub(r"<[^>]+>", "", cell[1]))
-    kind = next(
-        (name for least, name in ((150, "longest"), (60, "longer"), (18, "long")) if letters >= least), ""
-    )
+    if letters >= TALL:
+        return f'<td class="longest"><div class="tall">{cell[1]}</div></td>'
+    if FIGURE.fullmatch(cell[1]):
+        return f'<td class="whole">{cell[1]}</td>'
+    kind = next((name for name, least in LONG.items() if letters >= least), "")
     return f'<td class="{kind}">{cell[1]}</td>' if kind else cell[0]
 
 

@@ -7,7 +7,8 @@ import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -149,25 +150,42 @@ def settings() -> str:
 def _rows(schema: type[BaseModel], prefix: str) -> list[str]:
     rows = ["| setting | | default | type |", "|---|---|---|---|"]
     for key, info in schema.model_fields.items():
-        nested = info.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            rows += _rows(nested, f"{prefix}{key}.")[2:]
-        else:
-            cells = f"`{prefix}{key}`", _plain(info.description), _default(info), _type(info)
+        nested = _schema(info.annotation)
+        if nested is not info.annotation:
+            cells = f"`{prefix}{key}`", _plain(info.description), _default(info), _type(info.annotation)
             rows.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+        if nested is not None:
+            rows += _rows(nested, f"{prefix}{key}.")[2:-1]
     return [*rows, ""] if len(rows) > 2 else [""]
 
 
-def _type(info: FieldInfo) -> str:
-    text = info.annotation.__name__ if isinstance(info.annotation, type) else str(info.annotation)
-    text = re.sub(r"Annotated\[(tuple\[float, \.\.\.\]), .*?\)\]", r"\1", text)
-    return re.sub(r"typing\.|pathlib\.(_local\.)?|tagmask(\.\w+)*\.", "", text)
+def _schema(annotation: Any) -> type[BaseModel] | None:
+    """The settings that a setting holds, if it holds some, or may."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+
+
+def _type(annotation: Any) -> str:
+    """A type as somebody would write it, without the limits that its message tells."""
+    kind, inner = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return _type(inner[0])
+    if kind in (Union, UnionType):
+        return " | ".join(_type(each) for each in inner)
+    if kind is Literal:
+        return " | ".join(f'"{each}"' for each in inner)
+    if annotation in (None, NoneType, ...):
+        return "..." if annotation is ... else "None"
+    name: str = annotation.__name__ if hasattr(annotation, "__name__") else str(annotation)
+    return f"{name}[{', '.join(_type(each) for each in inner)}]" if inner else name
 
 
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "must be given"
     value = info.get_default(call_default_factory=True)
+    if isinstance(value, tuple) and len(value) > 12:  # a row of thresholds
+        value = f"({value[0]}, {value[1]}, ... {value[-1]})"
     return "" if value is None else f"`{value}`"
 
 

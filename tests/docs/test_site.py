@@ -102,6 +102,44 @@ def test_a_long_text_in_a_row_is_cut_and_settings_are_not():
     assert f"| {'y' * tables().LETTERS} ... |" in text
 
 
+def test_wide_rows_are_turned_over_and_settings_without_common_keys_become_a_list():
+    wide = [{f"k{i}": 10 * row + i for i in range(20)} for row in range(2)]
+    text = tables().section({"rows": wide})
+    assert "|  | 1 | 2 |" in text
+    assert "| k19 | 19 | 29 |" in text
+    steps = {f"step{n}": {f"k{n}{i}": i for i in range(9)} for n in range(3)}
+    text = tables().section({"settings": steps})
+    assert "| step2 k28 | 8 |" in text
+    assert text.count("|\n") == 2 + 27
+    assert "<summary>settings: 27 rows</summary>" in text  # long, so it opens with a click
+
+
+def test_settings_that_are_stored_as_a_text_are_shown_like_others():
+    text = tables().section({"settings": {"recipe": json.dumps({"train": {"lr": 0.5, "labels": None}})}})
+    assert "| recipe | 0.5 | None |" in text
+    assert "train lr" in text
+    assert "{" not in text
+    assert not re.search(r'\{"', tables().page())
+
+
+def test_every_row_of_a_generated_page_belongs_to_a_table():
+    for place, text in site_pages().generated().items():
+        for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            lines = block.splitlines()
+            assert re.fullmatch(r"(\| ?-{3} ?)+\|", lines[1]), f"{place}: {lines[0][:80]}"
+            columns = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
+            assert len(columns) == 1, f"{place}: {lines[0][:80]}"
+
+
+def test_types_of_settings_are_written_as_somebody_would_write_them():
+    text = site_pages().settings()
+    assert "| `refine.method` | How labels follow the image" in text
+    assert '"par" \\| "crf" \\| "none" |' in text
+    assert "| `train.heads.starts` |" in text
+    assert "| `train.eval_maps.size` |" in text
+    assert not re.search(r"FieldInfo|Annotated|Literal|Optional|Union|<function", text)
+
+
 def test_every_public_name_is_in_the_reference():
     text = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     told = set(re.findall(r"^::: tagmask\.(\w+)$", text, re.MULTILINE))
