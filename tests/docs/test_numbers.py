@@ -30,7 +30,6 @@ UNITS = (
 )  # also per image of the runs told
 NUMBER = re.compile(r"(?<![\w.,/-])(\d[\d,]*\.\d+|\d{1,3}(?:,\d{3})+)(?![\w.]\d|\w)")
 ELSEWHERE = {
-    ("docs/concepts/pipeline.md", "80,000"): "images of COCO",
     ("docs/concepts/refinement.md", "100,000"): "pixels, a condition",
     ("docs/guide/review-and-correct.md", "2,112"): "images of the first training, in more_small_animals.json",
     ("docs/guide/review-and-correct.md", "0.2"): "a setting",
