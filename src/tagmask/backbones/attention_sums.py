@@ -26,7 +26,8 @@ class Part:
 class AttentionSums:
     """Weighted sums over blocks of the head mean of attention after softmax.
 
-    Give it to a backbone as `reduce` and read `totals` afterwards. Serves one forward pass.
+    Give it to a backbone as `reduce`, or its `visit` to one that takes that and saves a second softmax, and
+    read `totals` afterwards. Serves one forward pass.
 
     Args:
         **parts: Named sums.
@@ -39,12 +40,22 @@ class AttentionSums:
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Add one block's scaled scores before softmax, (B, A, T, T); returns nothing worth keeping."""
-        mean = scores.softmax(-1).mean(1)
+        self.visit(self._block, scores.softmax(-1))
+        self._block += 1
+        return scores.new_empty(0)
+
+    def visit(self, block: int, attention: Tensor, branch: Tensor | None = None) -> None:
+        """Add one block's attention after the softmax, (B, A, T, T).
+
+        Args:
+            block: Which one, from 0.
+            attention: Its attention.
+            branch: What the attention gave; not looked at.
+        """
+        mean = attention.mean(1)
         for name, part in self._parts.items():
-            weight = part.weights[self._block]
+            weight = part.weights[block]
             if weight == 0:
                 continue
             share = part.select(mean) * weight
             self.totals[name] = self.totals[name] + share if name in self.totals else share
-        self._block += 1
-        return scores.new_empty(0)

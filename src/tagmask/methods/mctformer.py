@@ -171,7 +171,7 @@ class MCTformer(Method):
             patches=Part([1.0] * depth, lambda mean: mean[:, count:, count:]),
             classes=Part([0.0] * (depth - last) + [share] * last, lambda mean: mean[:, :count, count:]),
         )
-        found = self.backbone(images, norm=False, scores=range(depth), reduce=sums)
+        found = self.backbone(images, norm=False, visit=sums.visit)
         attended = sums.totals["classes"].reshape(-1, count, *found.grid)
         if self.head is None or settings.cam == "mct":
             return attended, sums.totals["patches"]

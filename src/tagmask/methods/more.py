@@ -496,8 +496,8 @@ class MoRe(Method):
                 seen=Part(every, lambda mean: mean[:, prefix - self.num_classes : prefix, prefix:]),
                 affinity=Part(every, lambda mean: patch_to_patch(mean, prefix)),
             )
-        summed = range(self.encoder.depth) if sums is not None else ()
-        features = self.encoder(images, hidden=(self.aux_block,), scores=summed, reduce=sums, last_block=last)
+        visit = None if sums is None else sums.visit
+        features = self.encoder(images, hidden=(self.aux_block,), visit=visit, last_block=last)
         aux = self.encoder.to_map(self.aux_norm(features.hidden[self.aux_block]), features.grid)
         tokens = features.class_tokens
         if self.graph_layer is not None and ("lam" in kinds if graph is None else graph):

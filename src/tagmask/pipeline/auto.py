@@ -78,7 +78,7 @@ def decide(config: RunConfig, given: Collection[str], budget: float | None = Non
     settled = read_config(config, {decision.key: decision.value for decision in found})
     return [
         *found,
-        *_within(budget, len(train), len(every), measure(settled, train.num_classes), given),
+        *_within(budget, len(train), len(every), measure(settled, train), given),
     ]
 
 

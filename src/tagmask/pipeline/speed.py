@@ -27,8 +27,6 @@ __all__ = ["Meter", "Speed", "measure"]
 
 START = 25.0
 """Seconds, once a run: imports, building, loading, scores, the report."""
-_READ = 0.012
-"""Seconds to read, resize and write what belongs to one image, where nobody measured them."""
 _SLOW = 1.5
 _LOOKED_AT = 5
 _CLASSES = 2
@@ -193,26 +191,30 @@ def reading(dataset: TagDataset) -> tuple[float, int]:
     return sorted(seconds)[middle], sorted(sides)[middle]
 
 
-def measure(config: RunConfig, num_classes: int) -> Speed:
-    """Time an update, the maps and the mask of one picture; a few seconds in all.
+def measure(config: RunConfig, dataset: TagDataset) -> Speed:
+    """Time an update, the maps, the label and the mask of one picture; a few seconds in all.
 
     Args:
         config: Settings of the run.
-        num_classes: K.
+        dataset: Images to learn from; a few of them are read.
 
     Raises:
-        UserError: The settings do not fit together, or memory is short.
+        UserError: The settings do not fit together, memory is short, or an image cannot be read.
     """
-    meter = Meter(config, num_classes)
+    read, side = reading(dataset)
+    meter = Meter(config, dataset.num_classes, side)
     meter.method(config.method, config.model)  # what is wrong with the settings is said by this
-    update, maps, mask = meter.update(config.method, config.model, config.train), meter.maps(), meter.mask()
-    if config.student is not None and update is not None:
+    first, maps, mask = meter.update(config.method, config.model, config.train), meter.maps(), meter.mask()
+    second, batch = first, config.train.batch_size
+    if config.student is not None and first is not None:
         student = config.student
         second = meter.update(student.method, network_of(config, "student"), student.train)
-        update = (update + (second or update)) / 2  # both make equally many
-    if update is None or maps is None or mask is None:
+        batch = (batch + student.train.batch_size) // 2
+    if first is None or maps is None or mask is None:
         raise UserError("the speed of this run cannot be measured on this machine; leave out --time")
-    return Speed(start=START, update=update, maps=maps + 2 * _READ, mask=mask + _READ)
+    update = (first + (second or first)) / 2 + batch * read  # both trainings make equally many
+    # What is read for a step is read again by the next, and what is written takes about as long.
+    return Speed(START, update, maps + (meter.label() or 0.0) + 4 * read, mask + 2 * read)
 
 
 def _timed(work: Callable[[], Tensor], mean: bool = False) -> float:

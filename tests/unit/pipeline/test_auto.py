@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tagmask.data.parts import Parts
 from tagmask.errors import ConfigError
 from tagmask.models.trained import build_method
 from tagmask.pipeline import auto
@@ -168,7 +169,7 @@ def test_speed_is_measured_without_weights_and_without_a_word(things, recwarn):
     tiny = {"model.backbone": "vit:patch=16,dim=32,depth=2,heads=2,size=64", "model.aux_block": -2}
     small = {"train.size": 64, "train.batch_size": 2, "localize.size": 64, "segment.size": 64}
     config = auto.settle({"data.root": str(things), **tiny, **small, "runtime.device": "cpu"}).config
-    speed = measure(config, 4)
+    speed = measure(config, Parts(config.data).open("train"))
     assert min(speed.update, speed.maps, speed.mask) > 0
     assert not recwarn.list
 
