@@ -25,6 +25,9 @@ from tagmask.store.files import file_for
 from tagmask.store.maps import load_maps
 
 BAND = 0.05
+GRID = tuple(round(0.05 * step, 2) for step in range(2, 20))
+BEST = "the best threshold in hindsight"
+"""Over the grid, made into labels as the run made its own."""
 COMMAND = (
     "python benchmarks/label_choices.py RUNS/* --machine TEXT --out benchmarks/results/label_choices.json"
 )
@@ -43,6 +46,9 @@ def ways(fitted: dict[str, Any]) -> dict[str, RefineConfig]:
     if fitted["method"] == "par":
         size = fitted.get("shrink", 2)  # runs of before it was chosen have no entry
         found["refined to the plain cut's size"] = RefineConfig(method="par", background=chosen, shrink=size)
+    for level in GRID:
+        size = fitted.get("shrink", 2)
+        found[f"{BEST} {level}"] = RefineConfig(method=fitted["method"], background=level, shrink=size)
     return found
 
 
@@ -66,7 +72,9 @@ def scores(run: Path) -> dict[str, float]:
                 labels = image_labels(batch.images, maps, keys, config)
             labels[labels == 255] = 0
             matrices[what].update(preds=labels.numpy().astype(truth.dtype), target=truth[None])
-    return {what: round(float(matrix.compute().miou), 4) for what, matrix in matrices.items()}
+    found = {what: round(float(matrix.compute().miou), 4) for what, matrix in matrices.items()}
+    best = max(found[what] for what in found if what.startswith(BEST))
+    return {**{what: miou for what, miou in found.items() if not what.startswith(BEST)}, BEST: best}
 
 
 def main() -> None:

@@ -173,6 +173,23 @@ def label_choices() -> str:
     return f"{text}\n{told}File: `benchmarks/results/label_choices.json`.\n"
 
 
+def auto_views() -> str:
+    """What the mirrored view of maps and masks brings and takes."""
+    record = read("auto_views") or []
+    lines = []
+    for row in record:
+        seconds = ", ".join(f"{step} {taken} s" for step, taken in row["seconds"].items())
+        name = f"{SETS[row['set']]}, seed {row['seed']}"
+        lines.append(
+            (name, row["what"], f"{100 * row['labels']:.1f}", f"{100 * row['segmentation']:.1f}", seconds)
+        )
+    if not lines:
+        return ""
+    text = table(("images", "views", "labels", "masks", "time of the steps"), lines)
+    told = f"Mean IoU in percent. Machine: {record[0]['machine']}. Reproduce: `{record[0]['command']}`, or without it. "
+    return f"{text}\n{told}File: `benchmarks/results/auto_views.json`.\n"
+
+
 def about(record: Mapping[str, Any]) -> str:
     """How a table came about, and how to make it again."""
     text = f"{record['data']}; {record['task']}. {record['machine']}, {record['precision']}."
@@ -269,6 +286,7 @@ TABLES = {
     "domains": domains,
     "cuts": cuts,
     "label_choices": label_choices,
+    "auto_views": auto_views,
     "memory": memory,
     "micro_batches": micro_batches,
 }
