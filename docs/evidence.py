@@ -186,7 +186,7 @@ def auto_views() -> str:
     if not lines:
         return ""
     text = table(("images", "views", "labels", "masks", "time of the steps"), lines)
-    told = f"Mean IoU in percent. Machine: {record[0]['machine']}. Reproduce: `{record[0]['command']}`, or without it. "
+    told = f"Mean IoU in percent. Machine: {record[0]['machine']}. Reproduce: `{record[0]['command']}`. "
     return f"{text}\n{told}File: `benchmarks/results/auto_views.json`.\n"
 
 
