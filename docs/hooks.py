@@ -11,10 +11,10 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 # Letters of a cell, for docs/assets/extra.css
-LONG = {"longest": 150, "longer": 60, "wide": 32, "long": 15}
+LONG = {"longest": 150, "longer": 60, "wide": 32, "long": 18}
 TALL = 500
 FIGURE = re.compile(r"[-+~]?\d[^<]{0,12}")
-FLAG = re.compile(r"<code>(--?[a-z][\w-]*(?: [A-Z][\w.]*)?)</code>")
+FLAG = re.compile(r"<code>(?=[^<]{2,30}<)(--?[a-z][\w-]*(?:[ =][\w.=/-]+)?)</code>")
 sys.path.insert(0, str(ROOT / "docs"))
 
 import pages  # noqa: E402
