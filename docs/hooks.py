@@ -45,6 +45,7 @@ def on_page_content(html: str, **_: Any) -> str:
     Nor does a line end behind the hyphens of a flag.
     """
     html = re.sub(r"<td>(.*?)</td>", _cell, html, flags=re.DOTALL)
+    html = re.sub(r"<th>([^<]{20,})</th>", r'<th class="wide">\1</th>', html)
     return FLAG.sub(r'<code class="whole">\1</code>', html)
 
 
@@ -54,8 +55,16 @@ def _cell(cell: re.Match[str]) -> str:
         return f'<td class="longest"><div class="tall">{cell[1]}</div></td>'
     if FIGURE.fullmatch(cell[1]):
         return f'<td class="whole">{cell[1]}</td>'
+    if (
+        letters >= LONG["longer"] and "<" not in cell[1]
+    ):  # lists without blanks, such as the sizes of a network
+        return _marked(re.sub(r",(?=\S)", ",<wbr>", cell[1]), letters)
+    return _marked(cell[1], letters)
+
+
+def _marked(text: str, letters: int) -> str:
     kind = next((name for name, least in LONG.items() if letters >= least), "")
-    return f'<td class="{kind}">{cell[1]}</td>' if kind else cell[0]
+    return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"
 
 
 def _entry(docs: Path, place: Any) -> Any:

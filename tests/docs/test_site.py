@@ -167,6 +167,18 @@ def test_pages_of_methods_follow_one_template(method):
     assert places == sorted(places)
 
 
+def test_cells_are_marked_by_what_they_hold():
+    pytest.importorskip("mkdocs")
+    mark = loaded("docs/hooks.py").on_page_content
+    assert mark("<td>0.2 % (0.9 %)</td>") == '<td class="whole">0.2 % (0.9 %)</td>'
+    assert mark("<td>a few words of text</td>") == '<td class="long">a few words of text</td>'
+    assert mark("<td>short</td>") == "<td>short</td>"
+    assert mark(f"<td>{'0, ' * 200}</td>").startswith('<td class="longest"><div class="tall">0, 0, ')
+    assert "depth=4,<wbr>heads=2" in mark(f"<td>vit:depth=4,heads=2 {'on many images, ' * 5}</td>")
+    assert mark("<code>--precision bf16</code>") == '<code class="whole">--precision bf16</code>'
+    assert mark("<code>python --version</code>") == "<code>python --version</code>"
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
     for package in ("mkdocs", "material", "mkdocstrings"):
