@@ -21,6 +21,11 @@ DOMAINS = (
     "python benchmarks/domains.py --root SETS --work RUNS --machine TEXT --out "
     "benchmarks/results/domains.json"
 )
+# The order of columns, whatever the order of the rows in the file; other kinds follow.
+DOMAIN_KINDS = (
+    *("background", "first tag", "centre box", "plain CAM at 0.5"),
+    *("labels", "segmentation", "segmentation, tags given"),
+)
 CUTS = ("maps at the fitted threshold", "maps at the best threshold")
 SETS = {
     "neuseg": "steel plates",
@@ -108,9 +113,10 @@ def domain_rows(record: Any) -> list[Mapping[str, Any]]:
 def domains_table(record: Any, kinds: Sequence[str] = ()) -> str:
     """A line per set of images, a column per kind of result: mean over the seeds, with the range."""
     rows = domain_rows(record)
-    kinds = kinds or [kind for kind in dict.fromkeys(row["what"] for row in rows) if kind not in CUTS]
+    found = dict.fromkeys(row["what"] for row in rows)
+    kinds = kinds or [kind for kind in dict.fromkeys((*DOMAIN_KINDS, *found)) if kind in {*found} - {*CUTS}]
     lines = []
-    for name in dict.fromkeys(row["set"] for row in rows):
+    for name in (name for name in SETS if any(row["set"] == name for row in rows)):
         own = [row for row in rows if row["set"] == name]
         cells = [
             [float(r["miou"]) for r in own if r["what"] == kind and r["miou"] is not None] for kind in kinds

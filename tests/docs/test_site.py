@@ -64,6 +64,20 @@ def test_a_range_is_shown_only_where_seeds_differ():
     assert spread([38.3, 39.1]) == "38.7<br><small>38.3 to 39.1</small>"
 
 
+def test_columns_and_rows_of_the_domains_do_not_follow_the_order_of_the_file():
+    evidence = loaded("docs/evidence.py")
+    rows = [
+        {"set": name, "seed": 0, "what": what, "miou": 0.5}
+        for name in ("wbc", "neuseg")
+        for what in ("segmentation", "labels", "background", "something new")
+    ]
+    head, _, *lines = evidence.domains_table(rows).splitlines()
+    assert head == "| images | all background | labels | masks | something new | seeds |"
+    assert [line.split("`")[1] for line in lines] == ["neuseg", "wbc"]
+    written = json.loads((ROOT / "benchmarks/results/domains.json").read_text(encoding="utf-8"))
+    assert {row["set"] for row in evidence.domain_rows(written)} <= set(evidence.SETS)  # none is left out
+
+
 def test_every_measured_method_is_in_the_table_of_its_network():
     rows = json.loads((ROOT / "benchmarks/results/methods_scenes.json").read_text(encoding="utf-8"))["rows"]
     evidence = loaded("docs/evidence.py")
