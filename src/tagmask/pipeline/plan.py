@@ -10,7 +10,7 @@ from typing import Any
 from tagmask.data.parts import Part
 from tagmask.errors import UserError
 from tagmask.pipeline.asked import asked_of, section
-from tagmask.pipeline.speed import Meter, network_of, reading
+from tagmask.pipeline.speed import FITTING, Meter, network_of, reading
 from tagmask.steps.base import Context, Step
 from tagmask.training.checkpoints import Checkpoints
 from tagmask.training.config import TrainConfig
@@ -225,7 +225,8 @@ class _Guess:
         if each is None:
             return what, None
         each += train.batch_size * self.read / max(train.workers or 1, 1)
-        return what, _OPENING + left * each / self.context.runtime.world + self._scoring(train)
+        fitting = FITTING if left and train.heads is not None else 0.0
+        return what, _OPENING + fitting + left * each / self.context.runtime.world + self._scoring(train)
 
     def _scoring(self, train: TrainConfig) -> float:
         """Seconds of the scoring on the way."""
