@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tagmask.data import TagDataset
+from tagmask.engine.lanes import in_lanes, lanes_for
 from tagmask.engine.runtime import Runtime
 from tagmask.errors import UserError
 from tagmask.inference.views import image_maps, image_scores
@@ -103,7 +104,9 @@ class Meter:
 
         def timed() -> float:
             method, picture = self._own().eval(), self._picture(localize.size)
-            return _timed(lambda: next(iter(image_maps(method, picture, self.runtime, localize).values())))
+            return self._each(
+                lambda: next(iter(image_maps(method, picture, self.runtime, localize).values())), method
+            )
 
         return self._tried(timed)
 
@@ -117,7 +120,7 @@ class Meter:
             picture = self._picture(None)
             maps = torch.rand(1, _CLASSES, *picture.shape[2:], device=self.runtime.device)
             keys = torch.arange(_CLASSES, device=self.runtime.device)[None]
-            return _timed(lambda: image_labels(picture, maps, keys, refine))
+            return self._each(lambda: image_labels(picture, maps, keys, refine))
 
         return self._tried(timed)
 
@@ -129,9 +132,19 @@ class Meter:
         def timed() -> float:
             method, picture = self._segmenter().eval(), self._picture(self.config.segment.size)
             views = self.config.segment.of(type(method))
-            return _timed(lambda: image_scores(method, picture, self.runtime, views))
+            return self._each(lambda: image_scores(method, picture, self.runtime, views), method)
 
         return self._tried(timed)
+
+    def _each(self, work: Callable[[], Tensor], network: Method | None = None) -> float:
+        """Seconds of one image where as many are worked on at once as a run does."""
+        lanes, alone = lanes_for(self.runtime.device, network), _timed(work)
+        if lanes < 2 or alone > _SLOW:
+            return alone
+        start, count = time.perf_counter(), 3 * lanes
+        for _ in in_lanes(lambda _: _answered(work()), range(count), lanes, lambda _: False):
+            pass
+        return min(alone, (time.perf_counter() - start) / count)
 
     def forget(self) -> None:
         """Let go of the networks."""
@@ -220,12 +233,17 @@ def measure(config: RunConfig, dataset: TagDataset) -> Speed:
     return Speed(start, update, maps + (meter.label() or 0.0) + 4 * read, mask + 2 * read)
 
 
+def _answered(made: Tensor) -> None:
+    """Wait for a value: only then has a GPU done its work."""
+    float(made.detach().flatten()[0])
+
+
 def _timed(work: Callable[[], Tensor], mean: bool = False) -> float:
     """Median (or mean) of three, after one that does not count; of one alone if it is slow."""
     found: list[float] = []
     for _ in range(4):
         start = time.perf_counter()
-        float(work().detach().flatten()[0])  # a GPU has answered only when a value is there
+        _answered(work())
         found.append(time.perf_counter() - start)
         if found[-1] > _SLOW:
             return found[-1]

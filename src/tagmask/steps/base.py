@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tagmask.config import Config
 from tagmask.data import TagDataset
 from tagmask.data.loader import eval_images
 from tagmask.data.parts import Part, Parts, data_state
+from tagmask.engine.lanes import in_lanes
 from tagmask.engine.log import Display
 from tagmask.engine.runtime import Runtime
 from tagmask.engine.signals import StopSignal
@@ -36,6 +38,9 @@ _HARMLESS = {
     "max_bad",
     "broken_limit",
 }
+
+_LARGE = 4_000_000
+"""Pixels from which on nothing is done beside an image."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,7 @@ def each_image(
     title: str,
     outputs: Callable[[str], Sequence[Path]],
     work: Callable[[int, Batch], None],
+    lanes: int = 1,
 ) -> None:
     """Do `work` for every image whose outputs are not there and whole; processes share the images.
 
@@ -183,6 +189,7 @@ def each_image(
         title: What the display says.
         outputs: Files below `Context.out` that `work` writes for an image name.
         work: (index in `dataset`, batch of one on the device).
+        lanes: Images that are worked on at once, see `engine.lanes`; `work` then keeps nothing of its own.
 
     Raises:
         Stopped: A stop signal came; what is done is on disk.
@@ -195,9 +202,15 @@ def each_image(
     if not todo:
         return
     left, done = dataset.subset(todo), len(dataset) - len(todo)
-    with StopSignal() as stop, context.display.task(title, len(dataset), done) as task:
-        for position, batch in eval_images(left, runtime.rank, runtime.world, prefetch=1):
-            work(todo[position], batch.to(runtime.device))
+    found = eval_images(left, runtime.rank, runtime.world, prefetch=1)
+    working = in_lanes(
+        lambda job: work(todo[job[0]], job[1].to(runtime.device)),
+        found,
+        lanes,
+        lambda job: job[1].images[0, 0].numel() > _LARGE,
+    )
+    with StopSignal() as stop, context.display.task(title, len(dataset), done) as task, closing(working):
+        for _, batch in working:
             ledger.note(outputs(batch.names[0]))
             task.advance(runtime.world)
             stop.check(f"{title} stopped; finished images are kept")

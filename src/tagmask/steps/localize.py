@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import Field
 from tagmask import methods
 from tagmask.data import TagDataset
 from tagmask.data.parts import Part
+from tagmask.engine.lanes import lanes_for
 from tagmask.errors import ConfigError, DataError
 from tagmask.inference.predictor import Predictor, Use, picture_of
 from tagmask.inference.views import MapConfig, map_kinds, map_views
@@ -123,9 +125,10 @@ def localize(plan: _Plan, context: Context) -> dict[str, Any]:
             path = file_for(folder / kind, batch.names[0], ".npz")
             save_maps(path, own, chosen.cpu().numpy(), own.shape[-2:], config.half)
 
-    each_image(
-        context, dataset, "localize", lambda name: [file_for(folder / k, name, ".npz") for k in kinds], work
-    )
+    def outputs(name: str) -> list[Path]:
+        return [file_for(folder / kind, name, ".npz") for kind in kinds]
+
+    each_image(context, dataset, "localize", outputs, work, lanes_for(context.runtime.device, trained.method))
     views = map_views(trained.method, config)
     return {"images": len(dataset), "split": dataset.split, "kinds": list(kinds), "views": views}
 

@@ -18,6 +18,7 @@ from tagmask.config import Config
 from tagmask.data import TagDataset
 from tagmask.data.loader import eval_images
 from tagmask.data.parts import Part
+from tagmask.engine.lanes import lanes_for
 from tagmask.errors import DataError
 from tagmask.inference.crf import CRFName, crf_preset, refine_by_crf
 from tagmask.ops.labels import labels_from_maps, labels_with_ignore, refine_labels
@@ -211,7 +212,8 @@ def refine(plan: _Plan, context: Context) -> dict[str, Any]:
             file_for(folder, batch.names[0], ".png"), labels[0].cpu().numpy().astype(np.uint8), palette
         )
 
-    each_image(context, dataset, "refine", lambda name: [file_for(folder, name, ".png")], work)
+    lanes = lanes_for(context.runtime.device)
+    each_image(context, dataset, "refine", lambda name: [file_for(folder, name, ".png")], work, lanes)
     made: dict[str, Any] = {"images": len(dataset), "split": dataset.split}
     if plan.cut is not None:
         made["fitted"] = {

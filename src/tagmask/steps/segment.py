@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from pydantic import Field
 from tagmask import methods
 from tagmask.data import TagDataset
 from tagmask.data.parts import Part
+from tagmask.engine.lanes import lanes_for
 from tagmask.errors import ConfigError, DataError
 from tagmask.inference.crf import CRFName, crf_preset
 from tagmask.inference.given_views import GivenViews
@@ -112,7 +114,11 @@ def segment(plan: _Plan, context: Context) -> dict[str, Any]:
         mask = predictor.predict(picture_of(batch.images), tags).mask
         write_mask(file_for(folder, batch.names[0], ".png"), mask, palette)
 
-    each_image(context, dataset, "segment", lambda name: [file_for(folder, name, ".png")], work)
+    def outputs(name: str) -> list[Path]:
+        return [file_for(folder, name, ".png")]
+
+    lanes = lanes_for(context.runtime.device, plan.trained.method)
+    each_image(context, dataset, "segment", outputs, work, lanes)
     return {"images": len(dataset), "split": dataset.split}
 
 
