@@ -43,11 +43,10 @@ def ways(fitted: dict[str, Any]) -> dict[str, RefineConfig]:
         "fitted threshold": RefineConfig(method="none", background=cut),
         "refined from the fitted threshold": RefineConfig(method="par", background=cut),
     }
+    size = fitted.get("shrink", 2)  # runs of before it was chosen have no entry
     if fitted["method"] == "par":
-        size = fitted.get("shrink", 2)  # runs of before it was chosen have no entry
         found["refined to the plain cut's size"] = RefineConfig(method="par", background=chosen, shrink=size)
     for level in GRID:
-        size = fitted.get("shrink", 2)
         found[f"{BEST} {level}"] = RefineConfig(method=fitted["method"], background=level, shrink=size)
     return found
 

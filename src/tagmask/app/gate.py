@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from tagmask.app.visitors import cookie_header, token_in, visitor_of
+from tagmask.engine.bodies import drop_body
 
 __all__ = ["Gate"]
 
@@ -69,7 +69,7 @@ class Gate:
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             if refusal[0] == 413:
-                await _forget(receive)
+                await drop_body(receive, _FORGOTTEN, _PATIENCE)
             await _answer(send, *refusal)
             return
         cookies = headers.get("cookie", "")
@@ -87,8 +87,7 @@ class Gate:
 
     async def _passed(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
         """Hand a request on, its body counted."""
-        begun = over = False
-        more = True
+        begun, over, more = False, False, True
         path = scope["path"]
         most = self.limit if _LARGE.fullmatch(path) else _ASKED
         seen = 0
@@ -118,7 +117,7 @@ class Gate:
         except TooLarge:
             if not begun:
                 if more:
-                    await _forget(receive)
+                    await drop_body(receive, _FORGOTTEN, _PATIENCE)
                 await _answer(send, 413, self._too_large())
 
     def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
@@ -149,20 +148,6 @@ def _headers(scope: Scope) -> dict[str, str]:
 def _with_headers(given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     ours = [(key.encode(), value.encode()) for key, value in _HEADERS.items()]
     return [*((key, value) for key, value in given if key.decode("latin-1").lower() not in _HEADERS), *ours]
-
-
-async def _forget(receive: Receive) -> None:
-    """Read what is left of a body, within bounds."""
-    seen = 0
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            while seen < _FORGOTTEN:
-                message = await receive()
-                seen += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        pass  # answered all the same; who sends so slowly may not hear it
 
 
 async def _answer(send: Send, status: int, text: str, more: Sequence[tuple[str, str]] = ()) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hmac
@@ -11,6 +10,8 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
+
+from tagmask.engine.bodies import drop_body
 
 __all__ = ["Door", "read_object"]
 
@@ -136,12 +137,5 @@ async def _turned_away(receive: Receive, send: Send, status: int, reason: str) -
         headers.append((b"www-authenticate", b'Basic realm="tagmask"'))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_PATIENCE):
-            dropped = 0
-            while dropped < _DROPPED:
-                message = await receive()
-                dropped += len(message.get("body", b""))
-                if not message.get("more_body"):
-                    break
+    await drop_body(receive, _DROPPED, _PATIENCE)
     await send({"type": "http.response.body", "body": b""})
