@@ -12,8 +12,8 @@ import pytest
 from tagmask.data import ClassTable
 from tagmask.models.trained import build_method, save_method
 from tests.contract.test_methods import TINY
+from tests.tools.backend import NAMES, annotation, asked, call, set_up
 from tests.tools.label_studio import until
-from tests.tools.test_label_studio_backend import NAMES, annotation, asked, call, place, set_up  # noqa: F401
 
 pytest.importorskip("uvicorn")
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ class Program:
 
 
 @pytest.fixture
-def start(place, tmp_path):  # noqa: F811
+def start(place, tmp_path):
     """Starts the program; whatever still runs is killed at the end."""
     model, out, begun = tmp_path / "model", tmp_path / "out", []
     save_method(model, build_method("more", TINY["more"], 2), "more", ClassTable(NAMES), {}, {})
