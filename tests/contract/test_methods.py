@@ -30,7 +30,7 @@ TINY = {
     "more": {"backbone": "vit:patch=8,dim=32,depth=3,heads=2,size=64", "seg_from": 0, "refine_steps": 2},
     "psa": {"width": 4},
     "segmenter": {"width": 4},
-    "transcam": {"backbone": "conformer:dim=24,depth=3,heads=2,ratio=1,base=8"},
+    "transcam": {"backbone": "conformer:dim=24,depth=3,heads=2,ratio=1,base=8", "base": 96},
     "weaktr": {"backbone": VIT},
 }
 

@@ -39,7 +39,7 @@ def studio():
             pass
 
     web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Studio)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
+    threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{web.server_address[1]}", asked
     web.shutdown()
     web.server_close()
