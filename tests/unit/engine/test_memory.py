@@ -10,7 +10,7 @@ import pytest
 
 # In a process of its own: what other tests left on the heap decides where large tensors go.
 PROGRAM = """
-import resource, sys, torch
+import resource, torch
 from tagmask.engine.memory import keep_freed_memory
 
 def faults():
@@ -19,27 +19,24 @@ def faults():
     del held
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-kept = keep_freed_memory() if sys.argv[1] == "keep" else True
-rounds = [faults() for _ in range(12)]
-print(kept, min(rounds[4:]))  # the first rounds find every place its pages
+def quietest_round():
+    rounds = [faults() for _ in range(12)]
+    return min(rounds[4:])  # the first rounds find every place its pages
+
+given_back = quietest_round()
+print(given_back, keep_freed_memory(), quietest_round())
 """
-
-
-def quietest_round(how: str) -> int:
-    """Fewest page faults of a round of eight large tensors, of several rounds in a process of its own."""
-    # A fixed threshold: by itself glibc learns one, and then gives back more or less as the heap lies.
-    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, "-c", PROGRAM, how]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-    kept, faults = done.stdout.split()
-    if kept == "False":
-        pytest.skip("another C library")
-    return int(faults)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
 def test_large_tensors_reuse_their_pages():
-    given_back = quietest_round("give back")
-    if given_back == 0:
+    # A fixed threshold: by itself glibc learns one, and then gives back more or less as the heap lies.
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    given_back, could, kept = done.stdout.split()
+    if could == "False":
+        pytest.skip("another C library")
+    if int(given_back) == 0:
         pytest.skip("this system counts no page faults")
-    assert quietest_round("keep") <= given_back / 2
+    assert int(kept) <= int(given_back) / 2
