@@ -144,7 +144,10 @@ def test_a_dying_worker_is_one_clear_error(data):
         _take(1, data, die, 2, seed=0, num_workers=1)
 
 
-def test_a_stalled_worker_is_one_clear_error(data):
+def test_a_stalled_worker_is_one_clear_error(data, monkeypatch):
+    # PyTorch gives a worker that much time to end by itself before it ends it; 5 s otherwise.
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5, raising=False)
+
     def sleep(image, rng, label):
         time.sleep(60)
 
