@@ -115,14 +115,19 @@ def test_json_of_a_refusal(tmp_path):
 
 
 def test_verbose_shows_where_and_quiet_does_not(tmp_path):
-    assert "Traceback" not in command("evaluate", tmp_path / "nowhere", "-q").stderr
+    for flag, shown in (("-q", False), ("-v", True)):
+        said = command("evaluate", tmp_path / "nowhere", flag)
+        assert (said.exit_code, "Traceback" in said.stderr) == (2, shown)
+        log = logging.getLogger("tagmask")
+        assert (log.handlers, log.level) == ([], logging.NOTSET)
+    # In a process of its own as well, with a command that needs no PyTorch to fail.
     done = subprocess.run(
-        [sys.executable, "-m", "tagmask", "evaluate", str(tmp_path / "nowhere"), "-v"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "tagmask", "show", "nowhere", "-v"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, "Traceback" in done.stderr) == (2, True)
-    log = logging.getLogger("tagmask")
-    assert (log.handlers, log.level) == ([], logging.NOTSET)
 
 
 def test_the_logger_is_a_real_one(caplog, tmp_path):
