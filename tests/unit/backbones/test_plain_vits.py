@@ -87,7 +87,7 @@ def test_a_bias_by_offset_means_the_same_on_another_grid():
 def test_a_training_step_reaches_every_block(method, backbone):
     torch.manual_seed(0)
     made = create_method(method, 3, backbone=backbone, weights="none").train()
-    side = 7 * (14 if "patch14" in backbone else 16)
+    side = 4 * (14 if "patch14" in backbone else 16)
     tags = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
     result = made(Batch(torch.rand(2, 3, side, side), tags, ("a", "b")), 0)
     assert result.loss.isfinite()
