@@ -29,6 +29,19 @@ def test_looking_around_loads_no_torch(arguments):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize(("given", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(given, policy):
+    code = (
+        "import os, sys, tagmask.cli.main as cli\n"
+        "cli.app = lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)\n"
+        "cli.main()"
+    )
+    env = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    env |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.split() == [policy, "False"]
+
+
 def test_list_names_methods_data_and_recipes():
     text = tagmask("list").stdout
     for name in ("more", "folder", "voc", "coco"):

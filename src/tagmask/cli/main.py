@@ -41,7 +41,7 @@ from tagmask.cli.common import (
     show_line,
 )
 from tagmask.cli.complete import known_recipes, things
-from tagmask.cli.manner import HELP, App
+from tagmask.cli.manner import HELP, App, considerate
 from tagmask.cli.run import do_steps
 from tagmask.cli.teach import teach
 
@@ -52,9 +52,8 @@ app = App(
     help="Image tags into pixel masks: weakly supervised semantic segmentation.",
     epilog=HELP,
 )
-app.add_typer(data.app, name="data")
-app.add_typer(annotate.app, name="annotate")
-app.add_typer(serve.app, name="serve")
+for _name, _group in {"data": data, "annotate": annotate, "serve": serve}.items():
+    app.add_typer(_group.app, name=_name)
 
 
 def _show_version(asked: bool) -> None:
@@ -297,4 +296,5 @@ def version() -> None:
 
 def main() -> None:
     """Entry point of the ``tagmask`` command."""
+    considerate()
     app()

@@ -37,6 +37,7 @@ from tagmask.losses.tokens import (
 from tagmask.methods.base import Method, MethodConfig, ordered
 from tagmask.ops.affinity import affinity_labels
 from tagmask.ops.attention import attend_maps, class_patch_similarity, patch_to_patch
+from tagmask.ops.image_classes import one_class_scores, tag_weighted_scores
 from tagmask.ops.images import truncated_levels
 from tagmask.ops.labels import labels_with_ignore, refine_labels
 from tagmask.ops.maps import class_maps, min_max, present_classes, take_classes
@@ -144,6 +145,8 @@ class MoReConfig(MethodConfig):
     tag_weight: Weight = 0.0
     """Power of the classifier's chance for a class that its probability in masks is multiplied by: 0 as
     released; 1 reads the decoder as "where, if anywhere"."""
+    one_class: bool = False
+    """An image shows one class at most: whatever any class gets in a mask goes to the most likely one."""
     match_area: bool = False
     """After a training on labels, where masks cover half as much again as these, shift the background's logit
     half of the way. The balanced cross entropy makes small objects larger than their labels."""
@@ -160,14 +163,7 @@ class MoReConfig(MethodConfig):
     power: Power = 0.9
     """Of the polynomial decay."""
 
-    updates: ClassVar[tuple[str, ...]] = (
-        "late_from",
-        "mct_from",
-        "ptc_from",
-        "lir_from",
-        "seg_from",
-        "warmup",
-    )
+    updates: ClassVar = ("late_from", "mct_from", "ptc_from", "lir_from", "seg_from", "warmup")
 
     @model_validator(mode="after")
     def _ordered(self) -> MoReConfig:
@@ -566,14 +562,12 @@ class MoRe(Method):
     def segment(self, images: Tensor) -> Tensor:
         """Decoder logits (B, K + 1, h, w) on the patch grid for images (B, 3, H, W) in [0, 1]."""
         patches = self.encoder(images).patches
-        logits: Tensor = self.decoder(patches)
-        background, classes = logits[:, :1], logits[:, 1:]
+        scores: Tensor = self.decoder(patches)
         if self.config.tag_weight:
-            chances = F.logsigmoid(self.logits(patches).float())[:, :, None, None]
-            classes = classes + self.config.tag_weight * chances
+            scores = tag_weighted_scores(scores, self.logits(patches), self.config.tag_weight)
         if self.background_shift is not None:
-            background = background + self.background_shift
-        return torch.cat([background, classes], 1)
+            scores = torch.cat([scores[:, :1] + self.background_shift, scores[:, 1:]], 1)
+        return one_class_scores(scores) if self.config.one_class else scores
 
     def view_maps(self, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
         """Raw maps of one view: CAMs of both classifiers, LAM from class-patch similarity, attended CAM."""

@@ -66,8 +66,8 @@ def decide(config: RunConfig, given: Collection[str], budget: float | None = Non
         UserError: The data cannot be opened, or the time is too short for its images.
     """
     data = Parts(config.data)
-    train, every = data.open("train"), data.open("both")
-    found = [*_blocks(config), *_sizes(train), *_updates(train), *_background(train)]
+    train = data.open("train")
+    found = [*_blocks(config), *_sizes(train), *_updates(train), *_background(train), *_one_class(train)]
     if native_bf16(config.runtime.device):
         found.append(
             Decision("runtime.precision", "bf16", "this machine computes it natively, about twice as fast")
@@ -76,10 +76,8 @@ def decide(config: RunConfig, given: Collection[str], budget: float | None = Non
     if budget is None:
         return found
     settled = read_config(config, {decision.key: decision.value for decision in found})
-    return [
-        *found,
-        *_within(budget, len(train), len(every), measure(settled, train), given),
-    ]
+    counts = _Counts(len(train), len(data.open("both")), len(data.open(settled.segment.split)))
+    return [*found, *_within(budget, counts, measure(settled, train), given)]
 
 
 @dataclass(frozen=True)
@@ -255,18 +253,33 @@ def _background(train: TagDataset) -> list[Decision]:
     return [Decision(key, value, reason) for key, value in values.items()]
 
 
-def _within(budget: float, train: int, every: int, speed: Speed, given: Collection[str]) -> list[Decision]:
-    """Fewer or more updates, and maps and masks of fewer images if need be."""
-    maps, masks, found = every, every, []
-    fixed = speed.start + maps * speed.maps + masks * speed.mask
-    if fixed > 0.6 * budget:
-        reason = f"maps and masks of all {every} images would take {fixed / 60:.1f} minutes"
+def _one_class(train: TagDataset) -> list[Decision]:
+    """Masks of one class where no image carries two tags."""
+    counts = [int(train.tags(i).sum()) for i in range(len(train)) if train.has_tags(i)]
+    if train.num_classes < 2 or max(counts, default=0) != 1:
+        return []
+    reason = f"none of the {len(counts)} tagged images has two tags, so masks show one class each"
+    return [Decision("student.model.one_class", True, reason)]
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Images: to learn from, of all parts, to make masks of."""
+
+    train: int
+    every: int
+    masks: int
+
+
+def _within(budget: float, counts: _Counts, speed: Speed, given: Collection[str]) -> list[Decision]:
+    """Fewer or more updates, and maps of fewer images if need be."""
+    train, maps, found = counts.train, counts.every, []
+    masks = counts.masks * speed.mask
+    fixed = speed.start + maps * speed.maps + masks
+    if fixed > 0.6 * budget and train < maps:
+        reason = f"maps of all {maps} images would take {maps * speed.maps / 60:.1f} minutes"
         found = [Decision("localize.split", "train", reason), Decision("refine.split", "train", reason)]
-        found.append(
-            Decision("segment.split", "auto", f"{reason}; tagmask segment RUN --split both makes the rest")
-        )
-        maps, masks = train, max(1, every - train)
-        fixed = speed.start + maps * speed.maps + masks * speed.mask
+        fixed = speed.start + train * speed.maps + masks
     count = int((0.95 * budget - fixed) / (2 * speed.update))
     if count < _FEWEST:
         least = (fixed + 2 * _FEWEST * speed.update) / 0.95

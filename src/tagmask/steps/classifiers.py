@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from tagmask.data.loader import TrainBatches, train_batches
 from tagmask.data.transforms.banded import for_bands
 from tagmask.data.transforms.base import make_view
+from tagmask.engine.lanes import in_lanes, lanes_for
 from tagmask.engine.log import CsvLog
 from tagmask.engine.signals import StopSignal
 from tagmask.errors import ConfigError
@@ -21,6 +24,7 @@ from tagmask.steps.fitting import Plan, kept_aside
 from tagmask.training.heads import HeadsConfig, TokenBank, fit_head
 from tagmask.training.padding import on_patches
 from tagmask.training.tag_scores import score_tags
+from tagmask.types import Batch
 
 __all__ = ["fit_classifiers"]
 
@@ -92,6 +96,14 @@ def _fit(bank: TokenBank, method: Method, settings: HeadsConfig, context: Contex
     return found
 
 
+@dataclass
+class _Views:
+    """A batch of views, and what the backbone finds in them."""
+
+    batch: Batch
+    found: dict[str, Tensor] = field(default_factory=dict)
+
+
 def _collect(plan: Plan, context: Context) -> TokenBank:
     """Tokens of random views; every process computes all."""
     config, method, runtime = plan.job.config, plan.method.eval(), context.runtime
@@ -102,14 +114,19 @@ def _collect(plan: Plan, context: Context) -> TokenBank:
     batches = [_batches(plan, view, context.runtime.seed + i) for i, view in enumerate(kinds)]
     taken = (batch for turn in zip(*batches, strict=False) for batch in turn)
     ready = map(partial(on_patches, multiple=method.side_multiple), taken)
-    with StopSignal() as stop, context.display.task("train", config.iterations) as task:
-        for _, batch in zip(range(config.iterations), ready, strict=False):
-            batch = batch.to(runtime.device)
-            with runtime.predicting():
-                found = method.head_tokens(batch.images)
-            _refuse_none(found, method)
-            bank = bank or TokenBank.sized(found, batch.tags, config.iterations * config.batch_size)
-            bank.add(found, batch.tags)
+    jobs = (_Views(batch) for _, batch in zip(range(config.iterations), ready, strict=False))
+
+    def work(views: _Views) -> None:
+        with runtime.predicting():
+            views.found = method.head_tokens(views.batch.images.to(runtime.device))
+
+    lanes = in_lanes(work, jobs, lanes_for(runtime.device, method), lambda _: False)
+    with StopSignal() as stop, context.display.task("train", config.iterations) as task, closing(lanes):
+        for views in lanes:
+            _refuse_none(views.found, method)
+            tags = views.batch.tags
+            bank = bank or TokenBank.sized(views.found, tags, config.iterations * config.batch_size)
+            bank.add(views.found, tags)
             task.advance()
             stop.check("train stopped; it begins again, for tokens are not kept")
             if bank.full:

@@ -11,6 +11,7 @@ from tagmask.config import validate
 from tagmask.errors import ConfigError
 from tagmask.methods import get
 from tagmask.methods.more import MoRe, MoReConfig, Seeds
+from tagmask.ops.image_classes import one_class_scores
 from tagmask.types import Batch
 
 K = 4
@@ -303,6 +304,16 @@ def test_masks_weigh_every_class_by_its_chance_to_be_in_the_image():
         shares[:, 1:] *= plain.classify(images).sigmoid()[:, :, None, None] ** 2
         expected = shares / shares.sum(1, keepdim=True)
         torch.testing.assert_close(method.segment(images).softmax(1), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_masks_of_images_that_show_one_class_at_most():
+    method, plain = make(one_class=True, tag_weight=1.0).eval(), make(tag_weight=1.0).eval()
+    plain.load_state_dict(method.state_dict())
+    images = batch().images
+    with torch.no_grad():
+        found = method.segment(images)
+        torch.testing.assert_close(found, one_class_scores(plain.segment(images)))
+    assert all(len(mask.unique()) <= 2 for mask in found.argmax(1))
 
 
 def test_the_background_shift_is_added_saved_and_0_in_models_of_before():

@@ -70,6 +70,13 @@ def test_many_tags_on_every_image_mean_that_there_is_no_background(tmp_path):
     assert with_background.config.refine.background is None
 
 
+@pytest.mark.parametrize(("tags", "one"), [(["a", "b", "c", ""], True), (["a", "b", "c;d", ""], False)])
+def test_masks_show_one_class_where_no_image_has_two_tags(tmp_path, tags, one):
+    settled = auto.settle({"data.root": str(folder(tmp_path / "things", tags * 6))})
+    assert ("student.model.one_class" in settled.config.decided) is one
+    assert settled.config.student.model.get("one_class", False) is one
+
+
 def test_one_image_without_a_tag_is_a_background(tmp_path):
     root = folder(tmp_path / "land", ["a;b", "b;c;d", "a;c;d", ""] * 6)
     assert auto.settle({"data.root": str(root)}).config.refine.fit
