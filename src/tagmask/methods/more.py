@@ -145,8 +145,9 @@ class MoReConfig(MethodConfig):
     tag_weight: Weight = 0.0
     """Power of the classifier's chance for a class that its probability in masks is multiplied by: 0 as
     released; 1 reads the decoder as "where, if anywhere"."""
-    one_class: bool = False
-    """An image shows one class at most: whatever any class gets in a mask goes to the most likely one."""
+    classes_per_image: Literal["any", "one", "at_most_one"] = "any"
+    """How many classes an image can show. If not "any", a mask shows one: the most likely of the image, or
+    with "at_most_one" perhaps none."""
     match_area: bool = False
     """After a training on labels, where masks cover half as much again as these, shift the background's logit
     half of the way. The balanced cross entropy makes small objects larger than their labels."""
@@ -563,11 +564,14 @@ class MoRe(Method):
         """Decoder logits (B, K + 1, h, w) on the patch grid for images (B, 3, H, W) in [0, 1]."""
         patches = self.encoder(images).patches
         scores: Tensor = self.decoder(patches)
-        if self.config.tag_weight:
-            scores = tag_weighted_scores(scores, self.logits(patches), self.config.tag_weight)
+        power, most = self.config.tag_weight, self.config.classes_per_image
+        if most != "any":
+            scores = one_class_scores(scores, self.logits(patches), power, most == "at_most_one")
+        elif power:
+            scores = tag_weighted_scores(scores, self.logits(patches), power)
         if self.background_shift is not None:
             scores = torch.cat([scores[:, :1] + self.background_shift, scores[:, 1:]], 1)
-        return one_class_scores(scores) if self.config.one_class else scores
+        return scores
 
     def view_maps(self, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
         """Raw maps of one view: CAMs of both classifiers, LAM from class-patch similarity, attended CAM."""

@@ -25,22 +25,33 @@ def tag_weighted_scores(scores: A, tags: Array, power: float) -> A:
     return like(scores, torch.cat([given[:, :1], given[:, 1:] + power * chances[:, :, None, None]], 1))
 
 
-def one_class_scores(scores: A) -> A:
-    """Scores of an image that shows one class at most.
+def one_class_scores(scores: A, tags: Array, power: float, nothing: bool) -> A:
+    """Scores of an image that shows one class, or perhaps nothing.
 
-    A pixel of the foreground is of whichever class the image shows, so what its classes have together goes to
-    the likeliest class of the image: the one with the largest mean probability over all pixels. The others
-    stay behind it by the difference of these means.
+    The classes of an image exclude each other, so the probabilities of its tags sum to 1, together with that
+    of nothing if this is possible; then every pixel is background. A pixel of the foreground is of whichever
+    class the image shows: what its classes have together goes to the likeliest class of the image, the one
+    with the largest mean probability over all pixels. The others stay behind it by the difference of these
+    means.
 
     Args:
         scores: Logits of background and classes, (B, K + 1, H, W).
+        tags: Logits of the image's tags, (B, K).
+        power: Of the probabilities of the tags; 0 makes no use of them.
+        nothing: Whether the image may show none of the classes.
 
     Returns:
-        Logits, (B, K + 1, H, W): in every pixel the same class is ahead of the others. The background's
-        probability is kept but for what the classes behind add.
+        Logarithms of probabilities but for a factor of each pixel, (B, K + 1, H, W): in every pixel the same
+        class is ahead of the others.
     """
-    given = tensor("scores", scores).float()
-    foreground = given[:, 1:].logsumexp(1, keepdim=True)
-    means = given.softmax(1)[:, 1:].mean((2, 3)).clamp(min=1e-12).log()
-    behind = means - means.amax(1, keepdim=True)
-    return like(scores, torch.cat([given[:, :1], foreground + behind[:, :, None, None]], 1))
+    where, given = tensor("scores", scores).float().log_softmax(1), tensor("tags", tags).float()
+    if nothing:
+        given = torch.cat([torch.zeros_like(given[:, :1]), given], 1)
+    shares = (power * given.log_softmax(1))[:, :, None, None]
+    background, classes = where[:, :1], where[:, 1:] + shares[:, -where[:, 1:].shape[1] :]
+    if nothing and power:
+        none = shares[:, :1]
+        background = torch.logaddexp(background + torch.log1p(-none.exp()), none.expand_as(background))
+    means = torch.cat([background, classes], 1).softmax(1)[:, 1:].mean((2, 3), keepdim=True)
+    behind = means.clamp(min=1e-12).log() - means.amax(1, keepdim=True).clamp(min=1e-12).log()
+    return like(scores, torch.cat([background, classes.logsumexp(1, keepdim=True) + behind], 1))

@@ -258,8 +258,11 @@ def _one_class(train: TagDataset) -> list[Decision]:
     counts = [int(train.tags(i).sum()) for i in range(len(train)) if train.has_tags(i)]
     if train.num_classes < 2 or max(counts, default=0) != 1:
         return []
-    reason = f"none of the {len(counts)} tagged images has two tags, so masks show one class each"
-    return [Decision("student.model.one_class", True, reason)]
+    key, none = "student.model.classes_per_image", counts.count(0)
+    if none:
+        reason = f"of {len(counts)} tagged images {none} have no tag and the others one; so have masks"
+        return [Decision(key, "at_most_one", reason)]
+    return [Decision(key, "one", f"each of the {len(counts)} tagged images has one tag; so have masks")]
 
 
 @dataclass(frozen=True)

@@ -70,11 +70,19 @@ def test_many_tags_on_every_image_mean_that_there_is_no_background(tmp_path):
     assert with_background.config.refine.background is None
 
 
-@pytest.mark.parametrize(("tags", "one"), [(["a", "b", "c", ""], True), (["a", "b", "c;d", ""], False)])
-def test_masks_show_one_class_where_no_image_has_two_tags(tmp_path, tags, one):
-    settled = auto.settle({"data.root": str(folder(tmp_path / "things", tags * 6))})
-    assert ("student.model.one_class" in settled.config.decided) is one
-    assert settled.config.student.model.get("one_class", False) is one
+@pytest.mark.parametrize(
+    ("tags", "most"),
+    [
+        (["a", "b", "c", "d"], "one"),
+        (["a", "b", "c", ""], "at_most_one"),
+        (["a", "b", "c;d", ""], None),
+        (["a", "a", "", ""], "at_most_one"),
+    ],
+)
+def test_masks_show_one_class_where_no_image_has_two_tags(tmp_path, tags, most):
+    config = auto.settle({"data.root": str(folder(tmp_path / "things", tags * 6))}).config
+    assert ("student.model.classes_per_image" in config.decided) is (most is not None)
+    assert config.student.model.get("classes_per_image") == most
 
 
 def test_one_image_without_a_tag_is_a_background(tmp_path):
