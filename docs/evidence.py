@@ -196,6 +196,28 @@ def auto_views() -> str:
     return f"{text}\n{told}File: `benchmarks/results/auto_views.json`.\n"
 
 
+def auto_times() -> str:
+    """Whole runs of recipe auto with nothing else running: what the plan said, and what every step took."""
+    record = read("auto_times") or []
+    names = list(dict.fromkeys(step for row in record for step in row["steps"]))
+    lines = [
+        (
+            f"{SETS[row['set']]}, seed {row['seed']}",
+            row["what"],
+            f"{row['planned'] / 60:.0f} min" if row["planned"] else "",
+            f"{row['seconds'] / 60:.1f} min",
+            *(f"{row['steps'].get(name, '')} s" for name in names),
+        )
+        for row in record
+    ]
+    if not lines:
+        return ""
+    text = table(("images", "run", "plan", "from command to verdict", *names), lines)
+    told = f"Machine: {record[-1]['machine']}; the first row: {record[0]['machine']}. "
+    told += f"Reproduce: `{record[0]['command']}`. "
+    return f"{text}\n{told}File: `benchmarks/results/auto_times.json`.\n"
+
+
 def about(record: Mapping[str, Any]) -> str:
     """How a table came about, and how to make it again."""
     text = f"{record['data']}; {record['task']}. {record['machine']}, {record['precision']}."
@@ -293,6 +315,7 @@ TABLES = {
     "cuts": cuts,
     "label_choices": label_choices,
     "auto_views": auto_views,
+    "auto_times": auto_times,
     "memory": memory,
     "micro_batches": micro_batches,
 }

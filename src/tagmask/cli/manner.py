@@ -195,10 +195,11 @@ def show_line(text: str, error: bool = False, **facts: Any) -> None:
 
 
 def considerate() -> None:
-    """Let threads that wait for others sleep; call it before PyTorch is loaded.
+    """Let threads that wait for others sleep after about ten microseconds; call it before PyTorch is loaded.
 
-    PyTorch's threads wait by spinning. Where another program wants a core, they spin for one that does not
-    run: beside one busy process on two cores, a training step took 5 s instead of 0.8. A value that the user
-    set is kept.
+    By default they spin, and where another program wants a core, they spin for a thread that does not run
+    (`benchmarks/waiting.py`). What the user set in the environment is kept. GNU's OpenMP reads it, which
+    PyTorch has on Linux.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
