@@ -115,36 +115,33 @@ def resize_positions_traced(
     counts = [torch.ones(side, device=rows.device, dtype=torch.float64).sum() for side in size]
     stored = square & (counts[0] == grid[0]) & (counts[1] == grid[1])
     down, across = (
-        torch.where(stored, _cubic_weights(count, side, full, 0.0), _cubic_weights(count, side, full, offset))
+        # The rows that the step is worked out for: the offset is not added where the grid is left alone.
+        _cubic_weights(torch.where(stored, count, count + offset), side, full)
         for count, side, full in zip(counts, size, grid, strict=True)
     )
     made = torch.einsum("ih,hwd,jw->ijd", down, table, across)
     return made.reshape(1, -1, rows.shape[2])
 
 
-def _cubic_weights(count: Tensor, length: int, source: int, offset: float) -> Tensor:
+def _cubic_weights(count: Tensor, length: int, source: int) -> Tensor:
     """PyTorch's bicubic weights (length, source): Keys' cubic with a = -0.75, borders repeated.
 
     Args:
-        count: `length` as a float64 tensor, ().
+        count: What the rows there are count as in the wanted grid, float64, (): `length` or a little more.
         length: Rows wanted.
         source: Rows there are.
-        offset: Added to the wanted rows before they are divided by those there are.
     """
     # PyTorch works the step out in double precision, too, and everything else in single.
-    step = (source / (count + offset)).float()
-    place = (torch.arange(length, device=count.device) + 0.5) * step - 0.5
-    first = place.floor()
-    columns = torch.arange(source, device=count.device)
-    total = torch.zeros((), device=count.device)
-    for shift in (-1, 0, 1, 2):
-        distance = (place - (first + shift)).abs()
-        near = (1.25 * distance - 2.25) * distance * distance + 1
-        far = ((-0.75 * distance + 3.75) * distance - 6.0) * distance + 3.0
-        weight = torch.where(distance <= 1, near, far)
-        index = (first + shift).clamp(0, source - 1)
-        total = total + torch.where(index[:, None] == columns, weight[:, None], 0.0)
-    return total
+    step = (source / count).float()
+    place = (torch.arange(length, device=count.device)[:, None] + 0.5) * step - 0.5
+    rows = place.floor() + torch.arange(-1, 3, device=count.device)  # the four around each place
+    distance = (place - rows).abs()
+    near = (1.25 * distance - 2.25) * distance * distance + 1
+    far = ((-0.75 * distance + 3.75) * distance - 6.0) * distance + 3.0
+    weights = torch.where(distance <= 1, near, far)
+    index = rows.clamp(0, source - 1)
+    hit = index[..., None] == torch.arange(source, device=count.device)
+    return torch.where(hit, weights[..., None], 0.0).sum(1)
 
 
 def pad_to_multiple(images: Tensor, multiple: int, value: float | Sequence[float] | Tensor = 0.0) -> Tensor:
