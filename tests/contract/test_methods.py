@@ -36,8 +36,8 @@ TINY = {
 
 
 @register_backbone(BEIT)
-def tiny_beit(drop_path):
-    shape = {"embed_dim": 32, "depth": 4, "num_heads": 2, "init_values": 0.1, "drop_path_rate": drop_path}
+def tiny_beit(drop_path, depth=4):
+    shape = {"embed_dim": 32, "depth": depth, "num_heads": 2, "init_values": 0.1, "drop_path_rate": drop_path}
     positions = {"use_abs_pos_emb": False, "use_rel_pos_bias": True}
     return Beit(img_size=48, patch_size=16, num_classes=0, **shape, **positions)
 
