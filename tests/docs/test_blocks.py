@@ -105,6 +105,7 @@ def runs(block: Block) -> bool:
 
 PYTHON = [block for block in blocks("python") if runs(block)]
 EXPORTED = "docs/guide/export-and-share.md"  # whose reader has exported a model, which takes a while
+SMALL = "vit:patch=16,dim=32,depth=1,heads=2,size=64"
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in PYTHON} - {EXPORTED}))
@@ -120,8 +121,8 @@ def test_python_runs(page, workplace, monkeypatch):
 @pytest.mark.slow
 def test_python_runs_on_an_exported_model(workplace, monkeypatch):
     torch.manual_seed(0)
-    method = build_method("psa", {"width": 4}, 3).eval()
-    trained = Trained(method, "psa", ClassTable(("cat", "dog", "sofa")), "", {})
+    method = build_method("segmenter", {"backbone": SMALL}, 3).eval()
+    trained = Trained(method, "segmenter", ClassTable(("cat", "dog", "sofa")), "", {})
     export_model(ExportConfig(format="torch"), trained, workplace / "model.pt2")
     test_python_runs(EXPORTED, workplace, monkeypatch)
 
