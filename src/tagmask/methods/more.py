@@ -147,7 +147,7 @@ class MoReConfig(MethodConfig):
     released; 1 reads the decoder as "where, if anywhere"."""
     classes_per_image: Literal["any", "one", "at_most_one"] = "any"
     """How many classes an image can show. If not "any", a mask shows one: the most likely of the image, or
-    with "at_most_one" perhaps none."""
+    with "at_most_one" perhaps none. Tiles of a large picture decide for themselves."""
     match_area: bool = False
     """After a training on labels, where masks cover half as much again as these, shift the background's logit
     half of the way. The balanced cross entropy makes small objects larger than their labels."""
