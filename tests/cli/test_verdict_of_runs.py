@@ -18,6 +18,7 @@ LEARNED = (
     "--set=model.backbone=tagmask_demo", "--weights=hub", "--set=model.aux_block=-2", "--size=96",
     "--set=student.model.train_blocks=2", "--set=student.train.size=96", "--set=localize.size=96",
     "--set=segment.size=96", "--set=segment.split=val", "--device=cpu", "--set=train.tensorboard=false",
+    "--set=train.batch_size=8", "--set=student.train.batch_size=8",
 )  # fmt: skip
 
 

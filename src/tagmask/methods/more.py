@@ -565,13 +565,11 @@ class MoRe(Method):
         patches = self.encoder(images).patches
         scores: Tensor = self.decoder(patches)
         power, most = self.config.tag_weight, self.config.classes_per_image
-        if most != "any":
-            scores = one_class_scores(scores, self.logits(patches), power, most == "at_most_one")
-        elif power:
-            scores = tag_weighted_scores(scores, self.logits(patches), power)
         if self.background_shift is not None:
             scores = torch.cat([scores[:, :1] + self.background_shift, scores[:, 1:]], 1)
-        return scores
+        if most != "any":
+            return one_class_scores(scores, self.logits(patches), power, most == "at_most_one")
+        return tag_weighted_scores(scores, self.logits(patches), power) if power else scores
 
     def view_maps(self, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
         """Raw maps of one view: CAMs of both classifiers, LAM from class-patch similarity, attended CAM."""

@@ -50,7 +50,7 @@ def one_class_scores(scores: A, tags: Array, power: float, nothing: bool) -> A:
     shares = (power * given.log_softmax(1))[:, :, None, None]
     background, classes = where[:, :1], where[:, 1:] + shares[:, -where[:, 1:].shape[1] :]
     if nothing and power:
-        none = shares[:, :1]
+        none = shares[:, :1].clamp(max=-1e-6)  # of exactly 0 the next line has no gradient
         background = torch.logaddexp(background + torch.log1p(-none.exp()), none.expand_as(background))
     means = torch.cat([background, classes], 1).softmax(1)[:, 1:].mean((2, 3), keepdim=True)
     behind = means.clamp(min=1e-12).log() - means.amax(1, keepdim=True).clamp(min=1e-12).log()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +105,29 @@ def _margins(
         size = (min(_SIDE, label.shape[2]), min(_SIDE, label.shape[3]))
         label = F.interpolate(label, size, mode="nearest")[0, 0]
         images = batch.images.to(context.runtime.device)
-        scores = image_scores(method, images, context.runtime, views).cpu()
+        with _any_classes(method):
+            scores = image_scores(method, images, context.runtime, views).cpu()
         scores = F.interpolate(scores, size, mode="bilinear")[0]
         known = label != IGNORE
         margins.append((scores[0] - scores[1:].amax(0))[known])
         foreground.append((label > 0)[known])
     return (torch.cat(margins), torch.cat(foreground)) if margins else None
+
+
+@contextmanager
+def _any_classes(method: Method) -> Iterator[None]:
+    """Scores without the knowledge that classes exclude each other, where a method has it.
+
+    That knowledge makes the masks of whole images smaller or larger, and by too little for images that the
+    network learned from, whose tags it is sure of. What is fitted here is the decoder's part.
+    """
+    config = method.config
+    if "classes_per_image" in type(config).model_fields:
+        method.config = config.model_copy(update={"classes_per_image": "any"})
+    try:
+        yield
+    finally:
+        method.config = config
 
 
 def _save(folder: Path, trained: Trained) -> None:

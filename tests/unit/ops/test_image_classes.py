@@ -57,7 +57,12 @@ def test_power_0_makes_no_use_of_the_tags(nothing):
 def test_scores_without_any_doubt_stay_finite(tags, nothing):
     given = torch.full((1, 3, 2, 2), -300.0)
     given[:, 0] = 300.0
-    assert bool(one_class_scores(given, torch.full((1, 2), tags), 1.0, nothing).isfinite().all())
+    image = torch.full((1, 2), tags, requires_grad=True)
+    found = one_class_scores(given.requires_grad_(), image, 1.0, nothing)
+    assert bool(found.isfinite().all())
+    found.sum().backward()
+    assert bool(given.grad.isfinite().all())
+    assert bool(image.grad.isfinite().all())
 
 
 def test_arrays_give_arrays():

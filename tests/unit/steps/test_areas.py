@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,3 +76,24 @@ def test_only_masks_clearly_larger_than_labels_are_mended(tmp_path, monkeypatch,
     kept = float(load_trained(folder).method.background_shift)
     assert kept == pytest.approx(told["background_shift"], abs=1e-4)
     assert kept == pytest.approx(before + ((found - 0.1) / 2 if shifted else 0), abs=2e-3)
+
+
+def test_the_area_is_that_of_the_decoder_not_of_what_classes_exclude(monkeypatch):
+    torch.manual_seed(0)
+    settings = {**TINY["model"], "classes_per_image": "at_most_one", "tag_weight": 1.0, "match_area": True}
+    method = get("more")(validate(MoReConfig, settings, "model"), 3).eval()
+    seen = []
+    monkeypatch.setattr(
+        areas,
+        "image_scores",
+        lambda own, *_: seen.append(own.config.classes_per_image) or torch.zeros(1, 4, 8, 8),
+    )
+    image, label = torch.rand(1, 3, 8, 8), np.zeros((8, 8), np.uint8)
+    monkeypatch.setattr(areas, "some_tagged", lambda *_: None)
+    monkeypatch.setattr(areas, "eval_images", lambda _: [(0, SimpleNamespace(images=image, names=("a",)))])
+    monkeypatch.setattr(areas, "file_for", lambda *_: SimpleNamespace(exists=lambda: True))
+    monkeypatch.setattr(areas, "read_mask", lambda _: label)
+    context = SimpleNamespace(runtime=SimpleNamespace(device=torch.device("cpu")))
+    areas._margins(method, None, None, None, context)
+    assert seen == ["any"]
+    assert method.config.classes_per_image == "at_most_one"
