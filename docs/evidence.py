@@ -196,6 +196,16 @@ def auto_views() -> str:
     return f"{text}\n{told}File: `benchmarks/results/auto_views.json`.\n"
 
 
+def one_class() -> str:
+    """Masks of the same networks with and without the knowledge that an image shows one class."""
+    record = read("one_class")
+    if record is None:
+        return ""
+    text = domains_table(record)
+    told = f"{unit(text)}Machine: {record[0]['machine']}. Reproduce: `{record[0]['command']}`. "
+    return f"{text}\n{told}File: `benchmarks/results/one_class.json`.\n"
+
+
 def auto_times() -> str:
     """Whole runs of recipe auto with nothing else running: what the plan said, and what every step took."""
     record = read("auto_times") or []
@@ -316,6 +326,7 @@ TABLES = {
     "label_choices": label_choices,
     "auto_views": auto_views,
     "auto_times": auto_times,
+    "one_class": one_class,
     "memory": memory,
     "micro_batches": micro_batches,
 }
