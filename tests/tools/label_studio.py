@@ -1,9 +1,10 @@
 """A walk through a real Label Studio on loopback, as a person would click it, with the times of every click.
 
-    python -m tests.tools.label_studio RUN SCENES [--out FILE]
+    python -m tests.tools.label_studio RUN SCENES [--out FILE] [--fit-seconds N] [--beside WORDS]
 
 RUN is a trained run of the demo, SCENES its data; the program ``label-studio`` is that of the environment
-variable LABEL_STUDIO, of ``.venv-label-studio``, or on the path.
+variable LABEL_STUDIO, of ``.venv-label-studio``, or on the path. The training stops by the clock: what else
+ran meanwhile is noted with ``--beside``, and more time makes up for it.
 """
 
 from __future__ import annotations
@@ -265,23 +266,28 @@ def main() -> None:
     parser.add_argument("scenes", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--port", type=int, default=8899)
+    parser.add_argument("--fit-seconds", type=int, default=50)
+    parser.add_argument("--beside", default="nothing", help="what else the machine did")
     given = parser.parse_args()
     scenes = given.scenes.resolve()
+    flags = ("--device", "cpu", "--fit-seconds", str(given.fit_seconds))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "serve").mkdir()
         with (
             label_studio(folder, scenes, given.port) as api,
-            backend(given.run, api.url, folder / "serve", "--device", "cpu") as ours,
+            backend(given.run, api.url, folder / "serve", *flags) as ours,
         ):
             found = walk(api, ours, scenes)
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
     found["machine"] = f"{os.cpu_count()} CPU cores, {platform.system()}, Python {platform.python_version()}"
+    found["machine"] += f", {threads} threads, beside it {given.beside}"
     trained = read_config(given.run)
     found["run"] = (
         f"recipe demo, {trained.train.iterations} updates of {trained.train.batch_size} scenes, "
         f"seed {trained.runtime.seed}; the scenes of tagmask.data.datasets.scenes"
     )
-    found["command"] = "python -m tests.tools.label_studio RUN SCENES"
+    found["command"] = f"python -m tests.tools.label_studio RUN SCENES --fit-seconds {given.fit_seconds}"
     text = json.dumps(found, indent=2) + "\n"
     print(text)
     if given.out:
