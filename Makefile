@@ -14,10 +14,10 @@ demo: $(VENV)/.ready
 	$(BIN)/tagmask demo
 
 test: lint types $(VENV)/.ready
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2
 
 fast: $(VENV)/.ready
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
