@@ -50,6 +50,7 @@ def without(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_what_only_posix_has():
     done = without(
         """

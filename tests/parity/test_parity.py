@@ -19,7 +19,7 @@ FILES = {
 }
 # Whole training steps and multi-scale passes of full-size networks take seconds each.
 SLOW = re.compile(
-    r"_step|_ms_|msf|msinfer|msc|_infer|_b[25]$|train|psa_cls|seg_forward|conformer_(cam|entropy)|transcam_(forward|cam)"
+    r"_step|_ms_|msf|msinfer|msc|_infer|_b[25]$|train|psa_cls|seg_forward|conformer_(cam|entropy)|transcam_(forward|cam)|voc_val"
 )
 
 
