@@ -4,7 +4,7 @@
 
 For finished runs of recipe "auto" with true masks whose network knows that classes exclude each other: masks
 of the images for scoring, with that knowledge and without. Nothing is trained; the background's shift is that
-of the run, which was fitted with it. The rows (`set`, `seed`, `what`, `miou`, `machine`, `command`) join
+of the run, fitted without it. The rows (`set`, `seed`, `what`, `miou`, `machine`, `command`) join
 those that the file holds.
 """
 

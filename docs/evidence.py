@@ -171,12 +171,7 @@ def cuts() -> str:
 
 def label_choices() -> str:
     """Labels made from the same maps in several ways."""
-    record = read("label_choices")
-    if record is None:
-        return ""
-    text = domains_table(record)
-    told = f"{unit(text)}Machine: {record[0]['machine']}. Reproduce: `{record[0]['command']}`. "
-    return f"{text}\n{told}File: `benchmarks/results/label_choices.json`.\n"
+    return _by_set("label_choices")
 
 
 def auto_views() -> str:
@@ -198,12 +193,17 @@ def auto_views() -> str:
 
 def one_class() -> str:
     """Masks of the same networks with and without the knowledge that an image shows one class."""
-    record = read("one_class")
+    return _by_set("one_class")
+
+
+def _by_set(name: str) -> str:
+    """A file of rows with machine and command: a line per set of images, a column per way."""
+    record = read(name)
     if record is None:
         return ""
     text = domains_table(record)
     told = f"{unit(text)}Machine: {record[0]['machine']}. Reproduce: `{record[0]['command']}`. "
-    return f"{text}\n{told}File: `benchmarks/results/one_class.json`.\n"
+    return f"{text}\n{told}File: `benchmarks/results/{name}.json`.\n"
 
 
 def auto_times() -> str:
