@@ -2,7 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fast lint types docs app-test tools-test container-test fiftyone-test clean
+TESTS := $(BIN)/pytest -n 2 --dist worksteal
+
+.PHONY: demo test suite fast lint types docs app-test tools-test container-test fiftyone-test clean
 
 # Installed once; a change of the pins or of the package's own metadata installs again.
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -13,11 +15,15 @@ $(VENV)/.ready: constraints.txt pyproject.toml
 demo: $(VENV)/.ready
 	$(BIN)/tagmask demo
 
-test: lint types $(VENV)/.ready
-	$(BIN)/pytest -n 2
+# Types are checked beside the tests: a second core would be idle meanwhile.
+test: lint
+	$(MAKE) --jobs=2 types suite
+
+suite: $(VENV)/.ready
+	$(TESTS)
 
 fast: $(VENV)/.ready
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(TESTS) -m "not slow"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
