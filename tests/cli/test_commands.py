@@ -19,6 +19,13 @@ def test_importing_loads_nothing_heavy(line):
     assert done.stdout.strip() == "[]"
 
 
+def test_steps_without_a_network_of_their_own_load_nothing_of_the_kind():
+    heavy = ("timm", "torchvision", "torch._dynamo", "matplotlib", "pandas", "sympy")
+    code = f"import tagmask.pipeline.run\nimport sys\nprint([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("arguments", [["list"], ["--help"], ["train", "--help"], ["data", "--help"]])
 def test_looking_around_loads_no_torch(arguments):
     code = (

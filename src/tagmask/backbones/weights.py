@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-import timm
 import torch
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError
@@ -77,6 +76,8 @@ def hub_weights(name: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The weights cannot be fetched, or timm has none for this name.
     """
+    import timm  # loads half as long as PyTorch, and few commands come here
+
     if not timm.is_model_pretrained(name):
         raise CheckpointError(f"timm has no pretrained weights for '{name}'. {_WAYS_OUT}")
     settings = timm.get_pretrained_cfg(name)

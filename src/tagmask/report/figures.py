@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from tagmask.report.panels import class_colours
+
+if TYPE_CHECKING:  # loaded where something is drawn: every command knows this file
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["curves", "points", "principal_plane", "side_by_side"]
 
@@ -96,6 +96,10 @@ def side_by_side(
         names: Class names.
         shown: 0-based classes the legend names.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     height, width = panels[0][1].shape[:2]
     figure = Figure(figsize=(2.8 * len(panels), 2.8 * height / width + 0.7), layout="constrained")
     FigureCanvasAgg(figure)
@@ -134,6 +138,9 @@ def principal_plane(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64],
 
 
 def _empty(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from tagmask.data.readers.images import rgb_tensor
 from tagmask.errors import ConfigError
@@ -125,6 +124,9 @@ def coloured(image: Image.Image, jitter: Jitter | None) -> Image.Image:
     """The image after a drawn colour change; None changes nothing."""
     if jitter is None:
         return image
+    # Loads all of torchvision, half as long as PyTorch itself; nothing but training changes colours.
+    from torchvision.transforms.v2 import functional as F
+
     steps = (
         lambda x: F.adjust_brightness(x, jitter.brightness),
         lambda x: F.adjust_contrast(x, jitter.contrast),
