@@ -26,14 +26,18 @@ def spent() -> float:
 
 
 def refused(command: list[object], **more: object) -> str:
-    """The one line on which a command ends with exit code 2, soon."""
+    """The one line on which a command ends with exit code 2, soon.
+
+    What loading the libraries takes, 4 to 9 seconds of a machine, is not the command's: it prints them.
+    """
     before = spent()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300, **more
     )
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
-    assert spent() - before < SECONDS
+    loading = float(done.stdout.split()[0]) if "loaded" in done.stdout else 0
+    assert spent() - before - loading < SECONDS
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert done.stderr.splitlines()[-1] == line
     assert "Traceback" not in done.stderr
@@ -50,12 +54,17 @@ def test_a_shell_that_is_limited_before_anything_is_loaded(finished, toy, tmp_pa
     assert "ulimit -v" in line
 
 
-LIMITED = textwrap.dedent(
+LOADED = textwrap.dedent(
     """
-    import re, resource, sys
+    import re, resource, sys, time
     from pathlib import Path
     import tagmask.steps.train, tagmask.inference.predict, timm  # what is loaded is no longer asked for
     from tagmask.cli.main import app
+    print(time.process_time(), "loaded", flush=True)
+    """
+)
+LIMITED = LOADED + textwrap.dedent(
+    """
     now = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (now + (int(sys.argv[1]) << 20),) * 2)
     app(sys.argv[2:])
@@ -80,7 +89,7 @@ def test_shared_memory_of_64_kilobytes(toy, tmp_path):
     if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this system gives no mounts of one's own")
     arguments = train_args(toy, tmp_path / "o", 2, "--set=train.workers=2")
-    line = refused([*alone, sys.executable, "-m", "tagmask", *arguments])
+    line = refused([*alone, sys.executable, "-c", f"{LOADED}app(sys.argv[1:])", *arguments])
     assert "/dev/shm" in line
     assert "train.workers=0" in line
 

@@ -13,8 +13,10 @@ from tagmask.backbones.bands import with_bands
 from tagmask.data import TagDataset
 from tagmask.data.loader import TrainBatches, train_batches
 from tagmask.data.parts import Part
+from tagmask.data.shared_memory import check_room
 from tagmask.data.transforms.banded import for_bands
 from tagmask.data.transforms.base import make_view
+from tagmask.engine.runtime import Runtime
 from tagmask.errors import ConfigError, DataError, nearest
 from tagmask.inference.views import map_kinds
 from tagmask.methods.base import Method
@@ -101,7 +103,9 @@ def check_training(config: TrainConfig, name: str, context: Context) -> None:
         best = config.best_by
         if best is not None and best not in known:
             raise ConfigError(f"train.best_by: no score is called '{best}'. {nearest(best, known)}")
-    share_batch(config, context)
+    views = config.batch_size // share_batch(config, context)
+    if workers := _workers(config, context.runtime):
+        check_room(views * 3 * config.size**2 * 4, workers)  # before seconds are spent on a network
     context.data.open(taught_part(kind, context))
 
 
@@ -231,6 +235,13 @@ def read_corrections(
     )
 
 
+def _workers(config: TrainConfig, runtime: Runtime) -> int:
+    if config.workers is not None:
+        return config.workers
+    # On a CPU, readers would take the cores that compute.
+    return 0 if runtime.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // runtime.world))
+
+
 def draw_batches(
     config: TrainConfig,
     context: Context,
@@ -254,12 +265,7 @@ def draw_batches(
         DataError: The data set was opened with true masks.
     """
     runtime, parts = context.runtime, share_batch(config, context)
-    workers = config.workers
-    if workers is None:
-        # On a CPU, readers would take the cores that compute.
-        workers = (
-            0 if runtime.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) // runtime.world))
-        )
+    workers = _workers(config, runtime)
     if parts > 1:
         context.display.say(
             f"batch of {config.batch_size} images: {runtime.world} processes x {config.accumulate} "
