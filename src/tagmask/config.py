@@ -126,11 +126,7 @@ def _load(text: str) -> Any:
             value that YAML takes for something else than people do.
     """
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        if node is not None:
-            _weigh(node, {})
-            _refuse_unclear(node, set())
-        return yaml.safe_load(text)
+        return _built(text, yaml.SafeLoader)
     except RecursionError:
         raise yaml.YAMLError("it nests too deeply") from None
 
@@ -144,13 +140,23 @@ def parse_texts(text: str) -> Any:
         YAMLError: The text is not YAML, nests too deeply, unfolds to too much, or names a key twice.
     """
     try:
-        node = yaml.compose(text, yaml.BaseLoader)
-        if node is not None:
-            _weigh(node, {})
-            _refuse_unclear(node, set())
-        return yaml.BaseLoader(text).get_single_data()  # builds texts, lists and groups, nothing else
+        return _built(text, yaml.BaseLoader)  # builds texts, lists and groups, nothing else
     except RecursionError:
         raise yaml.YAMLError("it nests too deeply") from None
+
+
+def _built(text: str, kind: type[yaml.SafeLoader | yaml.BaseLoader]) -> Any:
+    """Values of a text that is read once: looked through as it stands, then built from what was read."""
+    loader = kind(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _weigh(node, {})
+        _refuse_unclear(node, set())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 class _Unclear(yaml.YAMLError):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ParamSpec, TypeVar, cast
 
-__all__ = ["deprecated", "lazy", "moved", "renamed_text", "warn_renamed"]
+__all__ = ["deprecated", "lazy", "moved", "points", "renamed_text", "warn_renamed"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -33,6 +35,20 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(module, inner or name)
 
     return load
+
+
+def points(group: str) -> tuple[EntryPoint, ...]:
+    """Entry points of installed packages; looked up again when the places to look in change.
+
+    Args:
+        group: For example "tagmask.methods".
+    """
+    return _points_on(group, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=8)
+def _points_on(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=group))
 
 
 def deprecated(

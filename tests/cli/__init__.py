@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+import typer.testing
 from typer.testing import CliRunner, Result
 
 from tagmask.cli.main import app
+
+# Its commands are put together once for all calls, not for each: that takes longer than many of them.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 TINY = (
     "--method=more", "--backbone=vit:patch=8,dim=32,depth=2,heads=2,size=64", "--weights=none", "--size=64",

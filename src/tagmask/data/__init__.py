@@ -6,11 +6,9 @@ The names below are the promise (docs/project/stability.md).
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import cache, lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tagmask.data.datasets.given import Tags, tag_file
 from tagmask.data.datasets.hub import data_folder
 from tagmask.errors import ConfigError, DataError, nearest
-from tagmask.names import deprecated, lazy, warn_renamed
+from tagmask.names import deprecated, lazy, points, warn_renamed
 
 if TYPE_CHECKING:
     from tagmask.data.base import Item, Problem, Scan, Source, TagDataset
@@ -83,7 +81,7 @@ def list_datasets(filter: str = "*") -> list[str]:
     Args:
         filter: Only names of this pattern.
     """
-    known = {*_own(), *_REGISTERED, *(point.name for point in _points())}
+    known = {*_own(), *_REGISTERED, *(point.name for point in points(_GROUP))}
     return sorted(name for name in known if fnmatchcase(name, filter))
 
 
@@ -92,16 +90,6 @@ def _own() -> frozenset[str]:
     """Files that are kinds of data; asked for many times an open data set, and the same all the time."""
     files = (Path(__file__).parent / "datasets").glob("*.py")
     return frozenset(f.stem for f in files if "\ndef scan(source: Source)" in f.read_text(encoding="utf-8"))
-
-
-def _points() -> tuple[EntryPoint, ...]:
-    """What installed packages add; looked up again when the places to look in change."""
-    return _points_on(tuple(sys.path))
-
-
-@lru_cache(maxsize=4)
-def _points_on(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=_GROUP))
 
 
 def names() -> list[str]:
@@ -136,7 +124,7 @@ def _module(kind: str) -> Any:
         return _REGISTERED[kind]
     if kind not in names():
         raise DataError(f"unknown kind of data '{kind}'. {nearest(kind, [*names(), 'auto'])}")
-    for point in _points():
+    for point in points(_GROUP):
         if point.name == kind:
             return point.load()
     return importlib.import_module(f"{__name__}.datasets.{kind}")

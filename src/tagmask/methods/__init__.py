@@ -8,11 +8,10 @@ import pkgutil
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from tagmask.errors import ConfigError, nearest
-from tagmask.names import lazy
+from tagmask.names import lazy, points
 
 if TYPE_CHECKING:
     from tagmask.methods.base import Method, MethodConfig
@@ -35,7 +34,7 @@ def list_methods(filter: str = "*") -> list[str]:
         filter: Only names of this pattern, for example "mct*".
     """
     own = [m.name for m in pkgutil.iter_modules(__path__) if m.name != "base"]
-    known = {*own, *_REGISTERED, *(point.name for point in entry_points(group=_GROUP))}
+    known = {*own, *_REGISTERED, *(point.name for point in points(_GROUP))}
     return sorted(name for name in known if fnmatchcase(name, filter))
 
 
@@ -112,7 +111,7 @@ def name_of(method: str | type[Method]) -> str:
     home, _, inner = getattr(method, "__module__", "").rpartition(".")
     if home == __name__ and inner in names() and get(inner) is method:
         return inner
-    for point in entry_points(group=_GROUP):
+    for point in points(_GROUP):
         if point.value.partition(":")[0] == getattr(method, "__module__", "") and point.load() is method:
             return str(point.name)
     register_method(method)
@@ -132,7 +131,7 @@ def get(name: str) -> type[Method]:
             f"unknown method '{name}'. {nearest(name, names())} A method of your own is known once its "
             "class is registered (tagmask.methods.register_method)"
         )
-    for point in entry_points(group=_GROUP):
+    for point in points(_GROUP):
         if point.name == name:
             loaded: type[Method] = point.load()
             return loaded

@@ -152,6 +152,11 @@ def _empty(size: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def _uri(figure: Figure) -> str:
+    # Laid out here, once: `savefig` would do it twice, and the second time draws everything for it.
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
