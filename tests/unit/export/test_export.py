@@ -77,7 +77,24 @@ def trained(case):
     with torch.no_grad():
         for param in method.parameters():
             param.add_(torch.randn_like(param), alpha=0.1)
+    if "conformer" in str(values.get("backbone")):
+        sharpen(method)
     return Trained(method, name, CLASSES, "0" * 64, {})
+
+
+@torch.no_grad()
+def sharpen(method):
+    """Make a Conformer's attention look at some places more than at others.
+
+    With random weights it is almost even, and averages class maps of values around 40 until their range is
+    0.2. Scaling that range to [0, 1] multiplies the rounding errors of single precision by 200: eager
+    PyTorch is 4e-5 away from double precision then, and two libraries up to 1e-4 from one another. With
+    this it is 2e-6, as with every other network here.
+    """
+    for name, weight in method.named_parameters():
+        if name.endswith("attn.qkv.weight"):
+            queries_and_keys, _ = weight.tensor_split([weight.shape[0] // 3 * 2])
+            queries_and_keys.mul_(4)
 
 
 @pytest.mark.parametrize("case", CASES)
