@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from contextlib import ExitStack
 
 import pytest
 
 from tagmask.models.checkpoint import load_model
 from tests.cli import tagmask, train_args
-from tests.cli.launch import launch
+from tests.cli.launch import Forked
 
 ADDRESSES = ("10.231.7.1", "10.231.7.2")
 
@@ -41,13 +40,11 @@ def machines():
         yield names, ends
 
 
-def node(machines, number: int, arguments) -> subprocess.Popen[str]:
+def node(machines, number: int, arguments) -> Forked:
     names, ends = machines
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={number}"]
-    torchrun += ["--nproc-per-node=1", f"--master-addr={ADDRESSES[0]}", "--master-port=29511"]
-    command = ["ip", "netns", "exec", names[number], *torchrun, "-m", "tagmask", *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": ends[number]}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    torchrun = ["--nnodes=2", f"--node-rank={number}", f"--master-addr={ADDRESSES[0]}", "--master-port=29511"]
+    env = {"GLOO_SOCKET_IFNAME": ends[number]}
+    return Forked(1, arguments, *torchrun, network=names[number], env=env)
 
 
 @pytest.mark.slow
@@ -77,10 +74,10 @@ def test_a_schedulers_signal_saves_and_resume_goes_on(tmp_path, toy):
     out = tmp_path / "run"
     arguments = train_args(toy, out, 10, "--batch-size=4", "--set=train.save_every=0")
     passed_on = "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
-    process = launch(2, arguments, passed_on, strike="parent:USR1@0 updated - 3")
+    process = Forked(2, arguments, passed_on, strike="parent:USR1@0 updated - 3")
     _, stderr = process.communicate(timeout=600)
     assert "of 10 iterations; repeat the command with --resume to continue" in stderr
     states = sorted((out / "train" / "checkpoints").glob("step-*"))
     assert len(states) == 1
-    second = launch(2, [*arguments, "--resume"])
+    second = Forked(2, [*arguments, "--resume"])
     assert "model:" in second.communicate(timeout=600)[0]

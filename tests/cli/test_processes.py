@@ -9,7 +9,7 @@ import pytest
 
 from tagmask.models.checkpoint import load_model
 from tests.cli import TINY, tagmask, train_args
-from tests.cli.launch import launch
+from tests.cli.launch import Forked, launch
 
 ITERATIONS = 4
 EACH = ("--batch-size=4", "--set=train.log_every=1", "--set=train.eval_every=2")
@@ -53,7 +53,9 @@ def test_two_processes_equal_one_with_two_micro_batches(tmp_path, toy, method):
     one, two = tmp_path / "one", tmp_path / "two"
     alone = tagmask(*train(toy, one, method, "--set=train.accumulate=2"))
     assert alone.exit_code == 0, alone.stderr
-    stdout, stderr = finish(launch(2, train(toy, two, method, "--set=train.gradient_checkpointing=true")))
+    # Once as programs of their own, as users start them.
+    start = {"more": launch, "afa": Forked}[method]
+    stdout, stderr = finish(start(2, train(toy, two, method, "--set=train.gradient_checkpointing=true")))
     assert stdout.count("model:") == 1
     assert "batch of 4 images: 2 processes x 1 micro-batches x 2 images" in stderr
     assert losses(one) == losses(two)
@@ -69,7 +71,7 @@ def test_four_processes_run_and_two_go_on_from_where_they_stopped(tmp_path, toy)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     split = "--set=train.accumulate=4"
     assert tagmask(*train(toy, whole, "more", split)).exit_code == 0
-    finish(launch(4, train(toy, parts, "more", "--set=train.save_every=2")))
+    finish(Forked(4, train(toy, parts, "more", "--set=train.save_every=2")))
     assert close(losses(whole), losses(parts))
 
 
@@ -87,9 +89,9 @@ def close(first, second, bound=1e-5):
 def test_a_killed_process_ends_the_job_with_a_message_and_resume_goes_on(tmp_path, toy, victim):
     out, whole = tmp_path / "run", tmp_path / "whole"
     arguments = train_args(toy, out, 8, "--batch-size=4", "--set=train.save_every=2")
-    _, stderr = finish(launch(2, arguments, strike=f"KILL@{victim} updated - 5"), code=1)
+    _, stderr = finish(Forked(2, arguments, strike=f"KILL@{victim} updated - 5"), code=1)
     assert re.search(rf"error: process {1 - victim} of 2 lost contact", stderr)
-    finish(launch(2, [*arguments, "--resume"]))
+    finish(Forked(2, [*arguments, "--resume"]))
     alone = tagmask(*train_args(toy, whole, 8, "--batch-size=4", "--set=train.accumulate=2"))
     assert alone.exit_code == 0, alone.stderr
     first, second = load_model(out / "model")[0], load_model(whole / "model")[0]
