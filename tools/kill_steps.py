@@ -12,9 +12,11 @@ import argparse
 import base64
 import csv
 import hashlib
+import importlib
 import io
 import json
 import os
+import pkgutil
 import platform
 import random
 import re
@@ -132,6 +134,14 @@ def start(words: list[str]) -> int:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     finally:
         os._exit(code)
+
+
+def _load() -> None:
+    """Import once what every child needs: it takes longer than most commands, and kills should meet work."""
+    for name in ("tagmask.cli.main", "tagmask.methods.more", "tagmask.pipeline.run", "tagmask.steps"):
+        importlib.import_module(name)
+    for module in pkgutil.iter_modules(sys.modules["tagmask.steps"].__path__):
+        importlib.import_module(f"tagmask.steps.{module.name}")
 
 
 def finish(words: list[str]) -> float:
@@ -268,6 +278,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    _load()
     out = args.out.absolute()
     with folder():
         commands = suite(args.kills, args.seed, args.only)
