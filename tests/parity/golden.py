@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 Kind = Literal["abs", "rel", "exact", "mismatch"]
 
@@ -110,7 +112,42 @@ def load_golden(path: str | Path) -> Golden:
 
 def golden_weights(entries: Iterable[tuple[str, Iterable[int]]]) -> dict[str, Tensor]:
     """Weights that every machine makes alike from names and shapes: {name: tensor}."""
-    return {name: torch.from_numpy(_fill(name, tuple(shape))) for name, shape in entries}
+    return dict(_filled(tuple((name, tuple(shape)) for name, shape in entries)))
+
+
+@lru_cache(maxsize=1)
+def _filled(entries: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, Tensor]:
+    """The last weights are kept: they take seconds, and files of one network follow one another."""
+    return {name: torch.from_numpy(_fill(name, shape)) for name, shape in entries}
+
+
+def forget_weights() -> None:
+    """Free the weights kept for the next file."""
+    _filled.cache_clear()
+
+
+class Blank(TorchFunctionMode):
+    """Networks built inside get zeros for random weights; all are overwritten, and that spares seconds.
+
+    Only for networks whose weights are loaded strictly afterwards.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Zeros wherever random numbers were to be drawn; some initialisers draw until all are in range."""
+        kwargs = kwargs or {}
+        if func in _RANDOM or getattr(func, "__module__", None) == "torch.nn.init":
+            return (args[0] if args else kwargs["tensor"]).detach().zero_()
+        return func(*args, **kwargs)
+
+
+_RANDOM = (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_)
+
+
+def joint_norm(tensors: Iterable[Tensor]) -> float:
+    """Norm of all entries of several tensors together, summed in double precision."""
+    return float(torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors]).norm())
 
 
 def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -119,11 +156,11 @@ def _fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     random = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)
     noise = random.standard_normal(size=shape).astype(np.float32)
     if name.endswith("running_var"):
-        return (0.5 + np.abs(noise)).astype(np.float32)
+        return (0.5 + np.abs(noise)).astype(np.float32, copy=False)
     if name.endswith("running_mean"):
-        return (0.1 * noise).astype(np.float32)
+        return (0.1 * noise).astype(np.float32, copy=False)
     if len(shape) <= 1:
-        return (0.02 * noise if name.endswith("bias") else 1.0 + 0.1 * noise).astype(np.float32)
+        return (0.02 * noise if name.endswith("bias") else 1.0 + 0.1 * noise).astype(np.float32, copy=False)
     if len(shape) == 3 and ("token" in name or "pos_embed" in name):
-        return (0.2 * noise).astype(np.float32)
-    return (noise / np.sqrt(int(np.prod(shape[1:])))).astype(np.float32)
+        return (0.2 * noise).astype(np.float32, copy=False)
+    return (noise / np.sqrt(int(np.prod(shape[1:])))).astype(np.float32, copy=False)

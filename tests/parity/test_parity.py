@@ -11,6 +11,7 @@ import pytest
 
 from tests.parity import check
 from tests.parity.check import known_cases, main, run_case
+from tests.parity.golden import forget_weights
 
 DATA = Path(__file__).parent / "data"
 EXTRA = os.environ.get("TAGMASK_PARITY")
@@ -24,6 +25,12 @@ SLOW = re.compile(
 
 
 CASES = [pytest.param(name, marks=[pytest.mark.slow] if SLOW.search(name) else []) for name in sorted(FILES)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _weights_go():
+    yield
+    forget_weights()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -26,7 +26,7 @@ from tagmask.ops.resize import resize_bilinear
 from tagmask.ops.segmentation_views import segment_views
 from tagmask.report.draw import label_colours, overlay_maps, picture_grid
 from tests.parity.cases.afa import LABEL_SHARE
-from tests.parity.golden import Check, Golden, golden_weights
+from tests.parity.golden import Blank, Check, Golden, golden_weights
 
 
 def build_method(golden: Golden, **settings: object) -> AFA:
@@ -35,7 +35,8 @@ def build_method(golden: Golden, **settings: object) -> AFA:
     given |= {"strides": tuple(config["stride"])} if "stride" in config else {}
     given |= {"head_width": config["embedding_dim"]} if "embedding_dim" in config else {}
     given |= {"pooling": _POOLINGS[config["pooling"]]} if "pooling" in config else {}
-    method = AFA(AFAConfig(**{**given, **settings}), config["num_classes"] - 1)
+    with Blank():
+        method = AFA(AFAConfig(**{**given, **settings}), config["num_classes"] - 1)
     # Through the very path a published checkpoint takes: with or without its prefix, loading is strict.
     weights = golden_weights(golden.meta["state_dict"])
     method.load_state_dict(method.convert_weights(weights), strict=True)

@@ -21,7 +21,7 @@ from tagmask.ops.resize import resize_bilinear
 from tagmask.types import Batch, OptimPlan
 from tests.parity.cases.afa import LABEL_SHARE, recording, rgb_images
 from tests.parity.cases.afa_network import build_method
-from tests.parity.golden import Check, Golden
+from tests.parity.golden import Check, Golden, joint_norm
 
 
 def train_step(golden: Golden) -> Iterable[Check]:
@@ -158,13 +158,13 @@ def _gradients(
     golden: Golden, method: AFA, plan: OptimPlan, value: Callable[[str], Tensor], iteration: int
 ) -> Iterable[Check]:
     named = dict(method.named_parameters())
-    norms = torch.stack([named[name].grad.double().norm() for name in golden.meta["param_names"]])
+    norms = torch.tensor([joint_norm([named[name].grad]) for name in golden.meta["param_names"]])
     golden_norms = value("param_grad_norm")
     allowed = 1e-3 * golden_norms + 1e-6
     worst = ((norms - golden_norms).abs() / allowed).max()
     yield Check(f"{iteration} gradient norms, in tolerances", worst, torch.tensor(0.0), "abs", 1.0)
-    whole = [torch.cat([p.grad.flatten() for p in group.params]).double().norm() for group in plan.groups]
-    yield Check(f"{iteration} group norms", torch.stack(whole), value("group_grad_norm"), "rel", 1e-3)
+    whole = [joint_norm(p.grad for p in group.params) for group in plan.groups]
+    yield Check(f"{iteration} group norms", whole, value("group_grad_norm"), "rel", 1e-3)
     missing = [name for name, param in named.items() if param.grad is None]
     yield Check(f"{iteration} missing gradients", len(missing), 0, "exact")
 

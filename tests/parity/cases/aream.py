@@ -18,9 +18,9 @@ from tagmask.ops.pixel_refinement import par
 from tagmask.ops.resize import resize_bilinear
 from tagmask.types import Batch
 from tests.parity.cases.mctformer import check_schedule, deit_schedule, gradients, numbered, plain
-from tests.parity.cases.psa import as_images, load
+from tests.parity.cases.psa import as_images, loaded
 from tests.parity.cases.transcam import gradient_norms, running_statistics
-from tests.parity.golden import Check, Golden, golden_weights
+from tests.parity.golden import Check, Golden, golden_weights, joint_norm
 
 
 def on_conformer(golden: Golden) -> bool:
@@ -47,7 +47,7 @@ def config(golden: Golden, **settings: object) -> AReAMConfig:
 
 def make(golden: Golden, **settings: object) -> AReAM:
     head = golden.shape("att_head.weight" if on_conformer(golden) else "head.weight")
-    return load(AReAM(config(golden, **settings), head[0]), golden)
+    return loaded(AReAM, config(golden, **settings), head[0], golden)
 
 
 def small(golden: Golden, **settings: object) -> AReAM:
@@ -234,10 +234,7 @@ def _step_gradients(net: AReAM, golden: Golden, case: str) -> Iterable[Check]:
     count = net.backbone.bn1.num_batches_tracked
     yield Check(f"{case}_tracked", count, golden.output(f"{case}_tracked"), "exact")
     yield from gradient_norms(net, golden, f"{case}_grad_norm_param")
-    norms = [
-        float(torch.cat([p.grad.double().flatten() for p in g.params if p.grad is not None]).norm())
-        for g in plan.groups
-    ]
+    norms = [joint_norm(p.grad for p in g.params if p.grad is not None) for g in plan.groups]
     key = f"{case}_grad_norm_group"
     yield Check(key, np.array(norms) / golden.outputs[key], np.ones(len(norms)), "abs", 5e-3)
 

@@ -17,8 +17,8 @@ from tagmask.ops.crf_presets import PRESETS, unary_from_probabilities
 from tagmask.ops.images import truncated_levels
 from tagmask.ops.resize import resize_positions
 from tagmask.types import Batch, OptimPlan
-from tests.parity.cases.psa import as_images, load
-from tests.parity.golden import Check, Golden, golden_weights
+from tests.parity.cases.psa import as_images, loaded
+from tests.parity.golden import Check, Golden, golden_weights, joint_norm
 
 _SETTINGS = {
     "input_size": "input_size",
@@ -41,7 +41,7 @@ def make(golden: Golden, **settings: object) -> MCTformer:
     settings |= {"version": version_of(golden), "backbone": "deit_small_patch16_224", "weights": "none"}
     settings |= {ours: golden.meta[key] for key, ours in _SETTINGS.items() if key in golden.meta}
     count = golden.shape("cls_token")[1]
-    return load(MCTformer(MCTformerConfig(**settings), count), golden)
+    return loaded(MCTformer, MCTformerConfig(**settings), count, golden)
 
 
 def numbered(images: Tensor) -> tuple[str, ...]:
@@ -166,10 +166,7 @@ def gradients(net: Method, plan: OptimPlan, golden: Golden, prefix: str = "") ->
     large = stored > 1e-9
     yield Check(f"{prefix}grad_norm_param", ours[large] / stored[large], np.ones(large.sum()), "abs", 1e-4)
     yield Check(f"{prefix}grad_zero", ours[~large], np.zeros((~large).sum()), "abs", 1e-6)
-    groups = [
-        float(torch.cat([p.grad.double().flatten() for p in g.params if p.grad is not None]).norm())
-        for g in plan.groups
-    ]
+    groups = [joint_norm(p.grad for p in g.params if p.grad is not None) for g in plan.groups]
     yield Check(f"{prefix}grad_norm_group", groups, golden.output(f"{prefix}grad_norm_group"), "rel", 1e-4)
 
 

@@ -15,7 +15,7 @@ from tagmask.heads.graph import GraphRepresentation
 from tagmask.methods.more import MoRe, MoReConfig
 from tagmask.ops.attention import class_to_patch
 from tagmask.types import ViewPlan
-from tests.parity.golden import Check, Golden, golden_weights
+from tests.parity.golden import Blank, Check, Golden, golden_weights
 
 _ENCODER = "encoder."
 
@@ -33,7 +33,8 @@ def model(golden: Golden, **settings: object) -> MoRe:
         settings["aux_block"] = stored["aux_layer"]
     if "num_attri" in stored:
         settings["num_registers"] = stored["num_attri"] - count
-    built = MoRe(MoReConfig(**settings), count).eval()
+    with Blank():
+        built = MoRe(MoReConfig(**settings), count).eval()
     state = MoRe.convert_weights(golden_weights(golden.meta["state_dict"]))
     load_strictly(built, state, golden.name)
     return built

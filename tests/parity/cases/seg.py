@@ -14,13 +14,21 @@ from tagmask.ops.multiscale import view_sizes
 from tagmask.ops.segmentation_views import segment_views
 from tagmask.training.optim import build_optimizer, set_rates
 from tagmask.types import Batch
-from tests.parity.cases.psa import as_images, check_gradients, check_plan, labelled, load, without_dropout
+from tests.parity.cases.psa import (
+    as_images,
+    check_gradients,
+    check_plan,
+    labelled,
+    loaded,
+    recorded,
+    without_dropout,
+)
 from tests.parity.golden import Check, Golden
 
 
 def make(golden: Golden, **settings: object) -> Segmenter:
     count = golden.shape("fc8_seg_conv2.weight")[0] - 1
-    return load(Segmenter(SegmenterConfig(weights="none", **settings), count), golden)
+    return loaded(Segmenter, SegmenterConfig(weights="none", **settings), count, golden)
 
 
 @torch.no_grad()
@@ -86,12 +94,12 @@ def train_step(golden: Golden) -> Iterable[Check]:
     # Its scripts hand the weight decay to SGD in the place of the momentum.
     settings = {"lr": golden.meta["lr"], "momentum": golden.meta["weight_decay_argument"]}
     net, batch = without_dropout(make(golden, **settings)).train(), labelled(golden)
-    with torch.no_grad():
-        yield Check("logits", net.segment(batch.images), golden.output("logits"), "rel", 1e-5)
+    seen = recorded(net, "segment")
     last = net.network.fc8_seg_conv2
     before = last.weight.detach().clone()
     result = net(batch, 0)
     result.loss.backward()
+    yield Check("logits", seen[0], golden.output("logits"), "rel", 1e-5)
     yield Check("loss", result.loss, golden.output("loss"), "rel", 1e-5)
     plan = net.optim_plan(golden.meta["max_step"])
     yield from check_gradients(plan, golden)

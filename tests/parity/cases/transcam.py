@@ -15,8 +15,8 @@ from tagmask.ops.crf import crf_on_labels
 from tagmask.ops.crf_presets import PRESETS
 from tagmask.ops.multiscale import multi_scale
 from tagmask.types import Batch
-from tests.parity.cases.psa import as_images, load
-from tests.parity.golden import Check, Golden
+from tests.parity.cases.psa import as_images, loaded
+from tests.parity.golden import Check, Golden, joint_norm
 
 RULES = ("convcam", "clsattn", "transcam", "attnagg")
 
@@ -25,7 +25,7 @@ def make(golden: Golden, **settings: object) -> TransCAM:
     names = ("drop_path", "lr", "weight_decay")
     settings = {**{key: golden.meta[key] for key in names if key in golden.meta}, **settings}
     count = golden.shape("conv_cls_head.weight")[0] - 1
-    net = load(TransCAM(TransCAMConfig(weights="none", **settings), count), golden)
+    net = loaded(TransCAM, TransCAMConfig(weights="none", **settings), count, golden)
     assert isinstance(net, TransCAM)
     return net
 
@@ -155,7 +155,7 @@ def train_step(golden: Golden) -> Iterable[Check]:
     yield Check("loss", result.loss, golden.output("loss"), "rel", 1e-4)
     yield from running_statistics(net, golden, "")
     yield from gradient_norms(net, golden, "grad_norm_param")
-    total = torch.cat([p.grad.double().flatten() for p in net.parameters() if p.grad is not None]).norm()
+    total = joint_norm(p.grad for p in net.parameters() if p.grad is not None)
     yield Check("grad_norm_total", total, golden.output("grad_norm_total"), "rel", 2e-2)
     for module in net.modules():  # the batch statistics of the same images again, for the outputs
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -15,7 +15,7 @@ from tagmask.losses.clipped import clip_pixel_loss, pixel_cross_entropy
 from tagmask.losses.tags import multilabel_soft_margin
 from tagmask.methods.weaktr import WeakTr, WeakTrConfig
 from tagmask.types import Batch
-from tests.parity.golden import Check, Golden, golden_weights
+from tests.parity.golden import Blank, Check, Golden, golden_weights
 
 BACKBONE = "deit_small_patch16_224"
 
@@ -24,17 +24,16 @@ def _method(golden: Golden, **settings: Any) -> WeakTr:
     config = golden.meta["config"]
     settings |= {key: config[key] for key in ("drop_path", "lr", "weight_decay", "scales") if key in config}
     settings |= {"patch_refine": config["refine"]} if "refine" in config else {}
-    method = WeakTr(
-        WeakTrConfig(
-            backbone=BACKBONE,
-            weights="none",
-            reduction=int(config["reduction"]),
-            feature_reduction=config["feat_reduction"],
-            pooling="max" if config["pool"] == "max" else "mean",
-            **settings,
-        ),
-        config["num_classes"],
+    given = WeakTrConfig(
+        backbone=BACKBONE,
+        weights="none",
+        reduction=int(config["reduction"]),
+        feature_reduction=config["feat_reduction"],
+        pooling="max" if config["pool"] == "max" else "mean",
+        **settings,
     )
+    with Blank():
+        method = WeakTr(given, config["num_classes"])
     method.load_state_dict(WeakTr.convert_weights({"model": golden_weights(golden.meta["state_dict"])}))
     return method.eval()
 

@@ -17,7 +17,7 @@ from tagmask.methods.segmenter import Segmenter, SegmenterConfig, SegmenterViews
 from tagmask.ops.resize import resize_positions
 from tagmask.training.optim import build_optimizer, set_rates
 from tagmask.types import Batch
-from tests.parity.golden import Check, Golden, golden_weights
+from tests.parity.golden import Blank, Check, Golden, golden_weights
 
 TIMM_NAMES = {
     "deit_small_patch16_224": "deit_small_patch16_224.fb_in1k",
@@ -37,7 +37,8 @@ def segmenter(golden: Golden, **settings: Any) -> Segmenter:
         "position_size": config["image_size"],
         **settings,
     }
-    method = Segmenter(SegmenterConfig(**values), config["n_cls"] - 1)
+    with Blank():
+        method = Segmenter(SegmenterConfig(**values), config["n_cls"] - 1)
     state = golden_weights(golden.meta["state_dict"])
     method.load_state_dict(Segmenter.convert_weights({"model": state, "n_cls": config["n_cls"]}))
     return method.eval()
