@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
+import signal
 import sys
 import tarfile
 import zipfile
@@ -23,6 +23,7 @@ from tagmask.inference.ray_worker import Job, Plan, Worker, _Tries, read_note
 from tagmask.inference.remote import Item, list_items, read_item
 from tagmask.inference.writer import PredictConfig
 from tests.cli import tagmask
+from tests.cli.strike import struck
 
 FLAGS = ("--device=cpu", "--scales=1", "--batch-size=4", "--set=overlays=false")
 
@@ -58,13 +59,6 @@ def single(tmp_path_factory, finished, pictures) -> Path:
     done = tagmask("predict", finished, pictures, "--out", out, *FLAGS)
     assert done.exit_code == 3, done.stderr
     return out
-
-
-def start(*arguments, strike=()) -> subprocess.Popen[str]:
-    program = [Path(__file__).with_name("strike.py"), *strike] if strike else ["-m", "tagmask"]
-    command = [sys.executable, *map(str, [*program, "predict", *arguments]), "--engine=ray"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def job(finished: Path, out: Path, session: str = "s") -> Job:
@@ -214,16 +208,15 @@ def test_without_ray_it_says_what_to_install(finished, pictures, tmp_path, monke
 def test_two_workers_one_killed_give_the_masks_of_one_process(finished, pictures, single, tmp_path):
     pytest.importorskip("ray")
     out = tmp_path / "out"
-    strike = ("KILL", "worker", tmp_path / "killed", 5)
-    process = start(finished, pictures, "--out", out, *FLAGS, "--workers=2", strike=strike)
-    stdout, stderr = process.communicate(timeout=600)
-    assert process.returncode == 3, stderr
-    assert "masks of 30 images" in stdout
+    command = ("predict", finished, pictures, "--out", out, *FLAGS, "--workers=2", "--engine=ray")
+    exit_code, said = struck(signal.SIGKILL, f"worker {tmp_path / 'killed'} 5", command)
+    assert exit_code == 3, said
+    assert "masks of 30 images" in said
     assert (tmp_path / "killed").exists()
     assert masks(out) == masks(single)
     assert summary(out) == summary(single)
     with (out / "failed.csv").open() as file:
         assert [row["source"] for row in csv.DictReader(file)] == [str(pictures / "a" / "broken.png")]
-    again = start(finished, pictures, "--out", out, *FLAGS, "--workers=2")
-    stdout, stderr = again.communicate(timeout=600)
-    assert "30 of them done before" in stdout or "31 of them done before" in stdout, (stdout, stderr)
+    # Nothing is left to do: no worker is started.
+    again = tagmask(*command)
+    assert "30 of them done before" in again.stdout or "31 of them done before" in again.stdout, again.output
