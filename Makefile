@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 TESTS := $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo test suite fast lint types docs app-test tools-test container-test fiftyone-test clean
+.PHONY: demo test fast lint types docs app-test tools-test container-test fiftyone-test clean
 
 # Installed once; a change of the pins or of the package's own metadata installs again.
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -15,11 +15,8 @@ $(VENV)/.ready: constraints.txt pyproject.toml
 demo: $(VENV)/.ready
 	$(BIN)/tagmask demo
 
-# Types are checked beside the tests: a second core would be idle meanwhile.
-test: lint
-	$(MAKE) --jobs=2 types suite
-
-suite: $(VENV)/.ready
+# A test checks types again, with what "types" has read.
+test: lint types $(VENV)/.ready
 	$(TESTS)
 
 fast: $(VENV)/.ready
@@ -30,7 +27,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.ready
-	$(BIN)/mypy
+	MYPY_NUM_WORKERS=2 $(BIN)/mypy
 
 # The page in a real browser: needs chromium and chromedriver.
 app-test: $(VENV)/.ready
