@@ -7,7 +7,9 @@ import pkgutil
 
 import tagmask.cli.main
 import tagmask.methods
+import tagmask.pipeline.auto
 import tagmask.pipeline.run
+import tagmask.report.figures
 import tagmask.steps
 
 for module in pkgutil.iter_modules(tagmask.steps.__path__):

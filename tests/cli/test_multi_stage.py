@@ -21,7 +21,7 @@ TRAIN = {"iterations": 4, "batch_size": 2, "size": 64, "save_every": 2, "eval_ev
 RECIPE = {
     "method": "aream",
     # Another number of threads adds up in another order: the last bits of the weights differ.
-    "runtime": {"threads": 2},
+    "runtime": {"threads": 1},
     "model": {"backbone": VIT, "weights": "none", "affinity_from": 2},
     "train": {**TRAIN, "view": "imagenet"},
     "localize": {"split": "both"},
