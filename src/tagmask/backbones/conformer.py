@@ -19,6 +19,7 @@ from tagmask.backbones.attention import attention_with_scores
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from tagmask.backbones.weights import load_strictly, read_weights
 from tagmask.errors import CheckpointError, ConfigError, nearest
+from tagmask.ops.steps import in_steps
 
 __all__ = ["Conformer", "ConformerFeatures", "is_conformer"]
 
@@ -238,11 +239,12 @@ class Conformer(nn.Module):
         kept: dict[int, Tensor] = {}
 
         def attend(index: int, block: nn.Module, tokens: Tensor) -> Tensor:
-            if index not in scores:
+            if index not in scores and not in_steps():
                 fused: Tensor = block(tokens)
                 return fused
             tokens, found = _block_with_scores(block, tokens)
-            kept[index] = found if reduce is None else reduce(found)
+            if index in scores:
+                kept[index] = found if reduce is None else reduce(found)
             return tokens
 
         tokens = attend(0, self.trans_1, tokens)

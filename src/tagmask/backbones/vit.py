@@ -16,6 +16,7 @@ from tagmask.backbones.vit_weights import Normalisation, check_plain, mean_and_d
 from tagmask.backbones.weights import hub_weights, load_strictly, packaged_weights, read_weights
 from tagmask.errors import ConfigError
 from tagmask.ops.resize import resize_positions, resize_positions_traced
+from tagmask.ops.steps import in_steps
 
 __all__ = ["Normalisation", "ViT"]
 
@@ -263,7 +264,7 @@ class ViT(nn.Module):
         kept: dict[int, Tensor] = {}
         kept_scores: dict[int, Tensor] = {}
         # The layout of fused attention with a bias differs between a trace and ONNX's own form of it.
-        plain = visit is not None or (self._biased and torch.compiler.is_exporting())
+        plain = visit is not None or in_steps() or (self._biased and torch.compiler.is_exporting())
         for index, block in enumerate(self.blocks):
             if plain or index in scores:
                 tokens, found, probs, branch = recomputed(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from tagmask.errors import ConfigError, nearest
+from tagmask.export.once import Once
 from tagmask.inference import views
 from tagmask.methods.base import Method
 from tagmask.ops.images import unit
 from tagmask.ops.labels import labels_from_maps, strongest
 from tagmask.ops.maps import scale_maps
-from tagmask.ops.resize import extended, on_whole_patches, pad_to_multiple, resize_bilinear
+from tagmask.ops.resize import extended, pad_to_multiple, resize_bilinear
+from tagmask.ops.steps import steps
 from tagmask.types import MEAN_COLOUR
 
 __all__ = ["SMALLEST", "TakeAway"]
@@ -112,16 +115,27 @@ class TakeAway(nn.Module):
             (B, K, H, W), scaled to [0, 1]; "scores" (B, K + 1, H, W), logits of background and classes;
             "labels" (B, H, W) uint8, 0 background, k + 1 class k.
         """
+        if not torch.compiler.is_exporting():
+            return self._forward(images)
+        # Methods that do nothing but maps make them from attention: their other passes take the same steps.
+        with Once(), steps(not self.method.segments):
+            return self._forward(images)
+
+    def _forward(self, images: Tensor) -> tuple[Tensor, ...]:
         height, width = images.shape[2:]
         if self.levels is not None:
             images = self.levels(images)
         images = extended(images, views.SMALLEST)
         size = (images.shape[2], images.shape[3])
-        logits = views.tag_logits(self.method, images) if self.method.map_kinds else None
-        planes = [self._maps(kind, images, size) for kind in self.kinds]
+        padded = cache(partial(pad_to_multiple, images))
+        multiple = self.method.side_multiple
+        logits = None
+        if self.method.map_kinds:
+            logits = self.method.classify(padded(multiple, MEAN_COLOUR)).float()
+        planes = [self._maps(kind, padded, size) for kind in self.kinds]
         if self.method.segments:
-            segment = on_whole_patches(self.method.segment, self.method.side_multiple, MEAN_COLOUR)
-            scores = resize_bilinear(segment(images).float(), size)
+            view = padded(multiple, MEAN_COLOUR)
+            scores = _at_the_size_of(view, self.method.segment(view).float())[..., : size[0], : size[1]]
             planes.append(scores)
             labels = strongest(scores)
         else:
@@ -138,13 +152,16 @@ class TakeAway(nn.Module):
             return torch.rand(shape, generator=generator)
         return self.levels.sample(shape, generator)
 
-    def _maps(self, kind: str, images: Tensor, size: tuple[int, int]) -> Tensor:
+    def _maps(self, kind: str, padded: Callable[..., Tensor], size: tuple[int, int]) -> Tensor:
         plan = self.method.view_plan(kind)
-        multiple = max(plan.pad, self.method.side_multiple)
-        view = pad_to_multiple(images, multiple, plan.pad_colour)
+        view = padded(max(plan.pad, self.method.side_multiple), plan.pad_colour)
         maps = self.method.view_maps(view, (kind,))[kind].float()
-        maps = resize_bilinear(maps, (view.shape[2], view.shape[3]))[:, :, : size[0], : size[1]]
+        maps = _at_the_size_of(view, maps)[..., : size[0], : size[1]]
         if plan.relu != "none":
             maps = maps.relu()
         # Below 0 is what "shifted" leaves of the smallest values; rounding decides between -0 and -100 there.
         return scale_maps(maps, plan.scaling, plan.epsilon).clamp_min(0)
+
+
+def _at_the_size_of(view: Tensor, planes: Tensor) -> Tensor:
+    return resize_bilinear(planes, (view.shape[2], view.shape[3]))

@@ -167,13 +167,15 @@ def _traced(model: TakeAway) -> torch.export.ExportedProgram:
     names = (("batch", 1, 1024), ("height", SMALLEST, _LARGEST), ("width", SMALLEST, _LARGEST))
     batch, height, width = (torch.export.Dim(name, min=low, max=high) for name, low, high in names)
     example = model.sample(*_EXAMPLE, torch.Generator().manual_seed(0))
-    program = torch.export.export(
-        model,
-        (example,),
-        dynamic_shapes={"images": {0: batch, 2: height, 3: width}},
-        strict=False,
-        prefer_deferred_runtime_asserts_over_guards=True,
-    )
+    # With gradients on, parts of the graph that turn them off become graphs of their own.
+    with torch.no_grad():
+        program = torch.export.export(
+            model,
+            (example,),
+            dynamic_shapes={"images": {0: batch, 2: height, 3: width}},
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
     # The tracer notes what it took for granted about the example's size, such as that padding makes a tensor
     # larger; some of it does not hold for other sizes, and nothing depends on it: the comparison shows that.
     for node in list(program.graph.nodes):

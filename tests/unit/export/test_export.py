@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
@@ -17,10 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tagmask
-from tagmask.backbones import register_backbone
 from tagmask.backbones.bands import with_bands
 from tagmask.cli.main import app
-from tagmask.data import ClassTable
 from tagmask.data.levels import Reading
 from tagmask.data.readers.pixels import PixelInfo
 from tagmask.engine.compute import Compute
@@ -32,69 +29,12 @@ from tagmask.inference.predictor import Predictor, Use
 from tagmask.inference.reading import read_by
 from tagmask.inference.views import MapConfig, image_maps, image_scores, image_tags
 from tagmask.methods.base import SegmentationViews
-from tagmask.models.trained import Trained, build_method, save_method
+from tagmask.models.trained import build_method, save_method
 from tagmask.ops.images import unit
 from tagmask.ops.resize import resize_positions, resize_positions_traced
-from tests.contract.test_methods import TINY, VIT, tiny_beit
+from tests.contract.test_methods import TINY
 from tests.docs.blocks import ROOT
-
-CLASSES = ClassTable(("cat", "dog", "sofa"))
-SHORT_BEIT = "tiny_beit_of_two_blocks"
-register_backbone(SHORT_BEIT)(functools.partial(tiny_beit, depth=2))
-
-# A graph grows with every block, and blocks are alike: two of them say what four do. One does where a case is
-# about what comes after them.
-VIT = VIT.replace("depth=4", "depth=2")
-MORE = {**TINY["more"], "backbone": TINY["more"]["backbone"].replace("depth=3", "depth=2"), "aux_block": -2}
-ONE = {**MORE, "backbone": MORE["backbone"].replace("depth=2", "depth=1"), "aux_block": -1}
-CASES = {
-    name: (
-        name,
-        {**values, **({"backbone": VIT} if str(values.get("backbone")).startswith("vit:patch=16") else {})},
-    )
-    for name, values in ({**TINY, "more": MORE}).items()
-    if name != "affinity_net"
-}
-CASES |= {
-    "aream on Conformer": ("aream", {"backbone": "conformer:dim=24,depth=3,heads=2,ratio=1,base=8"}),
-    "mctformer plus": ("mctformer", {"backbone": VIT, "input_size": 64, "version": "plus"}),
-    "more, lse": ("more", {**ONE, "pooling": "lse", "aux_pooling": "top"}),
-    "more on BEiT, top": ("more", {**MORE, "backbone": SHORT_BEIT, "pooling": "top", "aux_pooling": "lse"}),
-    "segmenter on a ViT": ("segmenter", {"backbone": VIT}),
-    "segmenter with a mask transformer": ("segmenter", {"backbone": f"mask:{VIT}", "position_size": 64}),
-}
-SIZES = ((64, 64), (96, 64), (75, 130), (200, 71))
-
-
-def trained(case):
-    name, values = CASES[case]
-    torch.manual_seed(0)
-    method = build_method(name, values, 3).eval()
-    if name == "afa":  # blocks of a stage are alike, too
-        for stage in range(1, 5):
-            del method.encoder.get_submodule(f"block{stage}")[1:]
-    # Fresh position tables and class tokens are zero and fresh maps almost flat: nothing would be compared.
-    with torch.no_grad():
-        for param in method.parameters():
-            param.add_(torch.randn_like(param), alpha=0.1)
-    if "conformer" in str(values.get("backbone")):
-        sharpen(method)
-    return Trained(method, name, CLASSES, "0" * 64, {})
-
-
-@torch.no_grad()
-def sharpen(method):
-    """Make a Conformer's attention look at some places more than at others.
-
-    With random weights it is almost even, and averages class maps of values around 40 until their range is
-    0.2. Scaling that range to [0, 1] multiplies the rounding errors of single precision by 200: eager
-    PyTorch is 4e-5 away from double precision then, and two libraries up to 1e-4 from one another. With
-    this it is 2e-6, as with every other network here.
-    """
-    for name, weight in method.named_parameters():
-        if name.endswith("attn.qkv.weight"):
-            queries_and_keys, _ = weight.tensor_split([weight.shape[0] // 3 * 2])
-            queries_and_keys.mul_(4)
+from tests.unit.export.cases import CASES, CLASSES, MORE, SIZES, traced, trained
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -132,9 +72,7 @@ def test_tags_are_recognised_in_images_of_any_size(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_method_exports_to_what_pytorch_says(case, tmp_path, monkeypatch):
-    # Tracing takes longer than everything else, and both formats are written from the same trace.
-    trace = functools.cache(lambda: _traced(TakeAway(model.method, None, 0.5).eval()))
-    monkeypatch.setattr("tagmask.export.write._traced", lambda _: trace())
+    monkeypatch.setattr("tagmask.export.write._traced", lambda _: traced(case))
     model = trained(case)
     for kind, ending in (("torch", ".pt2"), ("onnx", ".onnx")):
         out = tmp_path / kind / f"model{ending}"
@@ -229,6 +167,7 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
         return lambda images: [value + 1 for value in module(images)]
 
     monkeypatch.setattr("tagmask.export.write._run_torch", wrong)
+    monkeypatch.setattr("tagmask.export.write._traced", lambda _: traced("psa"))
     with pytest.raises(CheckpointError, match=r"in tag_logits.* by 1 for 1 image of 64 x 64 pixels"):
         export_model(ExportConfig(format="torch"), trained("psa"), tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())

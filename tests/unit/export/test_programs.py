@@ -16,7 +16,7 @@ from tagmask.export.programs import ProgramConfig, export_for
 from tagmask.export.write import read_metadata
 from tagmask.models.trained import save_method
 from tests.cli import tagmask
-from tests.unit.export.test_export import CLASSES, trained
+from tests.unit.export.cases import CLASSES, trained
 
 onnxruntime = pytest.importorskip("onnxruntime")
 SIDE = 64
