@@ -22,7 +22,7 @@ LEARNED = (
     "--set=model.decoder_width=64", "--set=refine.shrink=4",
 )  # fmt: skip
 """Settings for seconds: a narrow decoder, one fit of the classifiers, refinement at a quarter of the size."""
-FEW = "--set=student.train.iterations=15"
+FEW = "--set=student.train.iterations=20"
 
 
 @pytest.fixture(scope="module")
