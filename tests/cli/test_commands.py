@@ -19,9 +19,15 @@ def test_importing_loads_nothing_heavy(line):
     assert done.stdout.strip() == "[]"
 
 
-def test_steps_without_a_network_of_their_own_load_nothing_of_the_kind():
-    heavy = ("timm", "torchvision", "torch._dynamo", "matplotlib", "pandas", "sympy")
-    code = f"import tagmask.pipeline.run\nimport sys\nprint([m for m in {heavy!r} if m in sys.modules])"
+def test_commands_that_build_no_network_load_nothing_of_the_kind():
+    heavy = ("timm", "torchvision", "torch._dynamo", "torch._inductor", "matplotlib", "pandas", "sympy")
+    code = (
+        "import sys\nimport tagmask.pipeline.run\nfrom tagmask import methods\n"
+        "from tagmask.engine.runtime import Runtime\n"
+        "for name in methods.names():\n    methods.get(name)\n"
+        "Runtime.create('cpu')\n"
+        f"print([m for m in {heavy!r} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -1,4 +1,7 @@
-"""timm's attention and blocks, run step by step so that what is inside can be used and trained."""
+"""timm's attention and blocks, run step by step so that what is inside can be used and trained.
+
+Who has such a block has loaded timm; who only names methods and settings has not, and need not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers.pos_embed_sincos import apply_rot_embed_cat
-from timm.models.beit import Attention as BiasedAttention
 from torch import Tensor, nn
 
 __all__ = ["attention_with_scores", "block_with_scores"]
@@ -31,6 +32,8 @@ def attention_with_scores(
 
 def _attention(attention: Any, tokens: Tensor, position: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Output, scores, and probabilities before dropout."""
+    from timm.models.beit import Attention as BiasedAttention
+
     biased = isinstance(attention, BiasedAttention)  # it has neither norms nor a gate
     query, key, value = _heads(attention, tokens)
     if not biased:
@@ -63,6 +66,8 @@ def _heads(attention: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _rotated(attention: Any, x: Tensor, rotary: Tensor) -> Tensor:
+    from timm.layers.pos_embed_sincos import apply_rot_embed_cat
+
     prefix, patches = x.tensor_split([attention.num_prefix_tokens], dim=2)
     turned = apply_rot_embed_cat(patches, rotary, half=getattr(attention, "rotate_half", False))
     return torch.cat([prefix, turned], dim=2)

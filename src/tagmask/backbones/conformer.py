@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from tagmask.backbones.attention import attention_with_scores
@@ -156,6 +155,8 @@ class Conformer(nn.Module):
     std: Tensor
 
     def __init__(self, name: str, double_class_token: bool, drop_path: float = 0.1) -> None:
+        from timm.models.vision_transformer import Block  # seconds, and not every command builds a network
+
         super().__init__()
         shape = _shape(name)
         self.double_class_token = double_class_token

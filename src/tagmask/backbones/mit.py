@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD, recomputed
@@ -167,6 +166,8 @@ class _PatchEmbedding(nn.Module):
 
 class _Block(nn.Module):
     def __init__(self, width: int, heads: int, reduction: int, drop_path: float) -> None:
+        from timm.layers.drop import DropPath  # seconds, which commands without a network need not spend
+
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = _Attention(width, heads, reduction)

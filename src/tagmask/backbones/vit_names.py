@@ -1,23 +1,21 @@
-"""Empty vision transformers by name: timm's, the packaged one, and custom shapes."""
+"""Empty vision transformers by name: timm's, the packaged one, and custom shapes.
+
+timm is loaded where a network is built: with torchvision it takes as long as PyTorch, and many commands
+build none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import timm
 import torch
-from timm.layers.attention import Attention, AttentionRope
-from timm.layers.patch_embed import PatchEmbed
-from timm.models import is_model_in_modules
-from timm.models.beit import Attention as BeitAttention
-from timm.models.beit import Beit
-from timm.models.beit import Block as BeitBlock
-from timm.models.eva import Eva, EvaAttention, EvaBlock
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from tagmask.errors import ConfigError, nearest, one_line
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 __all__ = ["PACKAGED", "build_vit", "is_registered", "register_backbone"]
 
@@ -25,12 +23,10 @@ PACKAGED = {"tagmask_demo": ("vit:patch=8,dim=128,depth=4,heads=4,size=96", "tag
 """Our own backbones: name to shape and weight file inside the package."""
 
 _REGISTERED: dict[str, Callable[[float], VisionTransformer]] = {}
-_B = TypeVar("_B", bound=Callable[[float], VisionTransformer])
+_B = TypeVar("_B", bound="Callable[[float], VisionTransformer]")
 
 _HOMES = {"vision_transformer", "deit", "eva", "beit"}
 """Modules of timm with plain ViTs."""
-_BLOCKS = (Block, EvaBlock, BeitBlock)
-_ATTENTIONS = (Attention, AttentionRope, EvaAttention, BeitAttention)
 
 _CUSTOM_DEFAULTS = {
     "patch": 16,
@@ -66,7 +62,9 @@ def register_backbone(name: str) -> Callable[[_B], _B]:
     Raises:
         ConfigError: The name is taken.
     """
-    if name not in _REGISTERED and (name in PACKAGED or ":" in name or timm.is_model(name.split(".")[0])):
+    from timm import is_model
+
+    if name not in _REGISTERED and (name in PACKAGED or ":" in name or is_model(name.split(".")[0])):
         raise ConfigError(f"the backbone name '{name}' is taken; choose another one")
 
     def decorate(build: _B) -> _B:
@@ -101,6 +99,9 @@ def build_vit(name: str, drop_path: float = 0.0) -> VisionTransformer:
 
 
 def _from_timm(name: str, drop_path: float) -> nn.Module:
+    import timm
+    from timm.models import is_model_in_modules
+
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
         known = [*timm.list_models("*vit*"), *timm.list_models("deit*"), *PACKAGED]
@@ -130,6 +131,8 @@ def _glance(name: str) -> None:
     Raises:
         ConfigError: It is no plain ViT.
     """
+    import timm
+
     try:
         with torch.device("meta"):
             network = timm.create_model(name, pretrained=False, num_classes=0)
@@ -144,19 +147,26 @@ def _plain(name: str, vit: Any) -> VisionTransformer:
     Raises:
         ConfigError: It does not.
     """
-    if type(vit) not in (VisionTransformer, Eva, Beit):
+    from timm.layers.attention import Attention, AttentionRope
+    from timm.layers.patch_embed import PatchEmbed
+    from timm.models import beit
+    from timm.models.eva import Eva, EvaAttention, EvaBlock
+    from timm.models.vision_transformer import Block, VisionTransformer
+
+    if type(vit) not in (VisionTransformer, Eva, beit.Beit):
         raise ConfigError(_not_plain(name, f"it is a {type(vit).__name__}"))
     if type(vit.patch_embed) is not PatchEmbed:
         raise ConfigError(_not_plain(name, "its patches come from another network"))
     for block in vit.blocks:
         attention = getattr(block, "attn", None)
-        if type(block) not in _BLOCKS or type(attention) not in _ATTENTIONS:
+        known = type(block) in (Block, EvaBlock, beit.Block)
+        if not known or type(attention) not in (Attention, AttentionRope, EvaAttention, beit.Attention):
             raise ConfigError(_not_plain(name, f"its blocks are {type(block).__name__}"))
         if getattr(attention, "num_kv_groups", 1) != 1:
             raise ConfigError(_not_plain(name, "its heads share keys"))
     if getattr(vit, "rel_pos_bias", None) is not None:
         raise ConfigError(_not_plain(name, "its blocks share one bias"))
-    return cast(VisionTransformer, vit)
+    return cast("VisionTransformer", vit)
 
 
 def _not_plain(name: str, why: str) -> str:
@@ -167,6 +177,8 @@ def _not_plain(name: str, why: str) -> str:
 
 
 def _custom_vit(shape: str, drop_path: float) -> VisionTransformer:
+    from timm.models.vision_transformer import VisionTransformer
+
     values: dict[str, int] = dict(_CUSTOM_DEFAULTS)
     for item in shape.removeprefix("vit:").split(","):
         key, _, text = item.partition("=")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from timm.models.beit import Attention as BiasedAttention
 from torch import Tensor, nn
 
 from tagmask.ops.resize import resize_positions
@@ -65,6 +64,8 @@ def take_biases(blocks: Iterable[nn.Module], grid: tuple[int, int]) -> bool:
     Returns:
         Whether there are such blocks.
     """
+    from timm.models.beit import Attention as BiasedAttention  # see vit_names.py
+
     found = False
     for block in blocks:
         attention: Any = block.get_submodule("attn")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -95,6 +94,8 @@ def _set_eps(module: nn.Module) -> None:
 
 
 def _config(name: str) -> Any:
+    import timm  # see vit_names.py
+
     return timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
 
 

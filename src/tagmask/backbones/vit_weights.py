@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tagmask.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from tagmask.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 __all__ = ["Normalisation", "check_plain", "freeze", "mean_and_deviation", "patch_rows"]
 

@@ -69,7 +69,9 @@ class Runtime(Compute):
         if deterministic:
             # cuBLAS reads this when it starts; without it deterministic mode raises at the first product.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        if deterministic or torch.are_deterministic_algorithms_enabled():
+            # Not called without need: it loads PyTorch's compilers, as long as PyTorch itself takes.
+            torch.use_deterministic_algorithms(deterministic, warn_only=True)
         accelerator = _accelerator(chosen, precision)
         launched = accelerator.num_processes > 1 or chosen.index is None
         runtime = cls(accelerator.device if launched else chosen, precision, accelerator, seed or 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 __all__ = ["MaskTransformer"]
@@ -30,6 +29,8 @@ class MaskTransformer(nn.Module):
         num_heads: int = 6,
         dropout: float = 0.1,
     ) -> None:
+        from timm.models.vision_transformer import Block  # seconds, and not every command builds a network
+
         super().__init__()
         self.proj_dec = nn.Linear(in_dim, dim)
         self.cls_emb = nn.Parameter(torch.zeros(1, num_labels, dim))
