@@ -196,6 +196,11 @@ def one_class() -> str:
     return _by_set("one_class")
 
 
+def early_stopping() -> str:
+    """Masks of a decoder at several moments of its training, the moment chosen in several ways."""
+    return _by_set("early_stopping")
+
+
 def _by_set(name: str) -> str:
     """A file of rows with machine and command: a line per set of images, a column per way."""
     record = read(name)
@@ -327,6 +332,7 @@ TABLES = {
     "auto_views": auto_views,
     "auto_times": auto_times,
     "one_class": one_class,
+    "early_stopping": early_stopping,
     "memory": memory,
     "micro_batches": micro_batches,
 }
