@@ -15,18 +15,17 @@ import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
+from one_class import join, masks_miou
 
 import tagmask
 from tagmask.data import TagDataset
 from tagmask.data.loader import eval_images
 from tagmask.data.parts import Parts
 from tagmask.engine.log import Display
-from tagmask.inference.predictor import Predictor, Use, picture_of
+from tagmask.inference.predictor import Predictor, Use
 from tagmask.inference.views import image_scores, tag_chances
-from tagmask.metrics.confusion import ConfusionMatrix
 from tagmask.metrics.tags import mean_average_precision
 from tagmask.models.trained import load_trained, save_method
 from tagmask.pipeline.config import RunConfig, read_config
@@ -113,13 +112,8 @@ def judged(
         "classifier": mean_average_precision(given, torch.cat(chances)),
         "masks": mean_average_precision(given, torch.cat(areas)),
     }
-    scored = parts.open("auto", masks=True)
     predictor = Predictor.of(trained, runtime, Use(views=views))
-    matrix = ConfusionMatrix(len(scored.classes.labels))
-    for index, batch in eval_images(scored):
-        mask = predictor.predict(picture_of(batch.images)).mask
-        matrix.update(preds=mask[None], target=scored.mask(index)[None])
-    return {**found, "miou": float(matrix.compute().miou)}
+    return {**found, "miou": masks_miou(predictor, parts.open("auto", masks=True))}
 
 
 def choices(run: Path, work: Path) -> dict[str, tuple[int, float]]:
@@ -142,15 +136,11 @@ def main() -> None:
     parser.add_argument("--machine", required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(args.out.read_text()) if args.out.is_file() else []
+    told = {"machine": args.machine, "command": COMMAND}
     for run in args.runs:
-        config = read_config(run)
-        name, seed = str(config.data.root and config.data.root.name), config.runtime.seed
-        rows = [row for row in rows if (row["set"], row["seed"]) != (name, seed)]
-        for what, (update, miou) in choices(run, args.work / run.name).items():
-            row = {"set": name, "seed": seed, "what": what, "update": update, "miou": round(miou, 4)}
-            rows.append({**row, "machine": args.machine, "command": COMMAND})
-        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+        chosen = choices(run, args.work / run.name).items()
+        found = [{"what": what, "update": at, "miou": round(miou, 4), **told} for what, (at, miou) in chosen]
+        join(args.out, run, found)
 
 
 if __name__ == "__main__":

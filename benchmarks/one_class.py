@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tagmask.data import TagDataset
 from tagmask.data.loader import eval_images
 from tagmask.data.parts import Parts
 from tagmask.inference.predictor import Predictor, Use, picture_of
@@ -23,6 +25,25 @@ from tagmask.models.trained import load_trained
 from tagmask.pipeline.config import read_config
 
 COMMAND = "python benchmarks/one_class.py RUNS/* --machine TEXT --out benchmarks/results/one_class.json"
+
+
+def masks_miou(predictor: Predictor, dataset: TagDataset) -> float:
+    """Mean IoU of the masks of images, opened with their true masks."""
+    matrix = ConfusionMatrix(len(dataset.classes.labels))
+    for index, batch in eval_images(dataset):
+        mask = predictor.predict(picture_of(batch.images)).mask
+        matrix.update(preds=mask[None], target=dataset.mask(index)[None])
+    return float(matrix.compute().miou)
+
+
+def join(out: Path, run: Path, found: Sequence[dict[str, Any]]) -> None:
+    """Rows of a run into a file, in place of those that it holds of this set and seed."""
+    rows: list[dict[str, Any]] = json.loads(out.read_text()) if out.is_file() else []
+    config = read_config(run)
+    name, seed = str(config.data.root and config.data.root.name), config.runtime.seed
+    rows = [row for row in rows if (row["set"], row["seed"]) != (name, seed)]
+    rows += [{"set": name, "seed": seed, **row} for row in found]
+    out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def scores(run: Path) -> dict[str, float]:
@@ -39,12 +60,7 @@ def scores(run: Path) -> dict[str, float]:
         ("one class" if most == "one" else "one class or none", most),
     ):
         trained.method.config = trained.method.config.model_copy(update={"classes_per_image": value})
-        predictor = Predictor.of(trained, runtime, Use(views=views))
-        matrix = ConfusionMatrix(len(dataset.classes.labels))
-        for index, batch in eval_images(dataset):
-            mask = predictor.predict(picture_of(batch.images)).mask
-            matrix.update(preds=mask[None], target=dataset.mask(index)[None])
-        found[what] = float(matrix.compute().miou)
+        found[what] = masks_miou(Predictor.of(trained, runtime, Use(views=views)), dataset)
     return found
 
 
@@ -54,15 +70,10 @@ def main() -> None:
     parser.add_argument("--machine", required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(args.out.read_text()) if args.out.is_file() else []
+    told = {"machine": args.machine, "command": COMMAND}
     for run in args.runs:
-        config = read_config(run)
-        name, seed = str(config.data.root and config.data.root.name), config.runtime.seed
-        rows = [row for row in rows if (row["set"], row["seed"]) != (name, seed)]
-        for what, miou in scores(run).items():
-            row = {"set": name, "seed": seed, "what": what, "miou": round(miou, 4)}
-            rows.append({**row, "machine": args.machine, "command": COMMAND})
-        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+        found = [{"what": what, "miou": round(miou, 4), **told} for what, miou in scores(run).items()]
+        join(args.out, run, found)
 
 
 if __name__ == "__main__":

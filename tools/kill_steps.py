@@ -138,7 +138,9 @@ def start(words: list[str]) -> int:
 
 def _load() -> None:
     """Import once what every child needs: it takes longer than most commands, and kills should meet work."""
-    for name in ("tagmask.cli.main", "tagmask.methods.more", "tagmask.pipeline.run", "tagmask.steps"):
+    libraries = ("timm", "torchvision.transforms.v2", "torch._dynamo", "matplotlib.backends.backend_svg")
+    rooms = ("tagmask.cli.main", "tagmask.methods.more", "tagmask.pipeline.run", "tagmask.steps")
+    for name in (*libraries, *rooms):
         importlib.import_module(name)
     for module in pkgutil.iter_modules(sys.modules["tagmask.steps"].__path__):
         importlib.import_module(f"tagmask.steps.{module.name}")
