@@ -4,8 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from tagmask.pipeline import speed
 from tests.cli import tagmask, train_args
 from tests.toy import toy_root
+
+
+@pytest.fixture(autouse=True)
+def _quick_plan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look at the clock is enough for a plan, unless the test reads what the plan says of time."""
+    if request.module.__name__.rpartition(".")[2] not in ("test_plan", "test_auto"):
+        monkeypatch.setattr(speed, "_SLOW", 0.0)
 
 
 @pytest.fixture(scope="session")

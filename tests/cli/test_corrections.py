@@ -152,7 +152,7 @@ def test_teach_gives_a_model_that_is_better_on_corrections_held_back(
     fixed = tmp_path / "fixed"
     for index in range(12):
         write_mask(fixed / f"{index:05d}.png", render(index, 0, size=64).mask)
-    done = tagmask("teach", finished, "--corrections", fixed, "--out", tmp_path / "new", "--time", "20s")
+    done = tagmask("teach", finished, "--corrections", fixed, "--out", tmp_path / "new", "--time", "8s")
     assert done.exit_code == 0, done.stderr
     assert "corrections held back" in done.stdout
     assert "the new model is better" in done.stdout

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from tagmask.backbones import register_backbone
+from tagmask.backbones.mit import MixTransformer
+from tagmask.backbones.resnet38 import ResNet38
 from tagmask.data import ClassTable
 from tagmask.export.module import TakeAway
 from tagmask.export.write import _traced
@@ -35,9 +37,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 CASES |= {
     "aream on Conformer": ("aream", {"backbone": "conformer:dim=24,depth=3,heads=2,ratio=1,base=8"}),
     "mctformer plus": ("mctformer", {"backbone": SHORT_VIT, "input_size": 64, "version": "plus"}),
-    "more, lse": ("more", {**ONE, "pooling": "lse", "aux_pooling": "top"}),
     "more on BEiT, top": ("more", {**ONE, "backbone": SHORT_BEIT, "pooling": "top", "aux_pooling": "lse"}),
-    "segmenter on a ViT": ("segmenter", {"backbone": VIT}),
+    "segmenter on a ViT": ("segmenter", {"backbone": SHORT_VIT}),
     "segmenter with a mask transformer": (
         "segmenter",
         {"backbone": f"mask:{SHORT_VIT}", "position_size": 64},
@@ -50,9 +51,7 @@ def trained(case):
     name, values = CASES[case]
     torch.manual_seed(0)
     method = build_method(name, values, 3).eval()
-    if name == "afa":  # blocks of a stage are alike, too
-        for stage in range(1, 5):
-            del method.encoder.get_submodule(f"block{stage}")[1:]
+    shorten(method)
     # Fresh position tables and class tokens are zero and fresh maps almost flat: nothing would be compared.
     with torch.no_grad():
         for param in method.parameters():
@@ -60,6 +59,17 @@ def trained(case):
     if "conformer" in str(values.get("backbone")):
         sharpen(method)
     return Trained(method, name, CLASSES, "0" * 64, {})
+
+
+def shorten(method):
+    """Leave the first block of every stage: those after it are alike, too."""
+    for part in list(method.modules()):
+        if isinstance(part, MixTransformer):
+            for stage in range(1, 5):
+                del part.get_submodule(f"block{stage}")[1:]
+        elif isinstance(part, ResNet38):
+            for name in [name for name, _ in part.named_children() if "_" in name]:
+                delattr(part, name)
 
 
 @functools.cache
