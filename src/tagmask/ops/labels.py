@@ -120,7 +120,7 @@ def refine_labels(
         high: Background plane that decides foreground.
         low: Background plane that decides background.
         refine: (images (B, 3, h, w), maps (B, M, h, w)) to refined maps; must treat channels independently
-            (PAR does), since both planes and zero padding share one call.
+            (PAR does), since both planes and zero padding share one call. Equal planes are one.
         boxes: Valid content as [top, bottom, left, right), int, (B, 4); the rest becomes 255.
         keys: Class index of every channel, int64, (B, K), if the channels are a selection.
         shrink: Refinement runs at 1/shrink of the size.
@@ -133,12 +133,13 @@ def refine_labels(
     small = (max(size[0] // shrink, 1), max(size[1] // shrink, 1))
     small_maps = resize_bilinear(maps, small)
     planes = []
-    for level in (high, low):
+    levels = (high,) if high == low else (high, low)  # the same plane twice would be work for nothing
+    for level in levels:
         stack = torch.cat([torch.full_like(small_maps[:, :1], level), small_maps], dim=1)
         stack[:, 1:].masked_fill_(~valid[:, :, None, None], -torch.inf)
         planes.append(stack.softmax(1))
     refined = refine(resize_bilinear(images, small), torch.cat(planes, dim=1))
-    return _outside_ignored(_two_sided(refined, keys, size), boxes)
+    return _outside_ignored(_two_sided(refined, keys, size, len(levels)), boxes)
 
 
 def refine_shares(
@@ -183,11 +184,15 @@ def refine_shares(
     return labels
 
 
-def _two_sided(refined: Tensor, keys: Tensor, size: tuple[int, int]) -> Tensor:
-    """Foreground from the first half of the channels, background where both halves agree, else ignore."""
+def _two_sided(refined: Tensor, keys: Tensor, size: tuple[int, int], sides: int = 2) -> Tensor:
+    """Foreground from the first half of the channels, background where both halves agree, else ignore.
+
+    With one side, all channels are both halves.
+    """
     # Class 0 of the lookup is the background plane; padded channels are zero and never win.
     names = torch.cat([torch.zeros_like(keys[:, :1]), keys + 1], dim=1)
-    high, low = (_look_up(names, strongest(resize_bilinear(part, size))) for part in refined.chunk(2, dim=1))
+    found = [_look_up(names, strongest(resize_bilinear(part, size))) for part in refined.chunk(sides, dim=1)]
+    high, low = found[0], found[-1]
     return high.masked_fill(high == 0, IGNORE).masked_fill((high == 0) & (low == 0), 0)
 
 

@@ -202,8 +202,11 @@ class _Guess:
             return "", _REPORT if step.name == "report" else None
         count = self._images(own)
         each = ways[step.name]()
+        if each is None:
+            return f"{count} images", None
+        fit = self.meter.fit() if step.name == "refine" else 0.0
         # Every image is read, and what comes of it written, which takes about as long.
-        return f"{count} images", None if each is None else _OPENING + count * (each + 2 * self.read)
+        return f"{count} images", _OPENING + fit + count * (each + 2 * self.read)
 
     def _images(self, own: Any) -> int:
         part: Part = own.split

@@ -19,7 +19,7 @@ from tagmask.inference.views import image_maps, image_scores
 from tagmask.methods.base import Method
 from tagmask.models.trained import build_method
 from tagmask.pipeline.config import RunConfig
-from tagmask.steps.refine import RefineConfig, image_labels
+from tagmask.steps.refine import RefineConfig, image_labels, labels_of_fit
 from tagmask.training.config import TrainConfig
 from tagmask.training.optim import build_optimizer
 from tagmask.types import Batch
@@ -113,14 +113,25 @@ class Meter:
     def label(self) -> float | None:
         """Seconds for the label of one image of its own size."""
         refine: RefineConfig = self.config.refine
-        if refine.fit:
-            refine = refine.model_copy(update={"background": None})
+        return self._label(refine.model_copy(update={"background": 0.5}) if refine.fit else refine)
 
+    def fit(self) -> float:
+        """Seconds of the labels that a fit of the threshold tries, each on its own; 0 without a fit."""
+        refine: RefineConfig = self.config.refine
+        if not refine.fit:
+            return 0.0
+        return sum(count * (self._label(way, alone=True) or 0.0) for count, way in labels_of_fit(refine))
+
+    def _label(self, refine: RefineConfig, alone: bool = False) -> float | None:
         def timed() -> float:
             picture = self._picture(None)
             maps = torch.rand(1, _CLASSES, *picture.shape[2:], device=self.runtime.device)
             keys = torch.arange(_CLASSES, device=self.runtime.device)[None]
-            return self._each(lambda: image_labels(picture, maps, keys, refine))
+
+            def work() -> Tensor:
+                return image_labels(picture, maps, keys, refine)
+
+            return _timed(work) if alone else self._each(work)
 
         return self._tried(timed)
 
@@ -229,7 +240,7 @@ def measure(config: RunConfig, dataset: TagDataset) -> Speed:
         raise UserError("the speed of this run cannot be measured on this machine; leave out --time")
     update = (first + (second or first)) / 2 + batch * read  # both trainings make equally many
     # What is read for a step is read again by the next, and what is written takes about as long.
-    start = START + (FITTING if config.train.heads is not None else 0.0)
+    start = START + (FITTING if config.train.heads is not None else 0.0) + meter.fit()
     return Speed(start, update, maps + (meter.label() or 0.0) + 4 * read, mask + 2 * read)
 
 

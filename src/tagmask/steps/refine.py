@@ -30,7 +30,7 @@ from tagmask.store.labels import write_mask
 from tagmask.store.maps import load_maps
 from tagmask.types import Batch
 
-__all__ = ["REFINE", "RefineConfig", "image_labels", "refine"]
+__all__ = ["REFINE", "RefineConfig", "image_labels", "labels_of_fit", "refine"]
 
 _COMPARED = 40
 _GROWN = 1.1
@@ -149,6 +149,24 @@ def _refiner(config: RefineConfig, dataset: TagDataset, source: Path, context: C
     return best if refined >= edges else plain
 
 
+def labels_of_fit(config: RefineConfig) -> list[tuple[int, RefineConfig]]:
+    """How many labels a fit makes before the first that is kept, and with which settings; to plan its time.
+
+    Args:
+        config: Settings with `fit`.
+    """
+    coarse = config.model_copy(update={"background": 0.5, "fit": False})
+    if config.method == "none":
+        return []
+    if config.shrink == 1:
+        return [(_COMPARED * _HALVINGS, coarse)]
+    return [(_COMPARED * _HALVINGS, coarse), (_COMPARED * (_HALVINGS - 2), _finer(coarse))]
+
+
+def _finer(config: RefineConfig) -> RefineConfig:
+    return config.model_copy(update={"shrink": (config.shrink + 1) // 2})
+
+
 def _at_its_size(config: RefineConfig, share: float, look: _Look) -> tuple[RefineConfig, float]:
     """As `_sized_alike`, at 1/shrink of the size or at twice that.
 
@@ -158,8 +176,7 @@ def _at_its_size(config: RefineConfig, share: float, look: _Look) -> tuple[Refin
     if config.shrink == 1:
         return coarse, reached
     between = (coarse.background or 0.0, config.background or 0.0)  # finer, it shrinks masks less
-    fine = config.model_copy(update={"shrink": (config.shrink + 1) // 2})
-    fine, kept = _sized_alike(fine, between, share, look, _HALVINGS - 2)
+    fine, kept = _sized_alike(_finer(config), between, share, look, _HALVINGS - 2)
     return (fine, kept) if _CLEARLY * kept >= reached else (coarse, reached)
 
 

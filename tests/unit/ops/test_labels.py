@@ -61,6 +61,23 @@ def test_refinement_takes_foreground_from_the_high_plane_and_background_from_bot
     assert labels[0, 0].tolist() == [0] * 4 + [255] * 4 + [1] * 4
 
 
+def test_one_level_takes_one_plane_and_leaves_nothing_undecided():
+    seen = []
+
+    def spy(images, planes):
+        seen.append(planes.shape[1])
+        return par(images, planes)
+
+    colours = torch.rand(2, 3, 24, 30, generator=torch.Generator().manual_seed(1))
+    given = (colours, maps((24, 30)), torch.ones(2, 4))
+    both, one = (refine_labels(*given, 0.6, low, spy) for low in (0.2, 0.6))
+    assert seen == [10, 5]
+    assert set(both.unique().tolist()) >= {1, 2, 3, 4, 255}
+    # The high plane decides what is of a class, whatever the other one says.
+    assert torch.equal(one, both.masked_fill(both == 255, 0))
+    assert (one == 0).any()
+
+
 def test_refinement_runs_at_reduced_size_on_normalised_shares():
     seen = []
 
