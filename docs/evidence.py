@@ -142,21 +142,8 @@ def domains() -> str:
     text = domains_table(record)
     told = unit(text) + (f"Machine: {', '.join(sorted(machine))}. " if machine else "")
     told += f"Reproduce: `{command}`. " if command else ""
-    told += f"Minutes are those of the steps of a run. {_before(domain_rows(record))}"
+    told += "Minutes are those of the steps of a run. "
     return f"{text}\n{told}File: `benchmarks/results/domains.json`.\n"
-
-
-def _before(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Which runs are older than the recipe, in a sentence for each kind of difference."""
-    notes: dict[str, dict[str, set[int]]] = {}
-    for row in rows:
-        if row.get("note"):
-            notes.setdefault(row["note"], {}).setdefault(row["set"], set()).add(row["seed"])
-    told = ""
-    for note, sets in notes.items():
-        runs = "; ".join(f"{name} {', '.join(map(str, sorted(seeds)))}" for name, seeds in sets.items())
-        told += f"Runs made before the last change of the recipe, with {note}: seeds of {runs}. "
-    return told
 
 
 def cuts() -> str:

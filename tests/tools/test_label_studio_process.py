@@ -24,7 +24,7 @@ class Program:
 
     def __init__(self, model, url, out):
         flags = ["--url", url, "--port", "0", "--out", out, "--device", "cpu", "--fit-after", "0"]
-        flags += ["--fit-seconds", "4"]
+        flags += ["--fit-seconds", "5"]
         command = [sys.executable, "-m", "tagmask", "serve", "label-studio", model, *flags]
         self.log = out / "serve.log"
         with self.log.open("wb") as file:
