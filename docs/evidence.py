@@ -193,8 +193,8 @@ def _by_set(name: str) -> str:
     record = read(name)
     if record is None:
         return ""
-    text = domains_table(record)
-    told = f"{unit(text)}Machine: {record[0]['machine']}. Reproduce: `{record[0]['command']}`. "
+    text, machines = domains_table(record), dict.fromkeys(row["machine"] for row in record)
+    told = f"{unit(text)}Machine: {'; '.join(machines)}. Reproduce: `{record[0]['command']}`. "
     return f"{text}\n{told}File: `benchmarks/results/{name}.json`.\n"
 
 
