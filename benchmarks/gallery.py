@@ -18,23 +18,28 @@ from matplotlib.figure import Figure
 
 from tagmask.data import TagDataset
 from tagmask.data.parts import DataConfig, Parts
+from tagmask.metrics.confusion import ConfusionMatrix
 from tagmask.report.draw import overlay_labels
 from tagmask.store.labels import read_mask
 
 PLACES = (0.25, 0.5, 0.75)
 
 
-def own_miou(truth: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> float:
+def own_miou(dataset: TagDataset, index: int, run: Path) -> float:
     """Mean IoU of the classes that one image or its mask shows, background included."""
-    known = truth != 255
-    pairs = [(truth[known] == label, mask[known] == label) for label in np.union1d(truth[known], mask[known])]
-    return float(np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs])) if pairs else float("nan")
+    matrix, mask = ConfusionMatrix(len(dataset.classes.labels)), made(dataset, index, run)
+    matrix.update(preds=mask[None], target=dataset.mask(index)[None])
+    return float(matrix.compute("nan").miou)
+
+
+def made(dataset: TagDataset, index: int, run: Path) -> np.ndarray[Any, Any]:
+    """The mask of an image in a run."""
+    return read_mask(run / "masks" / f"{dataset.names[index]}.png")
 
 
 def chosen(dataset: TagDataset, run: Path) -> list[tuple[float, int]]:
     """Score and index of the images at the `PLACES`."""
-    masks = [read_mask(run / "masks" / f"{name}.png") for name in dataset.names]
-    scores = [own_miou(dataset.mask(index), mask) for index, mask in enumerate(masks)]
+    scores = [own_miou(dataset, index, run) for index in range(len(dataset))]
     order = sorted((score, index) for index, score in enumerate(scores) if score == score)
     return [order[int(place * len(order))] for place in PLACES]
 
@@ -47,7 +52,7 @@ def draw(rows: Sequence[tuple[str, TagDataset, Path]], out: Path) -> None:
         palette = dataset.classes.palette
         for place, (score, index) in enumerate(chosen(dataset, run)):
             image, truth = dataset.picture(index), dataset.mask(index)
-            mask = read_mask(run / "masks" / f"{dataset.names[index]}.png")
+            mask = made(dataset, index, run)
             shown = (image, overlay_labels(image, truth, palette), overlay_labels(image, mask, palette))
             for axis, picture in zip(line[3 * place : 3 * place + 3], shown, strict=True):
                 axis.imshow(picture)

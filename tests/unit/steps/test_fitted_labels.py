@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from tagmask.steps.cuts import Cut
-from tagmask.steps.refine import RefineConfig, _at_its_size, _fitted, _sized_alike, image_labels
+from tagmask.steps.refine import (
+    _COMPARED,
+    RefineConfig,
+    _at_its_size,
+    _fitted,
+    _sized_alike,
+    image_labels,
+    labels_of_fit,
+)
 
 
 @pytest.mark.parametrize("method", ["par", "none"])
@@ -52,3 +60,18 @@ def test_refinement_at_the_smaller_size_needs_more_evidence(evidence, shrink):
 def test_refinement_at_full_size_stays_there():
     config, _ = _at_its_size(RefineConfig(background=0.8, shrink=1), 0.7, lambda way: (0.5, 1.0))
     assert config.shrink == 1
+
+
+@pytest.mark.parametrize("shrink", [1, 2, 4])
+def test_a_plan_counts_the_labels_that_a_fit_tries(shrink):
+    tried = []
+
+    def look(way):
+        tried.append(way.shrink)
+        return 0.5, 1.0
+
+    config = RefineConfig(background=0.8, shrink=shrink, fit=True)
+    _at_its_size(config, 0.7, look)
+    planned = labels_of_fit(config)
+    assert [way.shrink for count, way in planned for _ in range(count // _COMPARED)] == tried
+    assert labels_of_fit(config.model_copy(update={"method": "none"})) == []
